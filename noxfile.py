@@ -1,0 +1,78 @@
+"""What is checked before anything lands: ``nox`` runs it all, ``nox -s tests`` the tests alone."""
+
+import subprocess
+
+import nox
+
+
+def is_present(version: str) -> bool:
+    """Whether that Python runs here: a name on the PATH may be a shim with nothing behind it."""
+    try:
+        return subprocess.run([f"python{version}", "--version"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+PYTHONS = [version for version in ("3.11", "3.12", "3.13", "3.14") if is_present(version)]
+
+nox.options.default_venv_backend = "venv"
+
+PROJECT = nox.project.load_toml()
+
+
+def install(session: nox.Session, group: str) -> None:
+    session.install("-e", ".[cli,server]", *nox.project.dependency_groups(PROJECT, group))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Both type checkers, both strict."""
+    install(session, "types")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, on each Python that is here; the exhaustive ones on the oldest of them."""
+    install(session, "test")
+    chosen = [] if session.python == PYTHONS[0] else NOT_EXHAUSTIVE
+    session.run("pytest", "--numprocesses=auto", "--dist=worksteal", *chosen, *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Every branch of the core, by the tests of the core alone."""
+    install(session, "test")
+    session.run("coverage", "erase")
+    chosen = [*NOT_EXHAUSTIVE, *CORE_TESTS]
+    session.run("coverage", "run", "-m", "pytest", "--numprocesses=auto", "--dist=worksteal", *chosen)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--fail-under=100", "--include", ",".join(CORE))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The README's commands, in an environment as new as its reader's."""
+    install(session, "test")
+    session.run("pytest", "tests/docs/readme_commands.py", *session.posargs)
+
+
+CORE = [
+    "oa_protocol/phases.py",
+    "oa_protocol/conversation.py",
+    "oa_protocol/turn.py",
+    "oa_protocol/wire/*",
+    "oa_protocol/finalize.py",
+    "oa_protocol/driver.py",
+]
+NOT_EXHAUSTIVE = ["-m", "not exhaustive"]
+CORE_TESTS = ["tests/wire", "tests/engine", "tests/driver", "tests/client", "tests/journal", "tests/gate"]
