@@ -1,0 +1,143 @@
+"""The whole protocol on one screen: the phases of a conversation and what moves it from one to the next.
+
+A phase names what is established on the server. What is in flight is the engine's outstanding intent; the state of a
+conversation is the pair of both. specs/phases.md is drawn from this table.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Protocol
+
+from transitions import Event, Machine
+
+
+class Phase(Enum):
+    """What is established on the server; the value says it in words."""
+
+    START = "nothing"
+    COOKIES = "credentials in hand"
+    CHAT_CREATED = "the chat's id"
+    PROMPT_LOST = "whether our prompt arrived is unknown"
+    PROMPTED = "the prompter message's id"
+    REQUEST_LOST = "whether our request arrived is unknown"
+    ASSISTANT_REQUESTED = "the assistant message's id"
+    STREAMING = "the stream is open"
+    POLLING = "an answer runs, no usable stream"
+    ANSWERED = "the answer is complete"
+    FAILED = "the answer failed; the chat is still there"
+    DRAINING = "the owner left while an answer was or may be running"
+    DELETING = "the chat is to be deleted"
+    DELETE_UNCLEAR = "the reply to DELETE does not say"
+    DELETED = "the chat is confirmed gone"
+    NEVER_CREATED = "the server made no chat"
+    LEAKED = "a chat is or may be still there, and we say so"
+
+
+class Trigger(Enum):
+    """What moves a conversation on; the value says it in words."""
+
+    CREDENTIALS_LOADED = "credentials were found"
+    CREATED = "the server made the chat"
+    CREATE_FAILED = "no chat, and certainly none was made"
+    CREATE_UNCLEAR = "no chat, and one may have been made"
+    PROMPTED = "our prompt is in the chat"
+    PROMPT_LOST = "the reply to our prompt was lost"
+    FIRST_PROMPT_MISSING = "the chat is still empty"
+    NEXT_PROMPT_MISSING = "our prompt does not follow the last answer"
+    REQUESTED = "the assistant's message exists"
+    REQUEST_LOST = "the reply to our request was lost"
+    REQUEST_MISSING = "no answer runs under our prompt"
+    STREAM_OPENED = "the stream's head arrived"
+    STREAM_LOST = "the stream broke, ended early, fell silent or was refused"
+    ANSWERED = "the final message arrived"
+    FAILED = "the turn cannot be finished"
+    DRAIN = "the owner left; an answer may still run"
+    DELETE = "the owner left, and nothing is to be waited for"
+    DELETE_UNCLEAR = "the reply to DELETE was lost or ambiguous"
+    STILL_THERE = "the chat may still exist"
+    GONE = "the server confirmed that the chat is gone"
+    LEAK = "the chat cannot be deleted, or not in time"
+    NOTHING_MADE = "the owner left before there was a chat"
+
+
+_P = Phase
+_NO_CHAT = (_P.START, _P.COOKIES)
+_IDLE = (_P.CHAT_CREATED, _P.ANSWERED)
+_NO_ANSWER_YET = (*_IDLE, _P.PROMPT_LOST, _P.PROMPTED)
+_RUNNING = (_P.ASSISTANT_REQUESTED, _P.STREAMING, _P.POLLING)
+_MAYBE_RUNNING = (_P.REQUEST_LOST, *_RUNNING)
+_LEAVING = (_P.DRAINING, _P.DELETING, _P.DELETE_UNCLEAR)
+_WITH_CHAT = (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, *_LEAVING)
+
+TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
+    (Trigger.CREDENTIALS_LOADED, (_P.START,), _P.COOKIES),
+    (Trigger.CREATED, _NO_CHAT, _P.CHAT_CREATED),
+    (Trigger.CREATE_FAILED, _NO_CHAT, _P.NEVER_CREATED),
+    (Trigger.CREATE_UNCLEAR, _NO_CHAT, _P.LEAKED),
+    (Trigger.PROMPTED, (*_IDLE, _P.PROMPT_LOST), _P.PROMPTED),
+    (Trigger.PROMPT_LOST, _IDLE, _P.PROMPT_LOST),
+    (Trigger.FIRST_PROMPT_MISSING, (_P.PROMPT_LOST,), _P.CHAT_CREATED),
+    (Trigger.NEXT_PROMPT_MISSING, (_P.PROMPT_LOST,), _P.ANSWERED),
+    (Trigger.REQUESTED, (_P.PROMPTED, _P.REQUEST_LOST), _P.ASSISTANT_REQUESTED),
+    (Trigger.REQUEST_LOST, (_P.PROMPTED,), _P.REQUEST_LOST),
+    (Trigger.REQUEST_MISSING, (_P.REQUEST_LOST,), _P.PROMPTED),
+    (Trigger.STREAM_OPENED, (_P.ASSISTANT_REQUESTED,), _P.STREAMING),
+    (Trigger.STREAM_LOST, (_P.ASSISTANT_REQUESTED, _P.STREAMING), _P.POLLING),
+    (Trigger.ANSWERED, (_P.STREAMING, _P.POLLING), _P.ANSWERED),
+    (Trigger.FAILED, (*_NO_ANSWER_YET, *_MAYBE_RUNNING), _P.FAILED),
+    (Trigger.DRAIN, (*_MAYBE_RUNNING, _P.FAILED), _P.DRAINING),
+    (Trigger.DELETE, (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, _P.DRAINING), _P.DELETING),
+    (Trigger.DELETE_UNCLEAR, (_P.DELETING,), _P.DELETE_UNCLEAR),
+    (Trigger.STILL_THERE, (_P.DELETE_UNCLEAR,), _P.DELETING),
+    (Trigger.GONE, (_P.DELETING, _P.DELETE_UNCLEAR), _P.DELETED),
+    (Trigger.LEAK, _WITH_CHAT, _P.LEAKED),
+    (Trigger.NOTHING_MADE, _NO_CHAT, _P.NEVER_CREATED),
+)
+
+TERMINAL = frozenset({_P.DELETED, _P.NEVER_CREATED, _P.LEAKED})
+
+
+class _LookUp(Event):
+    """No row of this table has a callback or a condition, so that to move on is to look up.
+
+    That takes a tenth of the library's own time, and writes no log records; the driver's trace says it better, once.
+    """
+
+    def trigger(self, model: Any, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - the library's own signature
+        rows = self.transitions.get(model.phase.name)
+        if rows is None:
+            return super().trigger(model, *args, **kwargs)  # which raises
+        model.phase = Phase[str(rows[0].dest)]
+        return True
+
+
+class _Table(Machine):
+    event_cls = _LookUp
+
+
+# One machine for all conversations: without models of its own it keeps no reference to any of them.
+MACHINE = _Table(
+    model=None,
+    states=Phase,
+    initial=Phase.START,
+    transitions=[
+        {"trigger": trigger.name, "source": list(sources), "dest": dest} for trigger, sources, dest in TRANSITIONS
+    ],
+    auto_transitions=False,
+    model_attribute="phase",
+)
+
+
+class HasPhase(Protocol):
+    """What the table moves on: anything with a ``phase``."""
+
+    phase: Phase
+
+
+def fire(trigger: Trigger, conversation: HasPhase) -> None:
+    """Move ``conversation`` on by ``trigger``; nothing else writes a phase.
+
+    Raises ``transitions.MachineError`` where the table has no such row, which is a bug of the engine.
+    """
+    MACHINE.events[trigger.name].trigger(conversation)

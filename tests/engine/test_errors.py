@@ -1,0 +1,178 @@
+"""What the engine makes of every error that servers are known to send, at each step (section 8)."""
+
+from pathlib import Path
+
+import pytest
+
+from oa_protocol.events import Deleted, Failed, NeverCreated
+from oa_protocol.intents import (
+    CloseStream,
+    CreateChat,
+    DeleteChat,
+    Exchange,
+    FetchChat,
+    FetchMessage,
+    ListChats,
+    LoadCookies,
+    OpenStream,
+    RequestAssistant,
+    SendPrompt,
+)
+from oa_protocol.phases import Phase
+from oa_protocol.testing.error_table import ROWS, Row, markdown
+from oa_protocol.testing.playbook import Close, Cookies, Ended, Happening, Play, Reply
+from oa_protocol.wire.replies import Reply as JudgedReply
+
+from .stories import CHAT, INFERENCE, WEBSITE, Begin, Story, chat, complete, prompter
+
+SPECIFICATION = Path(__file__).parent.parent.parent / "specs" / "protocol.md"
+
+BEGIN: dict[str, Begin] = {
+    "create": Story.creating,
+    "prompt": Story.prompting,
+    "request": Story.requesting,
+    "events": Story.opening,
+    "message": Story.polling,
+    "chat": Story.delete_unclear,
+    "delete": Story.deleting,
+}
+SENT = {
+    "create": CreateChat,
+    "prompt": SendPrompt,
+    "request": RequestAssistant,
+    "events": OpenStream,
+    "message": FetchMessage,
+    "chat": FetchChat,
+    "delete": DeleteChat,
+}
+
+
+def name_of(row: Row) -> str:
+    return f"{row.api}-{row.step}-{row.case}-{row.words[0] if row.words else row.status}".replace(" ", "_")
+
+
+def rows(*, raised: bool) -> list[Row]:
+    return [row for row in ROWS if (row.error is not None) is raised and row.step != "models"]
+
+
+def story_of(row: Row) -> Story:
+    return WEBSITE if row.api == "website" else INFERENCE
+
+
+def reply_of(row: Row) -> Reply:
+    return Reply(row.status, row.body, {"content-type": row.content_type} if row.content_type else {})
+
+
+def meet(row: Row) -> Play:
+    """Bring a conversation that tries nothing twice to the row's step, and let the server say it."""
+    return BEGIN[row.step](story_of(row), retries=0) >> reply_of(row)
+
+
+def go_on(told: Play, row: Row) -> Play:
+    """Until it fails or has nothing to do: the server goes on saying the same at this step, and knows nothing else."""
+    for _ in range(10):
+        if told.conversation.error is not None or told.conversation.is_over:
+            return told
+        intent = told.conversation.outstanding or told.conversation.next_intent()
+        answer: Happening
+        match intent:
+            case LoadCookies():
+                answer = Cookies(None)
+            case FetchChat():
+                answer = Reply(200, chat() if row.step == "prompt" else chat(prompter()))
+            case _:
+                answer = reply_of(row)
+        told = told.drop_events() >> answer
+    pytest.fail(f"no end: {told.conversation!r}")
+
+
+def leave(told: Play, story: Story) -> Play:
+    """Close; the server does as it should."""
+    told = told.drop_events() >> Close()
+    for _ in range(10):
+        answer: Happening
+        match told.conversation.outstanding or told.conversation.next_intent():
+            case None:
+                return told
+            case CloseStream():
+                answer = Ended()
+            case FetchMessage():
+                answer = Reply(200, complete())
+            case DeleteChat():
+                answer = story.deleted
+            case FetchChat():
+                answer = Reply(200, chat(prompter()))
+            case other:
+                pytest.fail(f"not expected while leaving: {other!r}")
+        told = told.drop_events() >> answer
+    pytest.fail(f"no end: {told.conversation!r}")
+
+
+@pytest.mark.clause("OA-8.1", "OA-8.3", "OA-6.11")
+@pytest.mark.parametrize("row", rows(raised=True), ids=name_of)
+def test_the_error_is_raised_as_promised_with_the_servers_words(row: Row) -> None:
+    told = go_on(meet(row), row)
+    assert row.error is not None
+    assert type(told.conversation.error) is row.error
+    for words in row.words:
+        assert words in str(told.conversation.error)
+
+
+@pytest.mark.clause("OA-7.2", "OA-8.3")
+@pytest.mark.parametrize("row", rows(raised=True), ids=name_of)
+def test_afterwards_the_chat_is_deleted_or_none_was_made_or_it_is_named(row: Row) -> None:
+    told = leave(go_on(meet(row), row), story_of(row))
+    if row.step != "create":
+        assert told.conversation.phase is Phase.DELETED
+    elif row.status >= 500:
+        assert told.conversation.phase is Phase.LEAKED
+    else:
+        assert told.conversation.phase is Phase.NEVER_CREATED
+
+
+@pytest.mark.clause("OA-8.3")
+@pytest.mark.parametrize("row", rows(raised=False), ids=name_of)
+def test_where_nothing_is_raised_the_conversation_goes_on_as_promised(row: Row) -> None:
+    """An unusable stream is polled; a DELETE is looked into, or its rejection names the chat."""
+    told = meet(row)
+    if row.step == "events":
+        assert told << Phase.POLLING << FetchMessage
+    elif row.status in (401, 403):
+        told = (told << LoadCookies >> Cookies(None)).drop_events()
+        assert told << Phase.LEAKED << None
+    elif b"Chat not found" in row.body:
+        assert told << Deleted(CHAT) << Phase.DELETED << None
+    elif row.step == "chat":
+        assert told << ListChats
+    else:
+        assert told << Phase.DELETE_UNCLEAR << FetchChat
+
+
+@pytest.mark.clause("OA-8.1")
+@pytest.mark.parametrize("row", [row for row in ROWS if row.step == "models"], ids=name_of)
+def test_the_list_of_models_fails_with_the_same_errors(row: Row) -> None:
+    error = JudgedReply.of(row.status, [], row.body).error("listing the models")
+    assert row.error is not None
+    assert type(error) is row.error
+    for words in row.words:
+        assert words in str(error)
+
+
+@pytest.mark.clause("OA-8.3")
+def test_the_specification_shows_this_table() -> None:
+    """``python -m oa_protocol.testing.error_table`` prints it."""
+    assert markdown() in SPECIFICATION.read_text(encoding="utf-8")
+
+
+def test_each_step_but_the_models_is_one_of_the_engines() -> None:
+    assert {row.step for row in ROWS} == {*BEGIN, "models"}
+    for step, begin in BEGIN.items():
+        outstanding = begin(WEBSITE).conversation.outstanding
+        assert isinstance(outstanding, Exchange)
+        assert type(outstanding) is SENT[step]
+
+
+def test_a_failed_create_ends_the_conversation_without_close() -> None:
+    row = next(row for row in ROWS if row.step == "create" and row.status == 404)
+    events = reply_of(row).happen(BEGIN["create"](story_of(row)).conversation)
+    assert [type(event) for event in events] == [Failed, NeverCreated]

@@ -1,0 +1,71 @@
+"""The table of phases, and what the engine relies on in the library that keeps it."""
+
+import gc
+import logging
+import weakref
+
+import pytest
+from transitions import MachineError
+
+from oa_protocol.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, fire
+from tests.phases_md import PATH, phases_md
+
+
+class Model:
+    """Anything with a phase."""
+
+    def __init__(self, phase: Phase = Phase.START) -> None:
+        self.phase = phase
+
+
+def test_a_model_that_the_machine_does_not_know_is_moved() -> None:
+    """``transitions`` does not document this; the engine rests on it."""
+    model = Model()
+    fire(Trigger.CREDENTIALS_LOADED, model)
+    assert model.phase is Phase.COOKIES
+    assert MACHINE.models == []
+
+
+def test_the_machine_keeps_no_reference_to_what_it_moved() -> None:
+    model = Model()
+    fire(Trigger.CREDENTIALS_LOADED, model)
+    watched = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+def test_a_transition_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    fire(Trigger.CREDENTIALS_LOADED, Model())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+@pytest.mark.parametrize("phase", Phase)
+def test_the_machine_is_the_table(trigger: Trigger, phase: Phase) -> None:
+    targets = {target for row, sources, target in TRANSITIONS if row is trigger and phase in sources}
+    model = Model(phase)
+    if targets:
+        fire(trigger, model)
+        assert {model.phase} == targets
+    else:
+        with pytest.raises(MachineError):
+            fire(trigger, model)
+        assert model.phase is phase
+
+
+def test_nothing_leaves_a_terminal_phase() -> None:
+    assert not any(TERMINAL & set(sources) for _, sources, _ in TRANSITIONS)
+
+
+def test_every_trigger_has_its_row() -> None:
+    assert [trigger for trigger, _, _ in TRANSITIONS] == list(Trigger)
+
+
+def test_the_drawing_is_the_table() -> None:
+    """``python -m tests.phases_md`` draws it anew."""
+    assert PATH.read_text(encoding="utf-8") == phases_md()

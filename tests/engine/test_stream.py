@@ -1,0 +1,405 @@
+"""The stream and its end, polling where it is lost, and the final text (sections 5 and 6)."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from oa_protocol import conversation as engine
+from oa_protocol.errors import (
+    AnswerFailed,
+    ApiError,
+    AuthenticationError,
+    HTTPStatusError,
+    OAError,
+    RemoteProtocolError,
+)
+from oa_protocol.events import Answered, Corrected, Event, Queued, Token
+from oa_protocol.intents import CloseStream, DeleteChat, FetchMessage, LoadCookies, OpenStream
+from oa_protocol.phases import Phase
+from oa_protocol.testing.playbook import (
+    Bytes,
+    Close,
+    Cookies,
+    Data,
+    Ended,
+    Fails,
+    Happening,
+    Lost,
+    Opened,
+    Play,
+    Reply,
+    Sends,
+    Silence,
+    TimedOut,
+    Unsent,
+)
+from oa_protocol.testing.strategies import chunkings
+
+from .stories import (
+    ANSWER_2,
+    COMMENT,
+    GARBAGE,
+    INFERENCE,
+    NEWER_COOKIES,
+    PING,
+    Begin,
+    Story,
+    assistant,
+    complete,
+    final,
+    message,
+    pending,
+    token,
+    worker_error,
+)
+
+BAD_STATES = pytest.mark.parametrize("state", ["aborted_by_worker", "cancelled", "timeout"])
+RUNS = Reply(200, assistant(state="in_progress"))
+
+
+# ---- a stream that is lost, refused, or empty
+
+
+@pytest.mark.clause("OA-5.7", "OA-6.5")
+@pytest.mark.parametrize(
+    "outcome", [Reply(204), Reply(200), Reply(400), Reply(404), Reply(429), Reply(500), Reply(503), Lost()], ids=repr
+)
+def test_a_stream_that_does_not_open_is_polled_and_never_opened_again(story: Story, outcome: Happening) -> None:
+    told = story.opening() >> outcome << Phase.POLLING << Sends(FetchMessage, delay=0.0)
+    assert polls_to_the_end(told)
+
+
+@pytest.mark.clause("OA-5.7", "OA-6.5")
+def test_an_empty_stream_is_no_success_and_is_never_opened_again(story: Story) -> None:
+    assert polls_to_the_end(story.streaming() >> Ended() << Phase.POLLING << FetchMessage)
+
+
+@pytest.mark.clause("OA-5.7", "OA-6.5")
+def test_a_stream_that_ends_without_its_last_event_is_no_success(story: Story) -> None:
+    told = story.streaming("Hi ") >> Ended() << Phase.POLLING << FetchMessage >> RUNS << FetchMessage
+    assert told >> Reply(200, complete()) << Token("there") << Answered(message(complete())) << Phase.ANSWERED
+
+
+@pytest.mark.clause("OA-6.5", "OA-6.6")
+def test_a_silent_stream_is_given_up_and_closed(story: Story) -> None:
+    told = story.streaming() >> Silence() << Phase.POLLING << CloseStream >> Data(token("late")) >> Silence() >> Ended()
+    assert polls_to_the_end(told << FetchMessage)
+
+
+def polls_to_the_end(told: Play) -> Play:
+    told = told >> RUNS << Sends(FetchMessage, delay=0.5) >> RUNS << Sends(FetchMessage, delay=1.0)
+    return told >> Reply(200, complete()) << Token("Hi there") << Answered(message(complete())) << Phase.ANSWERED
+
+
+def test_polls_come_ever_more_slowly_but_every_five_seconds(story: Story) -> None:
+    told = story.polling()
+    for delay in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
+        told = told >> RUNS << Sends(FetchMessage, delay=delay)
+    assert told
+
+
+@pytest.mark.clause("OA-6.3")
+@pytest.mark.parametrize("outcome", [Lost(), Unsent(), Reply(500), Reply(503)], ids=repr)
+def test_a_poll_that_fails_is_tried_again_at_most_retries_times_in_a_row(story: Story, outcome: Happening) -> None:
+    told = story.polling() >> outcome << Sends(FetchMessage, delay=0.5) >> outcome << Sends(FetchMessage, delay=1.0)
+    told = told >> RUNS << FetchMessage >> outcome << FetchMessage >> outcome << FetchMessage
+    told = (told >> outcome).drop_events()
+    assert told << Phase.FAILED << None
+
+
+@pytest.mark.clause("OA-8.2")
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(200, GARBAGE), RemoteProtocolError),
+        (Reply(200, {"detail": "No."}), ApiError),
+        (Reply(200, complete(message_id=ANSWER_2)), RemoteProtocolError),
+        (Reply(200, complete(None)), RemoteProtocolError),
+        (Reply(404), HTTPStatusError),
+    ],
+    ids=repr,
+)
+def test_a_poll_that_says_something_else_fails_the_answer(story: Story, reply: Reply, error: type[OAError]) -> None:
+    assert story.polling() >> reply << Fails(error) << Phase.FAILED << None >> Close() << Phase.DRAINING
+
+
+@pytest.mark.clause("OA-5.7")
+def test_what_follows_the_last_event_is_ignored(story: Story) -> None:
+    told = story.streaming("Hi") >> Data(final(complete("Hi")), token("more"), worker_error("No."))
+    assert told << Answered(message(complete("Hi"))) >> Data(token("more")) << CloseStream
+
+
+# ---- answers that fail
+
+
+@pytest.mark.clause("OA-5.9")
+@pytest.mark.parametrize("tokens", [(), ("Hi ", "the")], ids=["before any token", "after tokens"])
+def test_an_error_event_fails_the_answer_with_its_words_and_the_text_so_far(
+    story: Story, tokens: tuple[str, ...]
+) -> None:
+    told = story.streaming(*tokens) >> Data(worker_error("Aborted due to worker error."))
+    told = told << Fails(AnswerFailed, "Aborted due to worker error.", text="".join(tokens)) << Phase.FAILED
+    assert told << CloseStream >> Ended() << None >> Close() << DeleteChat
+
+
+@pytest.mark.clause("OA-5.9")
+@BAD_STATES
+def test_a_final_message_in_a_bad_state_fails_the_answer(story: Story, state: str) -> None:
+    told = story.streaming("Hi") >> Data(final(assistant(state=state)))
+    assert told << Fails(AnswerFailed, state, text="Hi") << Phase.FAILED
+
+
+@pytest.mark.clause("OA-5.9")
+@BAD_STATES
+def test_a_polled_message_in_a_bad_state_fails_the_answer(story: Story, state: str) -> None:
+    told = story.polling("Hi") >> Reply(200, assistant(state=state))
+    assert told << Fails(AnswerFailed, state, text="Hi") << Phase.FAILED << None
+
+
+@pytest.mark.clause("OA-5.7")
+@pytest.mark.parametrize("state", ["pending", "in_progress", "manual", "unheard_of"])
+def test_a_final_message_that_is_not_complete_is_no_success(story: Story, state: str) -> None:
+    assert story.streaming() >> Data(final(assistant(state=state))) << Fails(RemoteProtocolError, state) << Phase.FAILED
+
+
+@pytest.mark.clause("OA-5.7")
+def test_a_final_message_without_content_or_of_another_id_is_no_success(story: Story) -> None:
+    assert story.streaming() >> Data(final(complete(None))) << Fails(RemoteProtocolError, "without content")
+    assert story.streaming() >> Data(final(complete(message_id=ANSWER_2))) << Fails(RemoteProtocolError, ANSWER_2)
+
+
+@pytest.mark.clause("OA-6.9")
+@pytest.mark.parametrize("begin", [Story.opening, Story.streaming, Story.polling], ids=lambda begin: begin.__name__)
+def test_the_owners_patience_ends_the_waiting(story: Story, begin: Begin) -> None:
+    told: Play = begin(story) >> TimedOut()
+    assert told << Fails(AnswerFailed, "time allowed", text="") << Phase.FAILED
+
+
+@pytest.mark.clause("OA-6.9")
+def test_the_text_so_far_is_on_the_failure(story: Story) -> None:
+    assert story.streaming("Hi ", "the") >> TimedOut() << Fails(AnswerFailed, text="Hi the")
+
+
+# ---- a stream that looks stuck
+
+
+def tell(told: Play, *events: Event) -> Play:
+    for event in events:
+        told = told << event
+    return told
+
+
+@pytest.mark.clause("OA-5.8")
+@BAD_STATES
+def test_every_ten_pending_events_the_message_is_read(story: Story, state: str) -> None:
+    told = tell(story.streaming() >> Data(*[pending()] * 9), *[Queued(1, 5)] * 9) << None
+    told = told >> Data(pending()) << Queued(1, 5) << Sends(FetchMessage, delay=0.0, shielded=False)
+    told = told >> Reply(200, assistant()) << Phase.STREAMING << None
+    told = tell(told >> Data(*[pending()] * 9), *[Queued(1, 5)] * 9) << None
+    told = told >> Data(pending()) << Queued(1, 5) << FetchMessage
+    told = told >> Reply(200, assistant(state=state)) << Fails(AnswerFailed, state) << Phase.FAILED
+    assert told << CloseStream >> Ended() << None >> Close() << DeleteChat
+
+
+@pytest.mark.clause("OA-5.8")
+@pytest.mark.parametrize("keepalive", [PING, COMMENT], ids=["event", "comment"])
+def test_every_three_keepalives_the_message_is_read(story: Story, keepalive: bytes) -> None:
+    told = story.streaming() >> Bytes(keepalive) >> Bytes(keepalive) << None >> Bytes(keepalive) << FetchMessage
+    told = told >> Reply(200, assistant()) << None >> Bytes(keepalive * 2) << None >> Bytes(keepalive) << FetchMessage
+    assert told >> Reply(200, complete()) << Token("Hi there") << Answered(message(complete())) << CloseStream
+
+
+@pytest.mark.clause("OA-5.8")
+def test_a_stream_that_moves_again_is_not_checked(story: Story) -> None:
+    assert story.streaming() >> Bytes(PING * 3) >> Data(token("Hi")) << Token("Hi") << None
+
+
+@pytest.mark.clause("OA-5.8")
+def test_the_stream_goes_on_while_the_message_is_read(story: Story) -> None:
+    told = story.streaming() >> Bytes(PING * 3) << FetchMessage >> Data(token("Hi")) << Token("Hi")
+    told = told >> Data(final(complete("Hi"))) << Answered(message(complete("Hi"))) << None
+    assert told >> Reply(200, complete("Hi")) << Phase.ANSWERED << CloseStream
+
+
+@pytest.mark.clause("OA-5.8")
+def test_a_stream_that_is_lost_while_the_message_is_read_is_polled(story: Story) -> None:
+    told = story.streaming() >> Bytes(PING * 3) << FetchMessage >> Ended() << Phase.POLLING << None
+    assert told >> RUNS << Sends(FetchMessage, delay=0.5)
+
+
+@pytest.mark.clause("OA-5.8")
+@pytest.mark.parametrize(
+    "outcome",
+    [Lost(), Unsent(), Reply(302), Reply(404), Reply(429, headers={"retry-after": "3600"}), Reply(500), Reply(503)],
+    ids=repr,
+)
+def test_a_message_that_cannot_be_read_says_nothing_of_the_stream(story: Story, outcome: Happening) -> None:
+    told = story.streaming()
+    for _ in range(5):
+        told = told >> Bytes(PING * 3) << Sends(FetchMessage, delay=0.0) >> outcome << Phase.STREAMING << None
+    told = told >> Data(token("Hi")) << Token("Hi")
+    assert told >> Data(final(complete("Hi"))) << Answered(message(complete("Hi"))) << CloseStream
+
+
+@pytest.mark.clause("OA-5.8", "OA-6.4")
+def test_a_message_that_cannot_be_read_with_these_credentials_asks_for_others(story: Story) -> None:
+    told = story.streaming() >> Bytes(PING * 3) << FetchMessage >> Reply(403) << LoadCookies
+    told = told >> Cookies(NEWER_COOKIES) << FetchMessage >> Reply(200, assistant()) << Phase.STREAMING << None
+    told = told >> Bytes(PING * 3) << FetchMessage >> Reply(403) << LoadCookies
+    assert told >> Cookies(None) << Fails(AuthenticationError) << Phase.FAILED
+
+
+@pytest.mark.clause("OA-8.2")
+def test_a_message_that_is_none_fails_the_answer_though_the_stream_is_open(story: Story) -> None:
+    told = story.streaming() >> Bytes(PING * 3) << FetchMessage >> Reply(200, "no JSON")
+    assert told << Fails(RemoteProtocolError) << Phase.FAILED
+
+
+# ---- limits
+
+
+@pytest.mark.clause("OA-5.10")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: no JSON\r\n\r\n",
+        b"data: []\r\n\r\n",
+        b"data: {}\r\n\r\n",
+        b'data: {"event_type": "token"}\r\n\r\n',
+        b'data: {"event_type": "token", "text": "\xff"}\r\n\r\n',
+        b'data: {"event_type": "token", "text": "\\ud800"}\r\n\r\n',
+        b'data: {"event_type": "pending", "queue_position": "x", "queue_size": 1}\r\n\r\n',
+        b'data: {"event_type": "x", "y": ' + b"[" * 100_000 + b"\r\n\r\n",
+    ],
+    ids=lambda data: repr(data)[:60],
+)
+def test_data_that_is_no_event_fails_the_conversation(story: Story, data: bytes) -> None:
+    told = story.streaming() >> Data(token("Hi")) << Token("Hi") >> Bytes(data)
+    told = told << Fails(RemoteProtocolError, "no event of this protocol") << Phase.FAILED << CloseStream
+    assert told >> Ended() << None >> Close() << Phase.DRAINING
+
+
+@pytest.mark.clause("OA-5.3", "OA-5.10")
+def test_what_came_before_bad_data_is_told(story: Story) -> None:
+    told = story.streaming() >> Bytes(b'data: {"event_type": "token", "text": "Hi"}\r\n\r\ndata: x\r\n\r\n')
+    assert told << Token("Hi") << Fails(RemoteProtocolError)
+
+
+@pytest.mark.clause("OA-5.10")
+def test_an_event_over_the_limit_fails_the_conversation(story: Story) -> None:
+    told = story.streaming() >> Bytes(b"data: " + b"x" * engine.MAX_EVENT)
+    told = told << Fails(RemoteProtocolError, "8,388,608 bytes") << Phase.FAILED << CloseStream
+    assert told >> Bytes(b"late") >> Ended() << None
+
+
+@pytest.mark.clause("OA-5.10")
+def test_an_answer_over_the_limit_fails_the_conversation(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MAX_ANSWER", 5)
+    told = story.streaming("Hel") >> Data(token("lo")) << Token("lo") >> Data(token("!")) << Token("!")
+    told = told << Fails(RemoteProtocolError, "characters") << Phase.FAILED
+    assert told
+
+
+@pytest.mark.clause("OA-5.10")
+def test_the_limits_are_those_of_the_specification() -> None:
+    assert engine.MAX_EVENT == 8 * 1024**2
+    assert engine.MAX_ANSWER == 64 * 1024**2
+
+
+@pytest.mark.clause("OA-5.10")
+def test_a_body_over_the_limit_fails_the_conversation(story: Story) -> None:
+    body = b'{"id": "' + b"x" * (8 * 1024 * 1024) + b'"}'
+    assert story.requesting() >> Reply(200, body) << Fails(RemoteProtocolError, "more than 8,388,608 bytes")
+    assert story.requesting() >> Reply(404, body) << Fails(HTTPStatusError, "404")
+
+
+# ---- the final text
+
+
+def outcome_of(tokens: list[str], final_text: str, *, cut: bool) -> tuple[list[Event], str]:
+    """What is told after the tokens, and the tokens' own text."""
+    conversation = INFERENCE.streaming(*tokens).conversation
+    if cut:
+        conversation.receive_stream_end()
+        conversation.next_intent()
+        told = Reply(200, complete(final_text)).happen(conversation)
+    else:
+        told = Data(final(complete(final_text))).happen(conversation)
+    return told, "".join(tokens)
+
+
+TEXTS = st.text(st.sampled_from("ab \n"), max_size=8)
+
+
+@pytest.mark.clause("OA-5.6")
+@given(tokens=st.lists(TEXTS, max_size=4), final_text=TEXTS, cut=st.booleans())
+@example(tokens=[" Hi"], final_text="Hi there", cut=False)
+@example(tokens=["Hi  "], final_text="Hi there", cut=True)
+@example(tokens=["Hi \n"], final_text="Hi", cut=False)
+@example(tokens=[], final_text="", cut=True)
+def test_what_is_told_amounts_to_the_final_text(tokens: list[str], final_text: str, cut: bool) -> None:
+    (*before, last), told = outcome_of(tokens, final_text, cut=cut)
+    assert last == Answered(message(complete(final_text)))
+    match before:
+        case []:
+            assert told.strip() == final_text.strip()
+        case [Token(text=rest)]:
+            assert (told + rest).lstrip() == final_text.lstrip()
+            assert rest
+        case [Corrected() as corrected]:
+            assert corrected == Corrected(final_text, cut)
+            assert not final_text.startswith(told)
+            assert not final_text.startswith(told.lstrip())
+        case _:
+            pytest.fail(f"told {before}")
+
+
+@pytest.mark.clause("OA-5.6")
+@given(tokens=st.lists(st.text(), max_size=4), rest=st.text(), cut=st.booleans())
+def test_a_final_text_that_continues_the_tokens_is_never_a_correction(tokens: list[str], rest: str, cut: bool) -> None:
+    tokens = [text.encode(errors="ignore").decode() for text in tokens]
+    rest = rest.encode(errors="ignore").decode()
+    told, text = outcome_of(tokens, "".join(tokens) + rest, cut=cut)
+    assert told[:-1] == ([Token(rest)] if (text + rest).strip() != text.strip() else [])
+
+
+@pytest.mark.clause("OA-5.6")
+def test_a_final_text_that_contradicts_the_tokens_is_told(story: Story) -> None:
+    told = story.streaming("Hello <stop> wor") >> Data(final(complete("Hello")))
+    assert told << Corrected("Hello", cut=False) << Answered(message(complete("Hello")))
+    told = story.polling("Helo") >> Reply(200, complete("Hello"))
+    assert told << Corrected("Hello", cut=True) << Answered(message(complete("Hello")))
+
+
+BLOCKS = [
+    *[Data(token(text)).data for text in ("Grüße ", "😀", "")],
+    Data(pending()).data,
+    Data({"event_type": "plugin_intermediate"}).data,
+    Data({"event_type": "safe_prompt"}).data,
+    Data(final(complete("Grüße"))).data,
+    Data(worker_error("Timeout")).data,
+    b"data: no JSON\r\n\r\n",
+    b'data: {"event_type": "token",\r\ndata: "text": "a"}\r\n\r\n',
+    COMMENT,
+    PING,
+]
+
+
+@pytest.mark.clause("OA-5.3")
+@given(
+    st.lists(st.sampled_from(BLOCKS), max_size=10).flatmap(
+        lambda blocks: st.tuples(st.just(blocks), chunkings(b"".join(blocks)))
+    )
+)
+def test_it_makes_no_difference_where_the_stream_is_cut(stream: tuple[list[bytes], list[bytes]]) -> None:
+    outcomes: list[tuple[list[str], Phase]] = []
+    for chunks in stream:
+        conversation = INFERENCE.streaming().conversation
+        told = [str(event) for chunk in chunks for event in conversation.receive_stream_data(chunk)]
+        outcomes.append((told, conversation.phase))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_opening_a_stream_forgets_the_tries_it_took(story: Story) -> None:
+    told = story.opening() >> Unsent() << OpenStream >> Opened() >> Ended()
+    assert told << Sends(FetchMessage, delay=0.0)

@@ -1,0 +1,66 @@
+"""Draws specs/phases.md from the table: ``python -m tests.phases_md``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oa_protocol.phases import TERMINAL, TRANSITIONS, Phase
+
+PATH = Path(__file__).parent.parent / "specs" / "phases.md"
+
+NEXT_INTENT = {
+    Phase.START: "LoadCookies where there are no credentials; CreateChat once there is a prompt",
+    Phase.COOKIES: "CreateChat once there is a prompt",
+    Phase.CHAT_CREATED: "SendPrompt",
+    Phase.PROMPT_LOST: "FetchChat",
+    Phase.PROMPTED: "RequestAssistant",
+    Phase.REQUEST_LOST: "FetchChat",
+    Phase.ASSISTANT_REQUESTED: "OpenStream",
+    Phase.STREAMING: "FetchMessage where it looks stuck, the stream staying open",
+    Phase.POLLING: "FetchMessage, delayed",
+    Phase.ANSWERED: "SendPrompt once there is a prompt",
+    Phase.FAILED: "none until close",
+    Phase.DRAINING: "FetchMessage, or FetchChat where a request's fate is unknown, delayed, until nothing runs",
+    Phase.DELETING: "DeleteChat",
+    Phase.DELETE_UNCLEAR: "FetchChat, on a website then ListChats",
+}
+
+_TERMINAL = "– (terminal)"
+
+HEAD = """# Phases
+
+Drawn from `oa_protocol/phases.py` by `python -m tests.phases_md`; a test keeps both equal.
+
+A phase names what is established on the server. What is in flight is the outstanding intent; the state of a
+conversation is the pair of both. In any phase but STREAMING a stream that is still open is closed first (CloseStream),
+and where credentials were rejected, others are asked for (LoadCookies).
+"""
+
+
+def phases_md() -> str:
+    """The whole page."""
+    phases = [f"| {p.name} | {p.value} | {NEXT_INTENT.get(p, _TERMINAL)} |" for p in Phase]
+    moves = [
+        f"| {trigger.name} | {trigger.value} | {', '.join(p.name for p in sources)} | {target.name} |"
+        for trigger, sources, target in TRANSITIONS
+    ]
+    arrows = [
+        f"    {source.name} --> {target.name}: {trigger.name}"
+        for trigger, sources, target in TRANSITIONS
+        for source in sources
+    ]
+    ends = [f"    {phase.name} --> [*]" for phase in Phase if phase in TERMINAL]
+    diagram = ["```mermaid", "stateDiagram-v2", "    [*] --> START", *arrows, *ends, "```"]
+    sections = [
+        HEAD,
+        "| phase | established | next intent |\n| --- | --- | --- |\n" + "\n".join(phases) + "\n",
+        "## Transitions\n",
+        "| trigger | what happened | from | to |\n| --- | --- | --- | --- |\n" + "\n".join(moves) + "\n",
+        "## Diagram\n",
+        "\n".join(diagram) + "\n",
+    ]
+    return "\n".join(sections)
+
+
+if __name__ == "__main__":
+    PATH.write_text(phases_md(), encoding="utf-8")
