@@ -1,0 +1,453 @@
+"""Carries out what a conversation asks for, on anyio: it owns the deadlines, and nothing stops it from cleaning up."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields
+from typing import assert_never, cast
+
+import anyio
+from anyio import to_thread
+
+from oa_protocol.conversation import Conversation
+from oa_protocol.errors import LocalProtocolError, MaybeSent, NotSent, TransportError
+from oa_protocol.events import Event
+from oa_protocol.finalize import finalize
+from oa_protocol.gate import Gate
+from oa_protocol.intents import (
+    CloseStream,
+    CreateChat,
+    Exchange,
+    HttpRequest,
+    Intent,
+    LoadCookies,
+    OpenStream,
+    RequestAssistant,
+)
+from oa_protocol.journal import Journal
+from oa_protocol.phases import Phase
+from oa_protocol.transports import Response, Transport, TransportFactory
+from oa_protocol.wire.binding import Credentials
+from oa_protocol.wire.replies import MAX_BODY
+
+logger = logging.getLogger("oa_protocol")
+"""At level DEBUG it tells every phase, intent and reply; never a secret, never a token."""
+
+_JITTER = 0.25
+_CLOSE_TIMEOUT = 0.25
+# Cleaning up keeps its own deadline; this much later it is stopped from outside.
+_LAST_RESORT = 0.9
+
+_ANSWER_RUNS = (Phase.ASSISTANT_REQUESTED, Phase.STREAMING, Phase.POLLING)
+
+
+def _check_seconds(settings: Timeouts | Cleanup, *, optional: str = "") -> None:
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value is None and field.name == optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{field.name} must be a number, not {value!r}")
+        if not value >= 0:
+            raise ValueError(f"{field.name} must not be negative: {value!r}")
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number from ``least`` up, with a TypeError or ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}: {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds of wall time.
+
+    ``connect``: for a connection. ``reply``: for a whole reply, or a stream's head. ``idle``: for any byte of a stream;
+    servers send a ping every 15 s. ``poll``: for an answer whose stream was lost. ``answer``: for an answer at all;
+    None is for ever, as a message that merely waits may still get its worker.
+    """
+
+    connect: float = 10.0
+    reply: float = 30.0
+    idle: float = 45.0
+    poll: float = 300.0
+    answer: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, optional="answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Cleanup:
+    """How a chat is cleaned up.
+
+    ``drain``: seconds to wait for an answer that may be running, since deleting its chat breaks other users' answers;
+    0 deletes at once. ``timeout``: seconds for waiting for a create, draining and deleting together. ``attempts``: how
+    many DELETEs at most.
+    """
+
+    drain: float = 5.0
+    timeout: float = 10.0
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        _check_seconds(self)
+        check_count("attempts", self.attempts, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the drivers of one client share."""
+
+    open_transport: TransportFactory
+    load_credentials: Callable[[], Awaitable[Credentials | None]]
+    timeouts: Timeouts
+    cleanup: Cleanup
+    gate: Gate
+    journal: Journal | None
+
+
+class Driver:
+    """Drives one conversation. One task at a time may call ``step``; any task may call ``aclose``."""
+
+    def __init__(self, conversation: Conversation, shared: Shared) -> None:
+        self.conversation = conversation
+        self._open_transport = shared.open_transport
+        self._load_credentials = shared.load_credentials
+        self._timeouts = shared.timeouts
+        self._cleanup = shared.cleanup
+        self._gate = shared.gate
+        self._journal = shared.journal
+        self._line: int | None = None
+        self._transport: Transport | None = None
+        self._cleanup_transport: Transport | None = None
+        self._response: Response | None = None
+        self._active: anyio.CancelScope | None = None
+        self._released: anyio.Event | None = None
+        self._over: anyio.Event | None = None
+        self._phase = conversation.phase
+        self._phase_since = 0.0
+        self._answer_since: float | None = None
+        self._cleanup_ends: float | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``aclose`` was called."""
+        return self._over is not None
+
+    async def step(self) -> list[Event] | None:
+        """Do one thing: carry out an intent, or read what the stream has. Return its events, or None if none is left.
+
+        Raises LocalProtocolError where another task is in here, or where the conversation is closed meanwhile.
+        """
+        if self.is_closed or self._active is not None:
+            why = "is closed" if self.is_closed else "is in use by another task"
+            raise LocalProtocolError(f"the chat {why} (phase {self._phase.name})", phase=self._phase.name)
+        self._cleanup_ends = None
+        intent = self.conversation.next_intent()
+        reads = intent is None and self.conversation.has_stream
+        patience = self._patience_ends()
+        deadline = min(patience, anyio.current_time() + self._timeouts.idle) if reads else patience
+        with anyio.CancelScope(deadline=deadline) as self._active:
+            try:
+                if reads:
+                    return await self._read_stream()
+                return await self._carry_out(intent)
+            finally:
+                self._active = None
+                if self._released is not None:
+                    self._released.set()
+                self._gate.note(self.conversation)
+                self._note_phase()
+        if self.is_closed:
+            raise LocalProtocolError("the chat was closed while it was in use", phase=self._phase.name)
+        if deadline == patience and self._phase in _ANSWER_RUNS:
+            return self._patience_is_over()
+        return []
+
+    async def aclose(self) -> None:
+        """End the conversation: its chat is deleted, or named in ``conversation.records``.
+
+        May be called again, also while another task is at it; then it waits for the end of that. Raises what
+        interrupted it, afterwards.
+        """
+        if self._over is None:
+            end, self._over = self._clean_up, anyio.Event()
+            self._gate.leave(self.conversation)
+            if self._active is not None:
+                self._released = anyio.Event()
+                self._active.cancel()
+        else:
+            end = self._over.wait
+        try:
+            await finalize(end, deadline=lambda: self._cleanup_deadline() + _LAST_RESORT, at_once=True)
+        finally:
+            self.conversation.abandon()
+            self._note_phase()
+            self._over.set()
+
+    # ---- intents
+
+    async def _carry_out(self, intent: Intent | None) -> list[Event] | None:
+        match intent:
+            case Exchange():
+                return await self._exchange(intent)
+            case LoadCookies():
+                return await self._load()
+            case CloseStream():
+                return await self._end_stream()
+            case None:
+                return None
+            case _:
+                assert_never(intent)
+
+    async def _exchange(self, exchange: Exchange) -> list[Event]:
+        with self._before_sending():
+            transport = self._transport = self._transport or self._open_transport()
+            await _pause(exchange.delay)
+            if isinstance(exchange, RequestAssistant):
+                await self._gate.enter(self.conversation)
+        if not isinstance(exchange, CreateChat):
+            return await self._send(exchange, transport, self._timeouts.reply)
+        events: list[Event] = []
+        records = len(self.conversation.records)
+
+        async def create() -> None:
+            if self.conversation.outstanding is exchange:
+                with self._before_sending():
+                    await self._note_creating()
+                try:
+                    events.extend(await self._send(exchange, transport, self._timeouts.reply))
+                finally:
+                    await self._note_created(unclear=len(self.conversation.records) > records)
+
+        await finalize(create, deadline=self._cleanup_deadline, at_once=False)
+        return events
+
+    @contextmanager
+    def _before_sending(self) -> Generator[None]:
+        """What goes wrong in here leaves the outstanding exchange unsent."""
+        try:
+            yield
+        except BaseException as error:
+            self.conversation.receive_failure(NotSent(f"{type(error).__name__} before it was sent"))
+            raise
+
+    async def _send(self, exchange: Exchange, transport: Transport, allowed: float) -> list[Event]:
+        """Send the request and hand in what comes of it; an interrupted exchange is handed in as maybe sent."""
+        logger.debug("-> %s: %s %s", type(exchange).__name__, exchange.request.method, exchange.request.url)
+        response: Response | None = None
+        try:
+            with anyio.move_on_after(allowed):
+                response = await transport.open(exchange.request)
+                if isinstance(exchange, OpenStream) and response.status == 200:
+                    self._response, response = response, None
+                    logger.debug("<- 200, a stream")
+                    return self.conversation.receive_stream_opened()
+                body = await _read_body(response)
+                logger.debug("<- %d, %d bytes", response.status, len(body))
+                return self.conversation.receive_reply(response.status, response.headers, body)
+            raise MaybeSent(f"no reply within {allowed:g} s")
+        except TransportError as failure:
+            logger.debug("<- %s", failure)
+            # Once a reply has begun, the request was sent, whatever a transport says.
+            return self.conversation.receive_failure(MaybeSent(str(failure)) if response is not None else failure)
+        except BaseException as error:
+            self.conversation.receive_failure(MaybeSent(f"{type(error).__name__} while it was under way"))
+            raise
+        finally:
+            if response is not None:
+                await _let_go(response)
+
+    async def _load(self) -> list[Event]:
+        logger.debug("-> LoadCookies")
+        credentials = None
+        try:
+            credentials = await self._load_credentials()
+        finally:
+            events = self.conversation.receive_cookies(credentials)
+        return events
+
+    async def _read_stream(self) -> list[Event]:
+        try:
+            data = await cast("Response", self._response).receive()
+        except TransportError as failure:
+            logger.debug("<- the stream broke: %s", failure)
+            return await self._end_stream()
+        except BaseException:
+            # Some transports cannot go on with a body once a read of it was interrupted.
+            await self._end_stream()
+            raise
+        if data:
+            return self.conversation.receive_stream_data(data)
+        logger.debug("<- the stream ended")
+        return await self._end_stream()
+
+    async def _end_stream(self) -> list[Event]:
+        events = self.conversation.receive_stream_end()
+        response, self._response = self._response, None
+        await _let_go(cast("Response", response))
+        return events
+
+    # ---- the journal
+
+    async def _note_creating(self) -> None:
+        """Write down that a chat may be made, before it can be. Without that it is not made."""
+        journal, conversation = self._journal, self.conversation
+        if journal is not None:
+            self._line = await to_thread.run_sync(journal.creating, conversation.binding, conversation.credentials)
+
+    async def _note_created(self, *, unclear: bool) -> None:
+        """Write down what became of it, whatever happens around."""
+        journal, line, conversation = self._journal, self._line, self.conversation
+        if journal is None or line is None:
+            return
+        with anyio.CancelScope(shield=True):
+            if conversation.chat_id is not None:
+                await to_thread.run_sync(journal.created, line, conversation.chat_id)
+            elif unclear:
+                await to_thread.run_sync(journal.unclear, line)
+            else:
+                await to_thread.run_sync(journal.gone, line)
+
+    async def _note_gone(self) -> None:
+        """Cross the chat out, if it is gone. A line too many does no harm: a sweep finds no chat, and drops it."""
+        journal, line, conversation = self._journal, self._line, self.conversation
+        if journal is None or line is None or not conversation.is_chat_gone:
+            return
+        try:
+            await to_thread.run_sync(journal.gone, line)
+        except Exception as error:
+            logger.warning("cannot cross the chat out in the journal %s: %s", journal.path, error)
+
+    # ---- deadlines
+
+    def _patience_ends(self) -> float:
+        if self._phase not in _ANSWER_RUNS:
+            return math.inf
+        ends = math.inf
+        if self._phase is Phase.POLLING:
+            ends = self._phase_since + self._timeouts.poll
+        if self._timeouts.answer is not None and self._answer_since is not None:
+            ends = min(ends, self._answer_since + self._timeouts.answer)
+        return ends
+
+    def _patience_is_over(self) -> list[Event]:
+        events = self.conversation.answer_timed_out()
+        self._gate.note(self.conversation)
+        self._note_phase()
+        return events
+
+    def _note_phase(self) -> None:
+        phase = self.conversation.phase
+        if phase is self._phase:
+            return
+        logger.debug("%s -> %s", self._phase.name, phase.name)
+        self._phase = phase
+        self._phase_since = anyio.current_time()
+        if phase not in _ANSWER_RUNS:
+            self._answer_since = None
+        elif self._answer_since is None:
+            self._answer_since = self._phase_since
+
+    # ---- cleanup
+
+    def _cleanup_deadline(self) -> float:
+        """When cleaning up must be done: its time begins with the first interruption, or with ``aclose``."""
+        if self._cleanup_ends is None:
+            self._cleanup_ends = anyio.current_time() + self._cleanup.timeout
+        return self._cleanup_ends
+
+    async def _clean_up(self) -> None:
+        """Go on from wherever the conversation stands until it is over; called again, go on."""
+        conversation = self.conversation
+        try:
+            if self._released is not None:
+                await self._released.wait()
+            ends = self._cleanup_deadline()
+            drained = anyio.current_time() + self._cleanup.drain
+            conversation.close(drain=self._cleanup.drain > 0)
+            while (intent := conversation.next_intent()) is not None:
+                self._note_phase()
+                limit = min(drained, ends) if conversation.phase is Phase.DRAINING else ends
+                with anyio.CancelScope(deadline=limit):
+                    try:
+                        await self._clean_up_step(intent)
+                    except Exception as error:
+                        # The engine knows, and goes on; whoever leaves has an exception of their own, or none.
+                        logger.debug("<- %s", type(error).__name__)
+                if anyio.current_time() >= ends:
+                    conversation.abandon()
+                elif anyio.current_time() >= drained:
+                    conversation.close(drain=False)
+            await self._note_gone()
+        finally:
+            await self._release()
+
+    async def _clean_up_step(self, intent: Exchange | LoadCookies | CloseStream) -> None:
+        match intent:
+            case Exchange():
+                with self._before_sending():
+                    transport = self._cleanup_transport = self._cleanup_transport or self._open_transport()
+                    await _pause(intent.delay)
+                await self._send(intent, transport, min(self._timeouts.reply, self._share()))
+            case LoadCookies():
+                await self._load()
+            case CloseStream():
+                await self._end_stream()
+            case _:
+                assert_never(intent)
+
+    def _share(self) -> float:
+        """One attempt's share of the time, so that one that hangs leaves time for the others."""
+        return self._cleanup.timeout / self._cleanup.attempts
+
+    async def _release(self) -> None:
+        async with AsyncExitStack() as stack:  # an interruption costs the others nothing
+            for resource in (self._cleanup_transport, self._transport, self._response):
+                if resource is not None:
+                    stack.push_async_callback(_let_go, resource)
+            self._response = self._transport = self._cleanup_transport = None
+
+
+async def fetch(
+    open_transport: TransportFactory, request: HttpRequest, allowed: float
+) -> tuple[int, Sequence[tuple[str, str]], bytes]:
+    """Send one request that belongs to no conversation; return its reply's status, headers and body.
+
+    ``allowed`` is in seconds. Raises NotSent or MaybeSent.
+    """
+    transport = open_transport()
+    try:
+        with anyio.move_on_after(allowed):
+            response = await transport.open(request)
+            try:
+                return response.status, response.headers, await _read_body(response)
+            finally:
+                await _let_go(response)
+        raise MaybeSent(f"no reply within {allowed:g} s")
+    finally:
+        await _let_go(transport)
+
+
+async def _pause(delay: float) -> None:
+    await anyio.sleep(delay * random.uniform(1.0, 1.0 + _JITTER))  # noqa: S311  # jitter is no secret
+
+
+async def _read_body(response: Response) -> bytes:
+    body = bytearray()
+    while len(body) <= MAX_BODY and (data := await response.receive()):
+        body += data
+    return bytes(body)
+
+
+async def _let_go(resource: Response | Transport) -> None:
+    """Close it, whatever happens around; that it was broken already is no news."""
+    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True), suppress(Exception):
+        await resource.aclose()

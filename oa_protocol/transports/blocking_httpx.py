@@ -1,0 +1,122 @@
+"""The transport on httpx's blocking side, in worker threads."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+from oa_protocol.intents import HttpRequest
+from oa_protocol.transports.blocking import BlockingTransport
+from oa_protocol.transports.failures import cannot_reach, connection_failed, origin_of, reply_broke
+from oa_protocol.transports.httpx import NOT_SENT, default_ssl_context
+
+
+class BlockingHttpxTransport(BlockingTransport):
+    """Sends requests over ``httpx.HTTPTransport``; each has a connection of its own, so that it can be interrupted.
+
+    ``connect_timeout`` is in seconds, and bounds how long a thread may go on after a cancellation; ``proxy`` is an
+    http, https or socks5 URL; ``ssl_context`` says whom to trust, and None is httpx's choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float | None = None,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(_Client(connect_timeout, proxy, ssl_context))
+
+
+class _Client:
+    def __init__(self, connect_timeout: float | None, proxy: str | None, ssl_context: ssl.SSLContext | None) -> None:
+        self._timeout = {"connect": connect_timeout, "pool": None, "read": None, "write": None}
+        self._transport = httpx.HTTPTransport(
+            verify=ssl_context or default_ssl_context(),
+            proxy=proxy,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+
+    def exchange(self, request: HttpRequest) -> _Exchange:
+        return _Exchange(self._transport, request, self._timeout)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class _Exchange:
+    def __init__(
+        self, transport: httpx.HTTPTransport, request: HttpRequest, timeout: Mapping[str, float | None]
+    ) -> None:
+        self._transport = transport
+        self._request = request
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._handle: socket.socket | None = None
+        self._is_interrupted = False
+        self._response: httpx.Response | None = None
+        self._chunks: Iterator[bytes] = iter(())
+        self.status = 0
+        self.headers: Sequence[tuple[str, str]] = ()
+
+    def begin(self) -> None:
+        request = self._request
+        try:
+            sent = httpx.Request(
+                request.method,
+                request.url,
+                headers=list(request.headers),
+                content=request.body,
+                extensions={"timeout": self._timeout, "trace": self._trace},
+            )
+            response = self._transport.handle_request(sent)
+        except NOT_SENT as error:
+            raise cannot_reach(origin_of(request.url), error) from error
+        except httpx.TransportError as error:
+            raise connection_failed(origin_of(request.url), error) from error
+        self._response = response
+        self._chunks = response.iter_raw()
+        self.status = response.status_code
+        self.headers = response.headers.multi_items()
+
+    def receive(self) -> bytes:
+        try:
+            return next(self._chunks, b"")
+        except (httpx.TransportError, httpx.StreamError) as error:
+            raise reply_broke(error) from error
+
+    def interrupt(self) -> None:
+        with self._lock:
+            self._is_interrupted = True
+            self._shut_down()
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+        with self._lock:
+            if self._handle is not None:
+                self._handle.close()
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Called by httpcore before and after each thing it does.
+
+        TLS takes the socket over and gives another one back when it is done, so a duplicate is kept: shutting that down
+        wakes whoever blocks in either.
+        """
+        if event.endswith("connect_tcp.complete"):
+            with self._lock:
+                self._handle = info["return_value"].get_extra_info("socket").dup()
+                if self._is_interrupted:
+                    self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._handle is not None:
+            with suppress(OSError):  # the peer may have left
+                self._handle.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,48 @@
+"""The transport of a client that is given none: httptools where that is installed, else httpx, and httpx for socks."""
+
+from __future__ import annotations
+
+import urllib.request
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from oa_protocol.transports import TransportFactory
+
+if TYPE_CHECKING:
+    from oa_protocol.transports.httptools import HttptoolsTransport
+    from oa_protocol.transports.httpx import HttpxTransport
+
+
+def default_transport_factory(*, connect_timeout: float | None = None, proxy: str | None = None) -> TransportFactory:
+    """Return a factory of transports that go through ``proxy``, or straight to the server.
+
+    ``connect_timeout`` is in seconds. Raises ValueError for a proxy that cannot be used.
+    """
+    make = _transport_class(proxy)
+    if proxy is not None:
+        if not proxy.isascii() or not proxy.isprintable():
+            raise ValueError("proxy has characters that a URL cannot have")
+        make(proxy=proxy)  # connects to nothing yet
+    return lambda: make(connect_timeout=connect_timeout, proxy=proxy)
+
+
+def _transport_class(proxy: str | None) -> type[HttptoolsTransport | HttpxTransport]:
+    is_socks = proxy is not None and urlsplit(proxy).scheme.startswith("socks")
+    if find_spec("httptools") is not None and not is_socks:
+        from oa_protocol.transports.httptools import HttptoolsTransport
+
+        return HttptoolsTransport
+    from oa_protocol.transports.httpx import HttpxTransport
+
+    return HttpxTransport
+
+
+def proxy_of_environment(base_url: str) -> str | None:
+    """Return the proxy that the environment's settings name for ``base_url``, as they are now."""
+    parts = urlsplit(base_url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy is None or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,57 @@
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from oa_protocol.server import Lorem, Server
+from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.httpx import HttpxTransport
+
+from .site import Api, Site, living_tasks
+
+
+@pytest.fixture(params=["website", "inference"])
+def api(request: pytest.FixtureRequest) -> Api:
+    chosen: Api = request.param
+    return chosen
+
+
+@pytest.fixture
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever runs the tests may have proxies and servers of its own."""
+    for name in ("OA_URL", "OA_COOKIES", "OA_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-off and polling as usual, a hundred times as fast."""
+    monkeypatch.setattr("oa_protocol.conversation._FIRST_BACK_OFF", 0.005)
+    monkeypatch.setattr("oa_protocol.conversation._SLOWEST_POLL", 0.05)
+
+
+@pytest.fixture
+async def site(request: pytest.FixtureRequest, api: Api, no_environment: None, no_delays: None) -> AsyncIterator[Site]:
+    """A site; whatever the test did, nothing may be left of it: no chat, no connection, no task.
+
+    ``parametrize("site", [{…}], indirect=True)`` gives the server's settings.
+    """
+    settings: dict[str, Any] = {"model": Lorem(sentences=1), "pending_interval": 0.02, **getattr(request, "param", {})}
+    with Server(**settings) as server:
+        found = Site(server, api)
+        tasks = living_tasks()
+        yield found
+        with anyio.fail_after(10):
+            while living_tasks() > tasks:
+                await anyio.sleep(0.001)
+        await found.until(lambda: server.connections == 0)
+        assert set(found.chats) == found.left
+        assert found.endless or server.unused_faults == ()
+
+
+@pytest.fixture(params=[HttptoolsTransport, HttpxTransport], ids=["httptools", "httpx"])
+def either_transport(request: pytest.FixtureRequest, site: Site) -> None:
+    """The site's clients use the one, and then the other."""
+    site.transport = request.param

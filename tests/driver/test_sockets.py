@@ -1,0 +1,135 @@
+"""The connections under the fast transport: nothing is lost, nothing is hoarded, and news is noticed."""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import AsyncGenerator, Callable
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.abc import ByteStream
+
+from oa_protocol.transports.sockets import AsyncioStream, connect, is_silent
+
+from .peers import peer
+
+pytestmark = pytest.mark.anyio
+
+RESET = struct.pack("ii", 1, 0)
+MANY = 8 * 1024 * 1024
+
+
+@contextlib.asynccontextmanager
+async def connected(serve: Callable[[socket.socket], None], host: str = "127.0.0.1") -> AsyncGenerator[ByteStream]:
+    with peer(serve) as port:
+        stream = await connect(host, port)
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+
+
+async def read_all(stream: ByteStream) -> int:
+    size = 0
+    with contextlib.suppress(anyio.EndOfStream):
+        while True:
+            size += len(await stream.receive())
+    return size
+
+
+async def test_all_bytes_come_and_then_the_end() -> None:
+    async with connected(lambda connection: connection.sendall(b"x" * MANY)) as stream:
+        assert await read_all(stream) == MANY
+        with pytest.raises(anyio.EndOfStream):
+            await stream.receive()
+
+
+async def test_a_name_is_connected_to() -> None:
+    async with connected(lambda connection: connection.sendall(b"abc"), "localhost") as stream:
+        assert await read_all(stream) == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_reader_that_is_far_behind_stops_the_peer() -> None:
+    async with connected(lambda connection: connection.sendall(b"x" * MANY)) as stream:
+        assert isinstance(stream, AsyncioStream)
+        with anyio.fail_after(20):
+            while stream.is_reading:
+                await anyio.sleep(0.001)
+        assert len(await stream.receive()) < MANY / 4
+        assert stream.is_reading
+        await read_all(stream)
+
+
+async def test_all_is_sent_to_a_peer_that_is_slow() -> None:
+    def serve(connection: socket.socket) -> None:
+        sending.wait(20)
+        size = 0
+        while size < MANY:
+            size += len(connection.recv(1024 * 1024))
+        connection.sendall(b"%d" % size)
+
+    sending = threading.Event()
+    async with connected(serve) as stream, anyio.create_task_group() as group:
+        group.start_soon(stream.send, b"x" * MANY)
+        sending.set()
+        assert await stream.receive() == b"%d" % MANY
+
+
+async def test_a_peer_that_goes_breaks_what_is_being_sent() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async def send_on(stream: ByteStream) -> None:
+        while True:
+            await stream.send(b"x" * MANY)
+
+    async with connected(serve) as stream:
+        for _ in range(2):
+            with pytest.raises(anyio.BrokenResourceError):
+                await send_on(stream)
+
+
+async def test_a_read_that_is_cancelled_loses_nothing() -> None:
+    def serve(connection: socket.socket) -> None:
+        wanted.wait(20)
+        connection.sendall(b"abc")
+
+    wanted = threading.Event()
+    async with connected(serve) as stream:
+        with anyio.move_on_after(0.01):
+            await stream.receive()
+        wanted.set()
+        assert await read_all(stream) == 3
+
+
+async def test_a_connection_that_nothing_came_over_is_silent() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1)
+
+    async with connected(serve) as stream:
+        assert is_silent(stream)
+
+
+@pytest.mark.parametrize("data", [b"abc", b""], ids=["bytes", "end"])
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_news_ends_the_silence(data: bytes, noticed: bool) -> None:
+    """Whether the event loop has noticed it already, or not yet."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        said.set()
+        connection.recv(1)
+
+    said = threading.Event()
+    async with connected(serve) as stream:
+        if noticed:
+            await anyio.to_thread.run_sync(said.wait, 20)
+            await anyio.sleep(0)
+        else:
+            said.wait(20)
+        assert not is_silent(stream)

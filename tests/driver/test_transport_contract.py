@@ -1,0 +1,245 @@
+"""What the driver makes of transports that are not httpx, and of those that break their contract."""
+
+from collections.abc import Callable
+
+import pytest
+
+from oa_protocol import ChatLeakedWarning, Client, MaybeSent, NotSent, Phase
+from oa_protocol.intents import HttpRequest
+from oa_protocol.server import Answer
+from oa_protocol.transports import Response, Transport
+from oa_protocol.transports.httpx import HttpxTransport
+
+from .site import Site
+
+pytestmark = pytest.mark.anyio
+
+
+class Foreign(Exception):
+    """What no transport may raise."""
+
+
+class Recorder:
+    """A factory of transports that work, but for what a test has them raise."""
+
+    def __init__(self) -> None:
+        self.made: list[Recorded] = []
+        self.on_make: Callable[[int], None] = lambda number: None
+        self.on_open: Callable[[HttpRequest], None] = lambda request: None
+        self.on_close: Callable[[], None] = lambda: None
+
+    def __call__(self) -> Transport:
+        self.on_make(len(self.made))
+        made = Recorded(self)
+        self.made.append(made)
+        return made
+
+
+class Recorded:
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.requests: list[HttpRequest] = []
+        self.closed = 0
+        self._transport = HttpxTransport()
+
+    async def open(self, request: HttpRequest) -> Response:
+        self.requests.append(request)
+        self.recorder.on_open(request)
+        return await self._transport.open(request)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        await self._transport.aclose()
+        self.recorder.on_close()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def client(site: Site, recorder: Recorder) -> Client:
+    return site.client(transport=recorder)
+
+
+def fail_once() -> Callable[[object], None]:
+    raised: list[Foreign] = []
+
+    def fail(_: object) -> None:
+        if not raised:
+            raised.append(Foreign("odd"))
+            raise raised[0]
+
+    return fail
+
+
+async def test_a_conversation_has_one_transport_and_its_cleanup_another(recorder: Recorder, client: Client) -> None:
+    async with client:
+        async with client.chat() as chat:
+            assert recorder.made == []
+            await chat.ask("Hello")
+            await chat.ask("And again?")
+            assert len(recorder.made) == 1
+        async with client.chat() as other:
+            await other.ask("Hello")
+    assert [[request.method for request in made.requests] for made in recorder.made] == [
+        ["POST", "POST", "POST", "GET", "POST", "POST", "GET"],
+        ["DELETE"],
+        ["POST", "POST", "POST", "GET"],
+        ["DELETE"],
+    ]
+    assert [made.closed for made in recorder.made] == [1, 1, 1, 1]
+
+
+async def test_a_chat_without_a_prompt_has_no_transport(recorder: Recorder, client: Client) -> None:
+    async with client, client.chat():
+        pass
+    assert recorder.made == []
+
+
+@pytest.mark.parametrize("path", ["prompter_message", "assistant_message", "events"])
+async def test_a_foreign_exception_is_raised_and_the_chat_is_deleted(
+    site: Site, recorder: Recorder, client: Client, path: str
+) -> None:
+    def fail(request: HttpRequest) -> None:
+        if path in request.url:
+            raise Foreign("odd")
+
+    recorder.on_open = fail
+    chat = client.chat()
+    with pytest.raises(Foreign, match="odd") as caught:
+        async with client, chat:
+            await chat.ask("Hello")
+    assert not hasattr(caught.value, "__notes__")
+    assert chat.phase is Phase.DELETED
+    assert site.chats == ()
+
+
+async def test_a_foreign_exception_in_a_create_names_what_it_may_have_made(
+    site: Site, recorder: Recorder, client: Client
+) -> None:
+    recorder.on_open = fail_once()
+    with pytest.warns(ChatLeakedWarning), pytest.raises(Foreign):
+        async with client, client.chat() as chat:
+            await chat.ask("Hello")
+    assert [record.chat_id for record in client.leaked] == [None]
+    assert "Foreign" in client.leaked[0].reason
+    assert site.steps == []
+
+
+class Denied:
+    """A reply that breaks, and says that its request was never sent."""
+
+    def __init__(self, response: Response) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.aclose = response.aclose
+
+    async def receive(self) -> bytes:
+        raise NotSent("or so it says")
+
+
+class Denier:
+    """Breaks every reply, and the first is that to the create."""
+
+    def __init__(self) -> None:
+        self._transport = HttpxTransport()
+        self.aclose = self._transport.aclose
+
+    async def open(self, request: HttpRequest) -> Response:
+        return Denied(await self._transport.open(request))
+
+
+async def test_what_breaks_after_a_reply_has_begun_was_sent_whatever_a_transport_says(site: Site) -> None:
+    client = site.client(transport=Denier, retries=0)
+    with pytest.warns(ChatLeakedWarning), pytest.raises(MaybeSent):
+        async with client, client.chat() as chat:
+            await chat.ask("Hello")
+    assert [record.chat_id for record in client.leaked] == [None]
+    site.left = {*site.chats}
+    assert len(site.left) == 1
+
+
+async def test_after_a_foreign_exception_the_conversation_can_go_on(
+    site: Site, recorder: Recorder, client: Client
+) -> None:
+    site.script(Answer(pieces=("Yes.",)))
+    async with client, client.chat() as chat:
+        answer = chat.send("Hello")
+        await anext(answer)
+        recorder.on_open = fail_once()
+        with pytest.raises(Foreign):
+            await anext(answer)
+        async for _ in answer:
+            pass
+        assert answer.text == "Yes."
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+async def test_a_foreign_exception_while_cleaning_up_is_not_the_last_word(
+    site: Site, recorder: Recorder, client: Client, in_flight: bool
+) -> None:
+    async def body() -> None:
+        async with client, client.chat() as chat:
+            await chat.ask("Hello")
+            recorder.on_open = fail_once()
+            if in_flight:
+                raise ZeroDivisionError
+
+    if in_flight:
+        with pytest.raises(ZeroDivisionError):
+            await body()
+    else:
+        await body()
+    assert site.chats == ()
+
+
+async def test_a_factory_that_fails_has_made_nothing(site: Site, recorder: Recorder, client: Client) -> None:
+    recorder.on_make = fail_once()
+    chat = client.chat()
+    with pytest.raises(Foreign):
+        async with client, chat:
+            await chat.ask("Hello")
+    assert chat.phase is Phase.NEVER_CREATED
+    assert client.leaked == []
+
+
+async def test_a_factory_that_fails_once_for_the_cleanup_is_asked_again(
+    site: Site, recorder: Recorder, client: Client
+) -> None:
+    async with client, client.chat() as chat:
+        await chat.ask("Hello")
+        recorder.on_make = fail_once()
+    assert site.chats == ()
+    assert len(recorder.made) == 2
+
+
+async def test_a_factory_that_fails_for_the_cleanup_leaves_a_named_chat(
+    site: Site, recorder: Recorder, client: Client
+) -> None:
+    def fail(number: int) -> None:
+        raise Foreign("odd")
+
+    chat = client.chat()
+
+    async def body() -> None:
+        async with client, chat:
+            await chat.ask("Hello")
+            recorder.on_make = fail
+
+    with pytest.warns(ChatLeakedWarning, match="Foreign"):
+        await body()
+    assert [record.chat_id for record in client.leaked] == [chat.id]
+    site.left = {chat.id}
+
+
+async def test_a_transport_that_cannot_be_closed_is_no_news(site: Site, recorder: Recorder, client: Client) -> None:
+    def fail() -> None:
+        raise Foreign("odd")
+
+    recorder.on_close = fail
+    async with client, client.chat() as chat:
+        await chat.ask("Hello")
+    assert [made.closed for made in recorder.made] == [1, 1]
+    assert site.chats == ()

@@ -1,0 +1,633 @@
+"""Transports with a bug, and the tests of the suite that catch it: these, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from oa_protocol import MaybeSent, NotSent
+from oa_protocol.intents import HttpRequest
+from oa_protocol.testing.transport import TransportConformance
+from oa_protocol.transports import Response, Transport
+from oa_protocol.transports.blocking import BlockingExchange
+from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
+from oa_protocol.transports.httptools import HttptoolsTransport
+from tests.docs.transports_page import H11
+
+
+class Reply:
+    """Another transport's reply, as it is."""
+
+    def __init__(self, inner: Response) -> None:
+        self.inner = inner
+
+    @property
+    def status(self) -> int:
+        return self.inner.status
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        return self.inner.headers
+
+    async def receive(self) -> bytes:
+        return await self.inner.receive()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class Sound:
+    """Another transport, as it is."""
+
+    make_reply: Callable[[Response], Response] = Reply
+
+    def __init__(self, **_: object) -> None:
+        self.inner = HttptoolsTransport()
+
+    async def open(self, request: HttpRequest) -> Response:
+        return self.make_reply(await self.inner.open(request))
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class DroppingReply(Reply):
+    at_start = True
+
+    async def receive(self) -> bytes:
+        data = await super().receive()
+        if self.at_start or not data:
+            self.at_start = False
+            return data
+        inner: Any = self.inner
+        return b"" if inner._reply.is_complete else data
+
+
+class DropsTheLastChunk(Sound):
+    """What comes together with a body's end is lost, unless it is all there is."""
+
+    make_reply = DroppingReply
+
+
+class LateReply(Reply):
+    at_start = True
+
+    async def receive(self) -> bytes:
+        data = await super().receive()
+        if data and not self.at_start:
+            data += await super().receive()
+        self.at_start = False
+        return data
+
+
+class MergesChunksLate(Sound):
+    """A chunk, but for the first, waits for the next."""
+
+    make_reply = LateReply
+
+
+class UncancelledReply(Reply):
+    async def receive(self) -> bytes:
+        try:
+            return await super().receive()
+        except asyncio.CancelledError:
+            return b""
+
+
+class SwallowsCancellation(Sound):
+    """A cancelled receive returns."""
+
+    make_reply = UncancelledReply
+
+
+class EndingReply(Reply):
+    async def receive(self) -> bytes:
+        try:
+            return await super().receive()
+        except MaybeSent:
+            return b""
+
+
+class EndsWhereItBreaks(Sound):
+    """A broken body looks like a whole one."""
+
+    make_reply = EndingReply
+
+
+class ForgetfulReply(Reply):
+    is_broken = False
+
+    async def receive(self) -> bytes:
+        if self.is_broken:
+            return b""
+        try:
+            return await super().receive()
+        except MaybeSent:
+            self.is_broken = True
+            raise
+
+
+class TellsABreakOnce(Sound):
+    """A body that broke off has ended for whoever asks again."""
+
+    make_reply = ForgetfulReply
+
+
+class ReportsSentAsNotSent(Sound):
+    """Whatever goes wrong is called not sent."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except MaybeSent as error:
+            raise NotSent(str(error)) from error
+
+
+class SendsAgain(Sound):
+    """A request whose fate is unclear is sent once more."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except MaybeSent:
+            return await super().open(request)
+
+
+class HesitatingReply(Reply):
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        await super().aclose()
+
+
+class IsCancelledBeforeItCloses(Sound):
+    """A close that is cancelled has closed nothing."""
+
+    make_reply = HesitatingReply
+
+
+class OpenReply(Reply):
+    async def aclose(self) -> None:
+        pass
+
+
+class SendsAgainOnAReusedConnection(Sound):
+    """A request that failed on a connection which has served before is sent once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_served = False
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            response = await super().open(request)
+        except MaybeSent:
+            if not self.has_served:
+                raise
+            response = await super().open(request)
+        self.has_served = True
+        return response
+
+
+class NoReply:
+    """A reply that never came."""
+
+    status = 200
+    headers = ()
+
+    async def receive(self) -> bytes:
+        raise MaybeSent("there is none")
+
+    async def aclose(self) -> None:
+        pass
+
+
+class TakesACutHead(Sound):
+    """A head that breaks off is taken for a whole one."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except MaybeSent as error:
+            if "closed the connection" not in str(error) or not request.url.endswith("/"):
+                raise
+            return NoReply()
+
+
+class SendsABigBodyAgain(Sound):
+    """A request of which the sending broke is sent once more."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except MaybeSent:
+            if len(request.body) < 1_000_000:
+                raise
+            return await super().open(request)
+
+
+class AsksAgainWhenRefused(Sound):
+    """A server that is busy is asked once more."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        response = await super().open(request)
+        if response.status != 503:
+            return response
+        await response.aclose()
+        return await super().open(request)
+
+
+class FollowsRedirects(Sound):
+    """Where the method stays, so does the request."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        response = await super().open(request)
+        if response.status not in (307, 308):
+            return response
+        await response.aclose()
+        return await super().open(replace(request, url=request.url.replace(request.target, "/elsewhere")))
+
+
+class WantsItCompressed(Sound):
+    """A request without a body says that its reply may be compressed."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        if not request.body:
+            others = (field for field in request.headers if field[0] != "accept-encoding")
+            request = replace(request, headers=(*others, ("accept-encoding", "gzip")))
+        return await super().open(request)
+
+
+class LeavesFieldsOut(Sound):
+    """One that has no effect is not sent."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        others = tuple(field for field in request.headers if field != ("accept-encoding", "identity"))
+        return await super().open(replace(request, headers=others))
+
+
+class AsksBeforeABigBody(Sound):
+    """Whether a body is wanted at all."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        if len(request.body) > 1024:
+            request = replace(request, headers=(*request.headers, ("expect", "100-continue")))
+        return await super().open(request)
+
+
+class ChangingReply(Reply):
+    async def receive(self) -> bytes:
+        return cast("bytes", bytearray(await super().receive()))
+
+
+class ReturnsBytearrays(Sound):
+    """What is returned can be changed."""
+
+    make_reply = ChangingReply
+
+
+class LineReply(Reply):
+    unread = b""
+
+    async def receive(self) -> bytes:
+        while b"\n" not in self.unread:
+            data = await super().receive()
+            if not data:
+                data, self.unread = self.unread, b""
+                return data
+            self.unread += data
+        data, _, self.unread = self.unread.partition(b"\n")
+        return data + b"\n"
+
+
+class HoldsLinesBack(Sound):
+    """What has arrived is returned line by line."""
+
+    make_reply = LineReply
+
+
+class BlockingReply:
+    """A reply whose connection is read in the event loop's thread, which waits meanwhile."""
+
+    def __init__(self, exchange: BlockingExchange) -> None:
+        self.exchange = exchange
+
+    @property
+    def status(self) -> int:
+        return self.exchange.status
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        return self.exchange.headers
+
+    async def receive(self) -> bytes:
+        return self.exchange.receive()
+
+    async def aclose(self) -> None:
+        self.exchange.close()
+
+
+class BlocksTheEventLoop(BlockingHttpxTransport):
+    """A blocking library is called where it must not be."""
+
+    async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
+        exchange = self._client.exchange(request)
+        exchange.begin()
+        return BlockingReply(exchange)
+
+
+class LeaksUntilTheEnd(Sound):
+    """A reply that is closed keeps its connection."""
+
+    make_reply = OpenReply
+
+
+class PatientReply(Reply):
+    async def aclose(self) -> None:
+        await anyio.sleep_forever()
+
+
+class NeverClosesAReply(Sound):
+    """Closing a reply waits for ever."""
+
+    make_reply = PatientReply
+
+
+class NeverCloses(Sound):
+    """Closing the transport waits for ever."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await anyio.sleep_forever()
+
+
+class LeaksForGood(Sound):
+    """The transport never closes a kept connection."""
+
+    async def aclose(self) -> None:
+        pass
+
+
+class OneByteReply(Reply):
+    unread = b""
+
+    async def receive(self) -> bytes:
+        self.unread = self.unread or await super().receive()
+        data, self.unread = self.unread[:1], self.unread[1:]
+        return data
+
+
+class OneByteAtATime(Sound):
+    """This is no bug: what has arrived may be returned in parts."""
+
+    make_reply = OneByteReply
+
+
+def of_the_page(name: str, *changes: tuple[str, str]) -> Callable[..., Transport]:
+    """The transport on h11 that the page on transports has, with something changed in it."""
+    text = H11
+    for right, wrong in changes:
+        assert text.count(right) == 1, right
+        text = text.replace(right, wrong)
+    names: dict[str, Any] = {"__name__": name}
+    exec(compile(text, name, "exec"), names)
+    make: Callable[..., Transport] = type(name, (names["H11Transport"],), {"takes": ("connect_timeout",)})
+    return make
+
+
+BREAKS = '            raise MaybeSent(f"the connection broke: {error!r}") from error\n        while not'
+CLOSES = "        except BaseException:\n            await reply.aclose()\n"
+
+AS_ON_THE_PAGE = of_the_page("AsOnThePage")
+CALLS_A_BROKEN_SEND_NOT_SENT = of_the_page("CallsABrokenSendNotSent", (BREAKS, BREAKS.replace("MaybeSent", "NotSent")))
+FIELDS = 'value.decode("latin-1")'
+READS = "data = await self._stream.receive()"
+
+WANTS_UTF8 = of_the_page("WantsUtf8", (FIELDS, FIELDS.replace("latin-1", "utf-8")))
+BOUNDS_EACH_READ = of_the_page(
+    "BoundsEachRead",
+    ("H11Reply(stream)", "H11Reply(stream, self._connect_timeout)"),
+    ("__init__(self, stream)", "__init__(self, stream, timeout)"),
+    ("self._failure = None", "self._failure = None\n        self._timeout = timeout"),
+    (READS, f"\n                    with anyio.fail_after(self._timeout):\n                        {READS}"),
+)
+BOUNDS_ALL_OF_OPEN = of_the_page(
+    "BoundsAllOfOpen",
+    (
+        "            await reply.begin(",
+        "            with anyio.fail_after(self._connect_timeout):\n                await reply.begin(",
+    ),
+)
+LEAKS_WHERE_OPEN_IS_CANCELLED = of_the_page(
+    "LeaksWhereOpenIsCancelled", (CLOSES, CLOSES.replace("BaseException", "MaybeSent"))
+)
+
+LOST = "bytes were lost without a word"
+HELD_BACK = "part 1 was sent, and receive() does not return it: it is held back"
+SWALLOWED = "the cancellation was swallowed"
+BLOCKED = "the event loop was blocked"
+CLEAN_END = "receive() returns b'' after the cut of b'HTTP/1.1 200 OK"
+
+
+BEFORE_A_REPLY = (
+    "an_end_before_the_reply",
+    "a_reset_before_the_reply",
+    "an_end_within_the_head",
+    "a_reply_that_is_no_http",
+)
+
+
+def left_open(after: str) -> str:
+    """The end of "a connection is still open" and how long."""
+    return f" s after {after}"
+
+
+CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
+    Sound: {},
+    OneByteAtATime: {},
+    AS_ON_THE_PAGE: {},
+    DropsTheLastChunk: {
+        "test_a_part_of_a_known_length_is_delivered_while_the_rest_is_not_sent": "part 2 was lost",
+        "test_chunks_may_be_cut_anywhere": "with the chunks cut at byte 4",
+        "test_a_stream_stays_open_while_other_requests_are_sent": "the rest of the stream was lost",
+        "test_a_cancelled_receive_loses_nothing": LOST,
+        "test_a_receive_that_is_cancelled_as_bytes_come_loses_nothing": LOST,
+    },
+    MergesChunksLate: {
+        "test_a_chunk_is_delivered_while_the_next_is_not_sent": HELD_BACK,
+        "test_a_part_of_a_known_length_is_delivered_while_the_rest_is_not_sent": HELD_BACK,
+        "test_a_part_of_an_unknown_length_is_delivered_while_the_rest_is_not_sent": HELD_BACK,
+        "test_a_receive_that_is_cancelled_as_bytes_come_loses_nothing": LOST,
+    },
+    SwallowsCancellation: {
+        "test_receive_can_be_cancelled": SWALLOWED,
+        "test_a_cancelled_receive_loses_nothing": SWALLOWED,
+    },
+    EndsWhereItBreaks: {
+        "test_chunks_that_end_too_early_are_no_clean_end": CLEAN_END,
+        "test_chunks_that_are_none_are_no_clean_end": CLEAN_END,
+        "test_a_body_shorter_than_announced_is_no_clean_end": CLEAN_END,
+        "test_a_reset_within_a_body_is_no_clean_end": CLEAN_END,
+    },
+    TellsABreakOnce: {
+        "test_chunks_that_end_too_early_are_no_clean_end": "receive(), asked again, returns b''",
+        "test_chunks_that_are_none_are_no_clean_end": "receive(), asked again, returns b''",
+        "test_a_body_shorter_than_announced_is_no_clean_end": "receive(), asked again, returns b''",
+        "test_a_reset_within_a_body_is_no_clean_end": "receive(), asked again, returns b''",
+    },
+    ReportsSentAsNotSent: {
+        f"test_{failure}_may_have_been_sent": "the first request, a GET, was sent, and is called not sent"
+        for failure in BEFORE_A_REPLY
+    }
+    | {"test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent, and is called not sent"},
+    CALLS_A_BROKEN_SEND_NOT_SENT: {
+        "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent, and is called not sent",
+    },
+    SendsAgain: {
+        f"test_{failure}_may_have_been_sent": "the first request, a GET, was sent again" for failure in BEFORE_A_REPLY
+    }
+    | {"test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent again"},
+    SendsABigBodyAgain: {
+        "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent again",
+    },
+    SendsAgainOnAReusedConnection: {
+        f"test_{failure}_may_have_been_sent": "the second request, a GET, was sent again" for failure in BEFORE_A_REPLY
+    }
+    | {"test_a_reset_while_the_body_is_sent_may_have_been_sent": "the second request was sent again"},
+    TakesACutHead: {
+        "test_an_end_before_the_reply_may_have_been_sent": "got a reply, and no whole one had come",
+        "test_an_end_within_the_head_may_have_been_sent": "got a reply, and no whole one had come",
+    },
+    AsksAgainWhenRefused: {"test_a_refusal_is_handed_over": "more was sent after the 503 to a GET"},
+    FollowsRedirects: {"test_a_redirect_is_not_followed": "another reply than the 307 to a GET"},
+    WantsItCompressed: {
+        "test_a_conversation_s_fields_go_out_as_they_are": "the GET has other fields",
+    },
+    LeavesFieldsOut: {
+        "test_a_conversation_s_fields_go_out_as_they_are": "the GET has other fields",
+    },
+    AsksBeforeABigBody: {"test_a_big_body_is_sent_whole": "the server was asked first"},
+    WANTS_UTF8: {"test_a_header_field_may_hold_any_byte": "UnicodeDecodeError"},
+    ReturnsBytearrays: {"test_a_body_comes_as_bytes": "receive() returned a bytearray"},
+    BOUNDS_ALL_OF_OPEN: {"test_the_time_for_a_connection_is_for_nothing_else": "TimeoutError"},
+    BOUNDS_EACH_READ: {"test_the_time_for_a_connection_is_for_nothing_else": "TimeoutError"},
+    IsCancelledBeforeItCloses: {
+        "test_a_close_that_is_cancelled_closes_all_the_same": left_open("a cancelled reply.aclose()"),
+    },
+    LEAKS_WHERE_OPEN_IS_CANCELLED: {
+        "test_open_can_be_cancelled_while_it_sends": left_open("open() was cancelled"),
+        "test_open_can_be_cancelled_while_it_waits_for_the_head": left_open("open() was cancelled"),
+    },
+    LeaksUntilTheEnd: {
+        "test_receive_can_be_cancelled": left_open("reply.aclose()"),
+        "test_a_reply_closed_midway_closes_its_connection": left_open("reply.aclose()"),
+        "test_a_close_that_is_cancelled_closes_all_the_same": left_open("a cancelled reply.aclose()"),
+    },
+    LeaksForGood: {
+        "test_a_closed_transport_has_no_connections": left_open("transport.aclose()"),
+        "test_closing_the_transport_closes_open_replies": left_open("transport.aclose()"),
+        "test_a_close_that_is_cancelled_closes_all_the_same": left_open("a cancelled transport.aclose()"),
+        "test_nothing_is_left_to_the_garbage_collector": "unclosed",
+    },
+}
+
+# Each test that waits for something ends these, and says so; a few of them show how.
+HANGS: dict[Callable[..., Transport], dict[str, str]] = {
+    HoldsLinesBack: {
+        "test_a_chunk_is_delivered_while_the_next_is_not_sent": HELD_BACK.replace("1", "0"),
+        "test_chunks_may_be_cut_anywhere": "with the chunks cut at byte 4, what came before is held back",
+        "test_a_body_shorter_than_announced_is_no_clean_end": "what came before the cut of b'HTTP/1.1",
+        "test_nothing_is_left_to_the_garbage_collector": "a part of the body was sent, and receive() does not",
+    },
+    NeverClosesAReply: {
+        "test_closing_twice_is_harmless": "the transport hangs: the test was not done after 1 s",
+    },
+    NeverCloses: {
+        "test_the_request_goes_out_as_it_is": "transport.aclose() does not return",
+    },
+    BlocksTheEventLoop: {
+        "test_open_can_be_cancelled_while_it_waits_for_the_head": BLOCKED,
+        "test_receive_can_be_cancelled": BLOCKED,
+        "test_nothing_is_left_to_the_garbage_collector": BLOCKED,
+    },
+}
+
+# The big bodies tell nothing here that the small ones do not.
+TESTS = [name for name in dir(TransportConformance) if name.startswith("test_") and "_big_" not in name]
+
+
+def failure_of(bug: Callable[..., Transport], name: str, patience: float) -> str | None:
+    """What this test of the suite says against the transport; None where it has nothing to say."""
+
+    class Suite(TransportConformance):
+        takes = getattr(bug, "takes", ())
+
+        def make(self, **options: object) -> Transport:
+            return bug(**options)
+
+    Suite.patience = patience
+    try:
+        getattr(Suite(), name)("asyncio")
+    except pytest.skip.Exception:
+        return None
+    except (Exception, pytest.fail.Exception) as failure:
+        return f"{type(failure).__name__}: {failure}"
+    return None
+
+
+@pytest.fixture
+def garbage() -> Generator[None]:
+    """Connections that leak here are no news to the tests that come after."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
+@pytest.mark.usefixtures("garbage")
+@pytest.mark.parametrize("bug", CAUGHT_BY, ids=lambda bug: bug.__name__)
+def test_a_bug_is_caught_by_these_tests_and_no_others(bug: Callable[..., Transport]) -> None:
+    for name in TESTS:
+        if name not in CAUGHT_BY[bug]:
+            assert failure_of(bug, name, TransportConformance.patience) is None, name
+    assert_told(bug, CAUGHT_BY[bug])
+
+
+@pytest.mark.usefixtures("garbage")
+@pytest.mark.parametrize("bug", HANGS, ids=lambda bug: bug.__name__)
+def test_what_hangs_is_ended(bug: Callable[..., Transport]) -> None:
+    assert_told(bug, HANGS[bug])
+
+
+def assert_told(bug: Callable[..., Transport], caught_by: dict[str, str]) -> None:
+    for name, told in caught_by.items():
+        failure = failure_of(bug, name, patience=1.0)  # what hangs is waited for
+        assert failure is not None, name
+        assert told in failure, name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "told"),
+    [
+        ("backends", "trio", TypeError, r"backends must be a sequence of names, not a name: write \('trio',\)"),
+        ("takes", "proxy", TypeError, r"takes must be a sequence of names, not a name: write \('proxy',\)"),
+        (
+            "takes",
+            ("connect_timout",),
+            ValueError,
+            "not: connect_timout; there are connect_timeout, proxy, ssl_context",
+        ),
+    ],
+)
+def test_a_suite_that_would_not_test_what_it_says_is_refused(
+    name: str, value: object, error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        type("TestMine", (TransportConformance,), {name: value})
