@@ -1,0 +1,111 @@
+"""Imports point downwards, and the engine imports nothing that can do I/O."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "oa_protocol"
+IO = ("anyio", "asyncio", "httpx", "selectors", "socket", "ssl")
+LEAVES = ["phases", "events", "intents", "errors"]
+WIRE = [f"wire.{path.stem}" for path in sorted((PACKAGE / "wire").glob("[a-z]*.py"))]
+TAPE = [f"tape.{path.stem}" for path in sorted((PACKAGE / "tape").glob("[a-z]*.py"))]
+ENGINE = [*LEAVES, "wire", *WIRE, "turn", "conversation", "tape", *TAPE]
+
+BLOCK = f"""
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {IO!r}:
+            raise ImportError(f"{{name}} is blocked")
+
+for name in [name for name in sys.modules if name.partition(".")[0] in {IO!r}]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_the_engine_imports_where_nothing_can_do_io(name: str) -> None:
+    run(f"{BLOCK}\nimport oa_protocol.{name}")
+
+
+def test_the_block_works() -> None:
+    assert "blocked" in run(f"{BLOCK}\ntry:\n    import asyncio\nexcept ImportError as error:\n    print(error)")
+
+
+def test_an_engine_without_io_speaks() -> None:
+    program = """
+from oa_protocol.conversation import Conversation
+from oa_protocol.wire.binding import Credentials
+from oa_protocol.wire.website import Website
+conversation = Conversation(Website("http://127.0.0.1"), Credentials(token="t"))
+conversation.prompt("Hello")
+print(conversation.next_intent().request.url)
+"""
+    assert run(BLOCK + program).strip() == "http://127.0.0.1/api/chat"
+
+
+def test_the_public_names_of_the_engine_import_where_nothing_can_do_io() -> None:
+    run(f"{BLOCK}\nfrom oa_protocol import AnswerOptions, Conversation, Credentials, InferenceServer, Phase, Website")
+
+
+def test_importing_the_package_imports_neither_httpx_nor_anyio() -> None:
+    program = "import oa_protocol, sys; print(*sorted({'httpx', 'anyio', 'httpcore', 'starlette'} & set(sys.modules)))"
+    assert run(program).strip() == ""
+
+
+def imports_of(name: str) -> set[str]:
+    """The modules of this package that the module ``name`` of it imports, wherever in it."""
+    path = PACKAGE / name.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            assert node.module is not None
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    ours = {module.removeprefix("oa_protocol.") for module in found if module.split(".")[0] == "oa_protocol"}
+    return {_module(module) for module in ours}
+
+
+def _module(imported: str) -> str:
+    """``events`` for ``events.Token``."""
+    parts = imported.split(".")
+    while parts and not (PACKAGE.joinpath(*parts).with_suffix(".py").exists() or PACKAGE.joinpath(*parts).is_dir()):
+        parts.pop()
+    return ".".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("names", "may_import"),
+    [
+        pytest.param(["phases", "errors", "intents"], [], id="leaves"),
+        pytest.param(["events"], ["errors"], id="events"),
+        pytest.param(["wire", *WIRE], [*LEAVES, *WIRE], id="wire"),
+        pytest.param(["turn"], [*LEAVES, *WIRE], id="turn"),
+        pytest.param(["conversation"], [*LEAVES, *WIRE, "turn"], id="conversation"),
+        pytest.param(["tape", *TAPE], [*LEAVES, *WIRE, "conversation", *TAPE], id="tape"),
+    ],
+)
+def test_imports_point_downwards(names: list[str], may_import: list[str]) -> None:
+    for name in names:
+        assert imports_of(name) <= set(may_import), name
+
+
+def test_a_leafs_imports_are_seen() -> None:
+    assert imports_of("events") == {"errors"}
+    assert "wire.sse" in imports_of("conversation")
