@@ -1,0 +1,490 @@
+"""The sweep: it deletes what dead owners left, and nothing of anybody else's."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import anyio.to_thread
+import httpx
+import pytest
+
+from oa_protocol import AuthenticationError, Cleanup, Client
+from oa_protocol.journal import Journal
+from oa_protocol.server import Answer, Fault, Hold, Reply
+from oa_protocol.sweep import Left, Swept
+from oa_protocol.wire.binding import Credentials
+from oa_protocol.wire.inference import InferenceServer
+from oa_protocol.wire.website import Website
+from tests.driver.site import Site
+
+pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-7.2")]
+
+LATE = 120.0
+OTHER = Credentials({}, "somebody-elses")
+AN_ID = "00000000-0000-0000-0000-000000000001"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite3"
+
+
+def written(
+    path: Path,
+    site: Site,
+    chat_id: str | None = None,
+    *,
+    sent: float = 0.0,
+    settled: float | None = None,
+    credentials: Credentials | None = None,
+    url: str = "",
+) -> Journal:
+    """Write a line, as if ``sent`` and ``settled`` seconds from now; return its owner, who lives."""
+    kind = Website if site.api == "website" else InferenceServer
+    owner = Journal(path)
+    line = owner.creating(kind(url or site.server.url), credentials or Credentials(**site.credentials))
+    now = time.time()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(
+            "UPDATE chats SET chat_id = ?, sent_at = ?, settled_at = ? WHERE line = ?",
+            (chat_id, now + sent, None if settled is None else now + settled, line),
+        )
+    return owner
+
+
+def left_behind(path: Path, site: Site, chat_id: str | None = None, **details: float) -> None:
+    """Write a line whose owner dies."""
+    written(path, site, chat_id, sent=details.get("sent", 0.0), settled=details.get("settled")).close()
+
+
+def ids(path: Path) -> list[str | None]:
+    return [line.chat_id for line in Journal(path).lines()]
+
+
+async def make_chats(site: Site, count: int = 1, *, account: str = "default", title: str | None = None) -> list[str]:
+    """Make chats as a browser does; they stay, unless they are deleted."""
+    headers = {"authorization": f"Bearer {site.server.account(account).token}"}
+
+    def make() -> list[str]:
+        with httpx.Client(base_url=site.server.url, headers=headers, trust_env=False) as http:
+            made = [str(http.post("/chats", json={}).json()["id"]) for _ in range(count)]
+            for chat_id in made if title is not None else ():
+                http.put(f"/chats/{chat_id}", json={"title": title})
+            return made
+
+    made = await anyio.to_thread.run_sync(make)
+    site.left.update(made)
+    return made
+
+
+async def sweep(site: Site, path: Path, grace: float = 0.0, client: Client | None = None) -> Swept:
+    client = client or site.client(journal=path)
+    swept = await client.sweep(grace=grace)
+    site.left.difference_update(swept.deleted)
+    assert not set(swept.deleted) & set(site.chats)
+    await client.aclose()
+    return swept
+
+
+def reasons(swept: Swept) -> list[str]:
+    return [left.reason for left in swept.left]
+
+
+# ---- chats whose ids are known
+
+
+async def test_the_chats_of_a_dead_owner_are_deleted_and_crossed_out(site: Site, path: Path) -> None:
+    made = await make_chats(site, 2)
+    for chat_id in made:
+        left_behind(path, site, chat_id)
+    assert await sweep(site, path) == Swept(tuple(made), ())
+    assert (ids(path), site.chats) == ([], ())
+    assert list(path.with_name(f"{path.name}.owners").iterdir()) == []
+    assert await sweep(site, path) == Swept((), ())
+
+
+async def test_the_chats_of_living_owners_are_left_alone(site: Site, path: Path) -> None:
+    [known, unknown] = await make_chats(site, 2)
+    owners = [written(path, site, known), written(path, site)]
+    assert await sweep(site, path) == Swept((), ())
+    assert set(site.chats) == {known, unknown}
+    for owner in owners:
+        owner.close()
+    assert set((await sweep(site, path)).deleted) == {known, unknown}
+
+
+async def test_a_client_does_not_sweep_what_it_has_open(site: Site, path: Path) -> None:
+    async with site.client(journal=path) as client, client.chat() as chat:
+        await chat.ask("Hello")
+        assert await client.sweep(grace=0) == Swept((), ())
+        assert site.chats == (chat.id,)
+
+
+async def test_a_chat_that_is_gone_already_is_crossed_out(site: Site, path: Path) -> None:
+    left_behind(path, site, AN_ID)
+    assert await sweep(site, path) == Swept((AN_ID,), ())
+    assert ids(path) == []
+
+
+async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> None:
+    hold = Hold()
+    made = await make_chats(site, 2)
+    site.script(Fault("delete", before=hold))
+    for chat_id in made:
+        left_behind(path, site, chat_id)
+    found: list[Swept] = []
+
+    async def first() -> None:
+        found.append(await sweep(site, path))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(first)
+        await site.reached("delete")
+        assert await sweep(site, path) == Swept((), ())
+        hold.release()
+    assert found == [Swept(tuple(made), ())]
+    assert site.steps.count("delete") == 2
+
+
+async def test_a_server_that_is_down_leaves_everything_and_says_so(site: Site, path: Path, unused_tcp_url: str) -> None:
+    [owner, unknown] = [written(path, site, AN_ID, url=unused_tcp_url), written(path, site, url=unused_tcp_url)]
+    owner.close()
+    unknown.close()
+    client = Client(unused_tcp_url, api=site.api, journal=path, **site.credentials)
+    swept = await client.sweep(grace=0)
+    await client.aclose()
+    assert [left.chat_id for left in swept.left] == [AN_ID, None]
+    assert all("connect" in reason.lower() for reason in reasons(swept))
+    assert ids(path) == [AN_ID, None]
+
+
+@pytest.fixture
+def unused_tcp_url() -> str:
+    """A port that nobody listens on: port 1 of loopback is nobody's."""
+    return "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_credentials_that_are_refused_leave_everything(site: Site, path: Path, status: int) -> None:
+    [chat_id] = await make_chats(site)
+    site.endless = True
+    site.script(*(Fault(step, before=Reply(status), times=9) for step in ("delete", "list")))
+    left_behind(path, site, chat_id)
+    left_behind(path, site)
+    swept = await sweep(site, path)
+    assert [left.chat_id for left in swept.left] == [chat_id, None]
+    assert ids(path) == [chat_id, None]
+
+
+@pytest.mark.clause("OA-2.6")
+@pytest.mark.parametrize("chat_id", ["../account/", "", "a?b", "00000000-0000-0000-0000-00000000000/", AN_ID + "\n"])
+@pytest.mark.parametrize("credentials", [None, OTHER])
+async def test_what_is_no_id_never_gets_into_a_url(
+    site: Site, path: Path, chat_id: str, credentials: Credentials | None
+) -> None:
+    written(path, site, chat_id, credentials=credentials).close()
+    swept = await sweep(site, path)
+    assert [left.chat_id for left in swept.left] == [chat_id]
+    assert "UUID" in reasons(swept)[0]
+    assert site.steps == []
+    assert ids(path) == [chat_id]
+
+
+# ---- other servers, other accounts
+
+
+async def test_the_lines_of_other_servers_are_none_of_its_business(site: Site, path: Path) -> None:
+    for chat_id in (AN_ID, None):
+        written(path, site, chat_id, url="http://elsewhere.example.org").close()
+    assert await sweep(site, path) == Swept((), ())
+    assert len(ids(path)) == 2
+    assert site.steps == []
+
+
+async def test_under_another_account_only_a_delete_that_succeeds_counts(site: Site, path: Path) -> None:
+    [renewed] = await make_chats(site)  # the same account, but its credentials were others then
+    [foreign] = await make_chats(site, account="other")
+    for chat_id in (renewed, foreign, AN_ID):
+        written(path, site, chat_id, credentials=OTHER).close()
+    swept = await sweep(site, path)
+    assert swept.deleted == (renewed,)
+    assert [left.chat_id for left in swept.left] == [foreign, AN_ID]
+    assert all("another account" in reason for reason in reasons(swept))
+    assert ids(path) == [foreign, AN_ID]
+
+
+async def test_under_another_account_a_connection_that_breaks_is_told(site: Site, path: Path) -> None:
+    written(path, site, AN_ID, credentials=OTHER, url="http://127.0.0.1:1").close()
+    client = Client("http://127.0.0.1:1", api=site.api, journal=path, **site.credentials)
+    swept = await client.sweep()
+    await client.aclose()
+    assert [left.chat_id for left in swept.left] == [AN_ID]
+    assert "connect" in reasons(swept)[0].lower()
+
+
+async def test_a_create_of_another_account_is_not_looked_for(site: Site, path: Path) -> None:
+    await make_chats(site)
+    written(path, site, credentials=OTHER).close()
+    assert await sweep(site, path) == Swept((), (Left(None, "another account may have made it"),))
+    assert "list" not in site.steps
+    assert ids(path) == [None]
+
+
+# ---- creates of unknown outcome
+
+
+async def test_an_empty_chat_from_when_its_create_was_under_way_is_deleted(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    left_behind(path, site, settled=1.0)
+    made = await make_chats(site, 2)
+    assert await sweep(site, path) == Swept(tuple(made), ())
+    assert ids(path) == []
+
+
+async def test_one_that_is_young_is_left_until_it_is_not(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    [chat_id] = await make_chats(site)
+    swept = await sweep(site, path, grace=60.0)
+    assert swept == Swept((), (Left(chat_id, "younger than 60 s: somebody may be about to use it"),))
+    assert ids(path) == [None]
+    assert (await sweep(site, path)).deleted == (chat_id,)
+
+
+async def test_nothing_is_too_young_without_grace_however_coarse_the_servers_date_is(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    [chat_id] = await make_chats(site)
+    slow = datetime.now(UTC) - timedelta(seconds=1)
+    site.script(Fault("list", before=listed([chat_id], created=datetime.now(UTC), date=slow)))
+    assert (await sweep(site, path)).deleted == (chat_id,)
+
+
+@pytest.mark.parametrize("sent", [-LATE - 60, 60.0])
+async def test_one_from_another_time_is_a_strangers(site: Site, path: Path, sent: float) -> None:
+    left_behind(path, site, sent=sent)
+    await make_chats(site)
+    swept = await sweep(site, path)
+    assert swept.deleted == ()
+    # Its time is over, or it is yet to come.
+    assert ids(path) == ([] if sent < 0 else [None])
+
+
+async def test_one_with_a_title_is_a_strangers(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    await make_chats(site, title="Notes")
+    await make_chats(site, title="")
+    assert (await sweep(site, path)).deleted == ()
+
+
+async def test_more_empty_chats_than_creates_are_left_and_named(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    made = await make_chats(site, 2)
+    swept = await sweep(site, path)
+    assert swept.deleted == ()
+    assert sorted(str(left.chat_id) for left in swept.left) == sorted(made)
+    assert set(reasons(swept)) == {"2 empty chats were made at that time, and only 1 can be ours"}
+    assert ids(path) == [None]
+
+
+async def test_a_create_of_another_time_does_not_explain_a_chat(site: Site, path: Path) -> None:
+    """Two creates and two chats; but in the time of the one create both chats were made, and none in the other's."""
+    left_behind(path, site)
+    left_behind(path, site, sent=-3600.0)
+    made = await make_chats(site, 2)
+    swept = await sweep(site, path)
+    assert swept.deleted == ()
+    assert {left.chat_id for left in swept.left} == set(made)
+
+
+async def test_a_chat_of_an_old_create_does_not_settle_a_new_one(site: Site, path: Path) -> None:
+    """The old one made it, and its time is over; the new one may still be carried out."""
+    left_behind(path, site, sent=-LATE + 10)
+    left_behind(path, site)
+    [chat_id] = await make_chats(site)
+    now = datetime.now(UTC)
+    site.script(Fault("list", before=listed([chat_id], created=now - timedelta(seconds=60), date=now)))
+    swept = await sweep(site, path)
+    assert swept == Swept((chat_id,), (Left(None, "its create may still be carried out"),))
+    assert [line.line for line in Journal(path).lines()] == [2]
+
+
+async def test_a_create_that_may_still_come_is_kept_and_then_crossed_out(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    assert await sweep(site, path) == Swept((), (Left(None, "its create may still be carried out"),))
+    assert ids(path) == [None]
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("UPDATE chats SET sent_at = sent_at - ?", (LATE + 10,))
+    assert await sweep(site, path) == Swept((), ())
+    assert ids(path) == []
+
+
+async def test_a_create_that_is_carried_out_late_is_found_by_a_later_sweep(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    assert (await sweep(site, path)).deleted == ()
+    made = await make_chats(site)
+    assert (await sweep(site, path)).deleted == tuple(made)
+
+
+async def test_a_living_owners_empty_chat_is_not_taken_for_a_dead_ones(site: Site, path: Path) -> None:
+    """It has its id, and has not yet sent its prompt."""
+    hold = Hold()
+    site.script(Fault("prompt", before=hold))
+    async with site.client(journal=path) as client, anyio.create_task_group() as group:
+
+        async def converse() -> None:
+            async with client.chat() as chat:
+                await chat.ask("Hello")
+
+        group.start_soon(converse)
+        await site.reached("prompt")
+        left_behind(path, site)
+        assert await sweep(site, path) == Swept((), (Left(None, "its create may still be carried out"),))
+        hold.release()
+    assert site.steps.count("create") == 1
+
+
+async def test_a_living_owners_create_is_not_taken_for_a_dead_ones(site: Site, path: Path) -> None:
+    """The chat is there, and its owner does not know it yet."""
+    hold = Hold()
+    left_behind(path, site)
+    site.script(Fault("create", after=hold))
+    async with site.client(journal=path) as client, anyio.create_task_group() as group:
+
+        async def converse() -> None:
+            async with client.chat() as chat:
+                await chat.ask("Hello")
+
+        group.start_soon(converse)
+        await site.reached("create")
+        await site.until(lambda: len(site.chats) == 1)
+        swept = await sweep(site, path)
+        assert swept == Swept((), (Left(site.chats[0], "an owner that is alive may have made it"),))
+        hold.release()
+    assert site.steps.count("create") == 1
+
+
+async def test_one_that_cannot_be_deleted_is_named_and_its_line_stays(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    [chat_id] = await make_chats(site)
+    site.script(Fault("delete", before=Reply(503), times=3))
+    swept = await sweep(site, path)
+    assert [left.chat_id for left in swept.left] == [chat_id]
+    assert ids(path) == [None]
+
+
+async def test_all_pages_of_the_list_are_read(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    [chat_id] = await make_chats(site)
+    await make_chats(site, 45, title="Notes")
+    assert (await sweep(site, path)).deleted == (chat_id,)
+    assert site.steps.count("list") >= 3
+
+
+async def test_a_list_that_turns_in_a_circle_ends(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    page = Reply(200, json.dumps({"chats": [], "next": "again", "prev": None}).encode())
+    site.script(Fault("list", before=page, times=2))
+    assert (await sweep(site, path)).deleted == ()
+    assert site.steps.count("list") == 2
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, 7200.0])
+async def test_the_servers_clock_is_not_ours(site: Site, path: Path, ahead: float) -> None:
+    left_behind(path, site)
+    [chat_id] = await make_chats(site)
+    theirs = datetime.now(UTC) + timedelta(seconds=ahead)
+    site.script(Fault("list", before=listed([chat_id], created=theirs, date=theirs), times=2))
+    assert (await sweep(site, path, grace=60.0)).deleted == ()
+    assert (await sweep(site, path)).deleted == (chat_id,)
+
+
+@pytest.mark.parametrize("created", [None, "some day", "2023-01-01T00:00:00"])
+async def test_a_chat_whose_time_is_unknown_is_a_strangers(site: Site, path: Path, created: str | None) -> None:
+    left_behind(path, site)
+    [chat_id] = await make_chats(site)
+    chat = {"id": chat_id, "title": None, "created_at": created}
+    page = Reply(200, json.dumps({"chats": [chat], "next": None, "prev": None}).encode(), (("date", "some day"),))
+    site.script(Fault("list", before=page))
+    assert (await sweep(site, path)).deleted == ()
+
+
+async def test_an_id_in_the_list_that_is_none_never_gets_into_a_url(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    now = datetime.now(UTC)
+    site.script(Fault("list", before=listed(["../account/"], created=now, date=now)))
+    swept = await sweep(site, path)
+    assert [left.chat_id for left in swept.left] == ["../account/"]
+    assert "delete" not in site.steps
+
+
+@pytest.mark.parametrize("reply", [Reply(500), Reply(200, b"{"), Reply(200, b"null")])
+async def test_without_a_list_nothing_is_deleted(site: Site, path: Path, reply: Reply) -> None:
+    left_behind(path, site)
+    await make_chats(site)
+    site.script(Fault("list", before=reply))
+    swept = await sweep(site, path)
+    assert swept.deleted == ()
+    assert [left.chat_id for left in swept.left] == [None]
+    assert ids(path) == [None]
+
+
+# ---- what it needs
+
+
+async def test_without_a_journal_there_is_nothing_to_sweep(site: Site) -> None:
+    async with site.client() as client:
+        with pytest.raises(ValueError, match="journal"):
+            await client.sweep()
+
+
+async def test_without_credentials_there_is_nothing_to_sweep_with(site: Site, path: Path) -> None:
+    async with Client(site.server.url, api=site.api, journal=path) as client:
+        with pytest.raises(AuthenticationError):
+            await client.sweep()
+
+
+async def test_no_journal_yet_is_an_empty_one(site: Site, path: Path) -> None:
+    assert await sweep(site, path) == Swept((), ())
+    assert not path.exists()
+
+
+def listed(chats: Iterable[str], *, created: datetime, date: datetime) -> Reply:
+    """A list of empty chats, at a server whose clock shows ``date``."""
+    at = created.replace(tzinfo=None).isoformat()
+    found = [{"id": chat_id, "title": None, "created_at": at} for chat_id in chats]
+    body = json.dumps({"chats": found, "next": None, "prev": None}).encode()
+    return Reply(200, body, (("date", format_datetime(date, usegmt=True)),))
+
+
+@pytest.mark.clause("OA-7.1")
+async def test_an_answer_that_still_runs_is_waited_for(site: Site, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oa_protocol.sweep._LOOK_EVERY", 0.01)
+    hold = Hold()
+    site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
+    async with site.client() as other, other.chat() as chat:
+        assert await anext(chat.stream("Hello")) == "One "
+        left_behind(path, site, chat.id)
+        async with site.client(journal=path, cleanup=Cleanup(drain=60.0)) as client, anyio.create_task_group() as group:
+            group.start_soon(client.sweep)
+            await site.reached("chat", 3)
+            assert "delete" not in site.steps
+            hold.release()
+        assert site.chats == ()
+    assert ids(path) == []
+
+
+@pytest.mark.clause("OA-7.1")
+async def test_an_answer_that_still_runs_is_waited_for_no_longer_than_allowed(site: Site, path: Path) -> None:
+    hold = Hold()
+    site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
+    async with site.client() as other, other.chat() as chat:
+        assert await anext(chat.stream("Hello")) == "One "
+        left_behind(path, site, chat.id)
+        async with site.client(journal=path) as client:
+            assert await client.sweep() == Swept((chat.id or "",), ())
+        hold.release()
+    assert ids(path) == []
