@@ -1,0 +1,116 @@
+"""The reply that is an event stream, with what a test has scripted for it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from oa_protocol.server.connection import connection_of, disconnected
+from oa_protocol.server.faults import Close, End, Hang, Hold, Reset, StreamAction, StreamFault
+from oa_protocol.server.faults import Send as SendBytes
+from oa_protocol.server.replies import Headers
+from oa_protocol.server.streams import Reader, encode_event
+
+
+class EventStream(Response):
+    """A message's events until the last one, the client's leaving, or a scripted end.
+
+    With `late_head` the response head goes out only with the first event, as the website does it. `on_drop` is
+    called when the stream ends before the message's own end was sent.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        headers: Headers,
+        *,
+        late_head: bool,
+        fault: StreamFault | None,
+        on_drop: Callable[[Reader], None],
+    ) -> None:
+        self.background = None
+        self._reader = reader
+        self._late_head = late_head
+        self._on_drop = on_drop
+        self._fault = fault
+        self._start = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(name.encode(), value.encode()) for name, value in headers],
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The reply as an ASGI application."""
+        async with asyncio.TaskGroup() as group:
+            sender = group.create_task(self._send_body(scope, send))
+            watcher = group.create_task(disconnected(receive))
+            watcher.add_done_callback(lambda _: sender.cancel())
+            sender.add_done_callback(lambda _: watcher.cancel())
+        if not self._reader.finished:
+            self._on_drop(self._reader)
+
+    async def _send_body(self, scope: Scope, send: Send) -> None:
+        body = _Body(send, self._start)
+        if not self._late_head:
+            await body.start()
+        fault = self._fault or StreamFault()
+        scripted = None if fault.events is None else iter(fault.events)
+        actions = list(fault.actions)
+        sent = 0
+        while True:
+            while actions and sent >= fault.position:
+                if await _act(actions.pop(0), body, scope):
+                    return
+            if scripted is not None:
+                event = next(scripted, None)
+            else:
+                event = None if self._reader.finished else await self._reader.receive()
+            if event is None:
+                await body.end()
+                return
+            await body.write(event if isinstance(event, bytes) else encode_event(event))
+            sent += scripted is not None or not isinstance(event, bytes)
+
+
+async def _act(action: StreamAction, body: "_Body", scope: Scope) -> bool:
+    """Takes a scripted action; whether the stream is over with it."""
+    match action:
+        case SendBytes(data=data):
+            await body.write(data)
+            return False
+        case Hold():
+            await action.wait()
+            return False
+        case End():
+            await body.end()
+        case Reset():
+            await connection_of(scope).reset()
+        case Close():
+            await connection_of(scope).close()
+        case Hang():
+            await Hold().wait()
+        case _:
+            assert_never(action)
+    return True
+
+
+class _Body:
+    def __init__(self, send: Send, start: dict[str, Any]) -> None:
+        self._send = send
+        self._start = start
+        self._started = False
+
+    async def start(self) -> None:
+        if not self._started:
+            self._started = True
+            await self._send(self._start)
+
+    async def write(self, data: bytes) -> None:
+        await self.start()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        await self.start()
+        await self._send({"type": "http.response.body", "body": b""})

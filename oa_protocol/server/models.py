@@ -1,0 +1,65 @@
+"""Where the embedded server's answers come from."""
+
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+WORDS = (
+    "adipisci", "aliquam", "amet", "consectetur", "dolor", "dolore", "dolorem", "eius", "est", "etincidunt",
+    "ipsum", "labore", "magnam", "modi", "neque", "non", "numquam", "porro", "quaerat", "quiquia", "quisquam",
+    "sed", "sit", "tempora", "ut", "velit", "voluptatem",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PluginStep:
+    """One step of a plugin at work; the stream shows it as ``plugin_intermediate`` and an empty token."""
+
+    thought: str
+    action: str
+    input: str
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One earlier message on the way from the first prompt to the one that is to be answered."""
+
+    role: str
+    content: str
+
+
+class Model(Protocol):
+    """Makes an answer. It is called in the server's event loop, so a piece must not take long to make."""
+
+    def answer(self, prompt: str, history: Sequence[Turn]) -> Iterable[str | PluginStep]:
+        """The answer to `prompt` in pieces; an exception aborts the message with its text as the error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lorem:
+    """Latin words, the same ones for the same `seed`, prompt and number of earlier turns."""
+
+    seed: int = 0
+    sentences: int = 8
+
+    def answer(self, prompt: str, history: Sequence[Turn]) -> Iterator[str]:
+        """Tokens such as ``"Dolorem "``: a word and the white space after it."""
+        choice = random.Random(f"{self.seed}/{len(history)}/{prompt}")  # noqa: S311 - nothing here is a secret
+        for _ in range(self.sentences):
+            words = choice.choices(WORDS, k=choice.randint(3, 7))
+            yield from (f"{word} " for word in (words[0].capitalize(), *words[1:-1]))
+            yield f"{words[-1]}. "
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """Answers with the prompt."""
+
+    def answer(self, prompt: str, history: Sequence[Turn]) -> Iterator[str]:
+        """The words of `prompt`, each with the white space after it."""
+        del history
+        yield from re.findall(r"\S+\s*|^\s+", prompt)
