@@ -1,0 +1,21 @@
+"""The command ``oa-protocol``. Importing this is as good as free: what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+_OF_THE_EXTRA = frozenset({"click", "platformdirs", "rich", "starlette", "uvicorn"})
+
+
+def main() -> None:
+    """Run the command line, and exit with its code."""
+    try:
+        from oa_protocol.cli.commands import run
+
+        code = run()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _OF_THE_EXTRA:
+            raise
+        sys.exit(f"oa-protocol needs the package {missing}, which is not here: pip install 'oa_protocol[cli]'")
+    sys.exit(code)

@@ -1,0 +1,46 @@
+"""What ``replay`` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from oa_protocol.cli.terminal import Terminal, discard_stdout
+from oa_protocol.tape import Difference, parse_tapes, story
+from oa_protocol.tape import replay as run
+from oa_protocol.tape.har import parse_har
+
+
+def replay(file: str) -> int:
+    """Tell each conversation of ``file``, and whether this engine does the same; return the exit code.
+
+    Raises UsageError where the file cannot be read, or holds none.
+    """
+    terminal = Terminal()
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+        tapes = parse_har(text) if path.suffix.lower() == ".har" else parse_tapes(text)
+        if not tapes:
+            raise ValueError("there is nothing in it")
+        differences = [run(tape) for tape in tapes]
+        stories = [list(story(tape)) for tape in tapes]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise click.UsageError(f"{file} cannot be replayed: {error}") from None
+    try:
+        for tape, told, difference in zip(tapes, stories, differences, strict=True):
+            for line in (*filter(None, [tape.name]), *told, _verdict(difference), ""):
+                terminal.line(line)
+    except BrokenPipeError:
+        discard_stdout()
+        return 141
+    except OSError as error:
+        terminal.complain(f"Error: {error}")
+        discard_stdout()
+        return 1
+    return 1 if any(differences) else 0
+
+
+def _verdict(difference: Difference | None) -> str:
+    return "This engine does the same." if difference is None else f"This engine does not:\n{difference}"

@@ -1,0 +1,31 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oa_protocol.server import Echo, Server
+
+from .command import RUNNING
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that answers with the prompt."""
+    with Server(Echo()) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's state folder, where the journal is by default."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Ends what a test that failed has left running."""
+    yield
+    while RUNNING:
+        with RUNNING.pop() as process:
+            process.kill()

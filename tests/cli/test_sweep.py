@@ -1,0 +1,98 @@
+"""``oa-protocol sweep``, and the journal it reads."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from oa_protocol.journal import Journal
+from oa_protocol.server import Answer, Close, Fault, Hold, Reply, Server
+from oa_protocol.wire.binding import Credentials
+from oa_protocol.wire.website import Website
+
+from .command import credentials, ended, oa_protocol, started
+
+
+def journal(state_folder: Path) -> Journal:
+    return Journal(state_folder / "oa-protocol" / "journal.sqlite3")
+
+
+def test_what_a_killed_process_left_is_deleted(server: Server, state_folder: Path) -> None:
+    hold = Hold()
+    server.script(Answer(("a", "b"), after=1, then=hold))
+    process = started(["ask", "Hello"], credentials(server))
+    server.wait_for("events")
+    process.send_signal(signal.SIGKILL)
+    ended(process)
+    hold.release()
+    [chat] = server.chats
+    done = oa_protocol("sweep", "--grace", "0", env=credentials(server))
+    assert (done.code, done.out.split()) == (0, [chat.id])
+    assert not server.chats
+    assert not journal(state_folder).lines()
+
+
+def test_a_conversation_that_ends_leaves_no_line(server: Server, state_folder: Path) -> None:
+    assert oa_protocol("ask", "Hello", env=credentials(server)).code == 0
+    assert (state_folder / "oa-protocol" / "journal.sqlite3").exists()
+    assert not journal(state_folder).lines()
+
+
+def test_an_empty_journal_is_none(server: Server, state_folder: Path) -> None:
+    assert oa_protocol("ask", "--journal", "", "Hello", env=credentials(server)).code == 0
+    assert not (state_folder / "oa-protocol").exists()
+
+
+def test_the_embedded_server_needs_no_journal(state_folder: Path) -> None:
+    assert oa_protocol("ask", "Hello").code == 0
+    assert not (state_folder / "oa-protocol").exists()
+
+
+def test_what_cannot_be_deleted_is_named_and_is_exit_code_6(server: Server, state_folder: Path) -> None:
+    chat_id = "06b02a54-89e8-7932-8000-0fb1fa73d8de"
+    left = journal(state_folder)
+    left.created(left.creating(Website(server.url), Credentials({"next-auth.session-token": "another"})), chat_id)
+    left.close()
+    done = oa_protocol("sweep", env=credentials(server))
+    assert done.code == 6
+    assert chat_id in done.err
+    assert not done.out
+
+
+def test_a_leaked_chat_stays_in_the_journal_until_a_sweep(server: Server, state_folder: Path) -> None:
+    server.script(Fault("delete", before=Reply(500, b"Internal Server Error"), times=3))
+    assert oa_protocol("ask", "Hello", env=credentials(server)).code == 6
+    [line] = journal(state_folder).lines()
+    assert line.chat_id == server.chats[0].id
+    assert oa_protocol("sweep", env=credentials(server)).code == 0
+    assert not server.chats
+
+
+def test_a_create_of_unknown_outcome_is_resolved_by_the_list(server: Server, state_folder: Path) -> None:
+    server.script(Fault("create", after=Close(), times=3))
+    assert oa_protocol("ask", "Hello", env=credentials(server)).code == 6
+    assert len(server.chats) == 3
+    done = oa_protocol("sweep", "--grace", "0", env=credentials(server))
+    assert (done.code, len(done.out.split())) == (0, 3)
+    assert not server.chats
+    assert not journal(state_folder).lines()
+
+
+@pytest.mark.parametrize("arguments", [["sweep"], ["sweep", "--url", "http://127.0.0.1:1", "--journal", ""]])
+def test_without_a_server_or_a_journal_there_is_nothing_to_sweep(arguments: list[str]) -> None:
+    assert oa_protocol(*arguments).code == 2
+
+
+def test_a_journal_that_cannot_be_written_is_said_and_no_chat_is_made(server: Server, tmp_path: Path) -> None:
+    done = oa_protocol("ask", "--journal", str(tmp_path), "Hello", env=credentials(server))
+    assert done.code == 1
+    assert "journal" in done.err
+    assert not any(request.step == "create" for request in server.requests)
+
+
+def test_json_says_what_was_deleted(server: Server) -> None:
+    server.script(Fault("delete", before=Reply(500, b"Internal Server Error"), times=3))
+    oa_protocol("ask", "Hello", env=credentials(server))
+    [chat] = server.chats
+    done = oa_protocol("sweep", "--json", env=credentials(server))
+    assert done.events == [{"event": "deleted", "chat_id": chat.id}]

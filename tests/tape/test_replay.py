@@ -1,0 +1,102 @@
+"""What a replay finds, and what is no tape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oa_protocol.tape import Tape, load_tapes, normalised, parse_tapes, replay, story
+
+from .taping import CASES, ONE_TURN
+
+VECTORS = Path(__file__).parents[2] / "specs" / "vectors"
+
+
+def changed(number: int, **fields: object) -> Tape:
+    """The conversation with another step ``number``, counted from 1."""
+    steps = [dict(step) for step in ONE_TURN.steps]
+    steps[number - 1] |= fields
+    return Tape(ONE_TURN.config, tuple(steps))
+
+
+def test_the_first_difference_is_told_with_its_step() -> None:
+    difference = replay(changed(4, events=[{"type": "Created", "chat_id": "another"}]))
+    assert difference is not None
+    assert difference.number == 4
+    assert difference.expected["events"][0]["chat_id"] == "another"
+    assert difference.found["events"][0]["chat_id"] == "06b02a53-f28e-708d-8000-044bde7b4953"
+    assert difference.found["phase"] == "CHAT_CREATED"
+    text = str(difference)
+    assert text.startswith('step 4: {"reply": 200')
+    assert "another" in text.splitlines()[1]
+    assert "06b02a53" in text.splitlines()[2]
+
+
+def test_another_phase_is_a_difference() -> None:
+    difference = replay(changed(2, phase="COOKIES"))
+    assert difference is not None
+    assert (difference.expected, difference.found) == ({"phase": "COOKIES"}, {"phase": "START"})
+
+
+def test_another_intent_is_a_difference() -> None:
+    difference = replay(changed(3, intent=None))
+    assert difference is not None
+    assert str(difference).startswith("step 3: the next intent\n")
+
+
+def test_a_call_that_the_engine_refuses_is_a_difference() -> None:
+    tape = Tape(ONE_TURN.config, ({"prompt": "Hello", "phase": "START"}, {"prompt": "Hello", "phase": "START"}))
+    difference = replay(tape)
+    assert difference is not None
+    assert difference.found == {"raises": "LocalProtocolError", "phase": "START"}
+
+
+def test_a_tape_is_its_text() -> None:
+    assert parse_tapes("".join(map(str, CASES.values()))) == list(CASES.values())
+    (tape,) = parse_tapes(str(Tape(ONE_TURN.config, ONE_TURN.steps)))
+    assert tape == Tape(ONE_TURN.config, ONE_TURN.steps)
+
+
+def test_a_tape_without_a_step_is_one() -> None:
+    (tape,) = parse_tapes(str(Tape(ONE_TURN.config, ())))
+    assert replay(tape) is None
+    assert normalised(tape).steps == ()
+    assert len(list(story(tape))) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"prompt": "Hello"}\n', "line 1 is a step before there is a case"),
+        ('{"config": {}}\nno JSON\n', "line 2 of the tape is no JSON"),
+        ('{"config": {}}\n[]\n', "line 2 of the tape is no JSON object"),
+        ('{"config": 5}\n', "line 1: `config` is no JSON object"),
+        ('{"config": {}}\n{"events": 5}\n', "line 2: `events` is no list of JSON objects"),
+        ('{"config": {}}\n{"events": [5]}\n', "line 2: `events` is no list of JSON objects"),
+    ],
+)
+def test_what_is_no_tape_is_refused_with_its_line(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        parse_tapes(text)
+
+
+@pytest.mark.parametrize(
+    ("tape", "problem"),
+    [
+        (Tape({"base_url": "http://oa.example.org"}, ()), "api must be one of website, inference, not None"),
+        (Tape(ONE_TURN.config, ({"dance": True, "phase": "START"},)), "not a step of a tape: {'dance': True"),
+    ],
+)
+def test_a_tape_without_a_conversation_is_refused(tape: Tape, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        replay(tape)
+
+
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_the_conformance_vectors_are_tapes(path: Path) -> None:
+    conversations = [tape for tape in load_tapes(path) if "api" in tape.config and not tape.raises]
+    assert conversations or path.stem == "sse"
+    for tape in conversations:
+        assert replay(tape) is None
+        assert list(story(tape))
