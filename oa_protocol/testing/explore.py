@@ -1,0 +1,53 @@
+"""``python -m oa_protocol.testing.explore``: search from a shell, as deep as there is time for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from oa_protocol.testing.explorer import Explorer
+from oa_protocol.wire.binding import Binding
+from oa_protocol.wire.inference import InferenceServer
+from oa_protocol.wire.website import Website
+
+_BINDINGS: dict[str, Binding] = {
+    "website": Website("http://oa.test"),
+    "inference": InferenceServer("http://oa.test"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Search, and print what was found. Returns 1 where an invariant does not hold, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m oa_protocol.testing.explore", description=__doc__)
+    parser.add_argument("--api", choices=list(_BINDINGS), action="append", help="default: both")
+    parser.add_argument("--faults", type=int, default=2, help="faults of the network on one way (default: 2)")
+    parser.add_argument("--turns", type=int, default=2, help="prompts that the owner has (default: 2)")
+    parser.add_argument("--retries", type=int, default=1, help="further tries of each step (default: 1)")
+    parser.add_argument("--attempts", type=int, default=2, help="DELETEs at most (default: 2)")
+    parser.add_argument("--depth", type=int, help="steps of one way at most (default: no limit)")
+    given = parser.parse_args(arguments)
+    for api in given.api or _BINDINGS:
+        began = time.monotonic()
+        found = Explorer(
+            _BINDINGS[api],
+            faults=given.faults,
+            turns=given.turns,
+            retries=given.retries,
+            attempts=given.attempts,
+            depth=given.depth,
+        ).run()
+        took = time.monotonic() - began
+        sys.stdout.write(
+            f"{api}: {found.states:,} states, {found.transitions:,} transitions, depth {found.depth}, "
+            f"{len(found.phases)} phases, {took:.0f} s\n"
+        )
+        if found.violation is not None:
+            sys.stdout.write(f"{found.violation}\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

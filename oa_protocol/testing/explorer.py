@@ -1,0 +1,145 @@
+"""Exhaustive search over the real engine: every way the owner, the network and the server can play together.
+
+Breadth first, so that the story of a violation is the shortest there is. The search is exhaustive within its bounds: so
+many turns, so many faults of the network on one way, so many tries. Once a conversation has come to deleting its chat,
+faults cost nothing: whatever the network does then, the end comes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from oa_protocol.conversation import Conversation
+from oa_protocol.phases import Phase
+from oa_protocol.testing.invariants import Limits, first_violation
+from oa_protocol.testing.story import Line, Story
+from oa_protocol.testing.world import Action, World, line, words
+from oa_protocol.wire.binding import Binding, Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """What a search has found: how many distinct states, and ``depth`` steps to the farthest of them.
+
+    ``violation`` is None where every invariant held in every state.
+
+    >>> found = Explorer(Website("http://oa.test"), depth=2).run()
+    >>> (found.states, found.depth, sorted(phase.name for phase in found.phases), found.violation)
+    (8, 2, ['COOKIES', 'NEVER_CREATED', 'START'], None)
+    """
+
+    states: int
+    transitions: int
+    depth: int
+    phases: frozenset[Phase]
+    violation: Story | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explorer:
+    """The search through the ways of the shipped engine, and its bounds.
+
+    ``faults``: how many faults of the network one way may have before the deletion begins; ``turns``: how many prompts
+    the owner has; ``retries`` and ``attempts`` are the engine's; ``conversations``: how many there are on the account.
+    ``page`` is how many chats the server lists at a time. ``depth``: go no further than so many steps, or to the end.
+
+    >>> exploration = Explorer(InferenceServer("http://oa.test"), faults=0, turns=1).run()
+    >>> assert exploration.violation is None, exploration.violation
+    """
+
+    binding: Binding
+    faults: int = 2
+    turns: int = 2
+    retries: int = 1
+    attempts: int = 2
+    conversations: int = 1
+    page: int = 20
+    depth: int | None = None
+
+    def run(self) -> Exploration:
+        """Search until every state was seen, or the first violation."""
+        return _Search(self).run()
+
+
+@dataclass(slots=True)
+class _Search:
+    bounds: Explorer
+    transitions: int = 0
+    depth: int = 0
+    phases: set[Phase] = field(default_factory=set[Phase])
+    # How each state was reached first: from which, and by what.
+    ways: list[tuple[int, Action | None]] = field(default_factory=list[tuple[int, "Action | None"]])
+    seen: set[int] = field(default_factory=set[int])
+    todo: deque[tuple[int, int, World]] = field(default_factory=deque[tuple[int, int, World]])
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.bounds.retries, self.bounds.attempts)
+
+    def start(self, *, credentials: bool) -> World:
+        bounds = self.bounds
+
+        def make(credentials: Credentials | None) -> Conversation:
+            return Conversation(bounds.binding, credentials, retries=bounds.retries, attempts=bounds.attempts)
+
+        return World.new(
+            make,
+            self.limits,
+            faults=bounds.faults,
+            turns=bounds.turns,
+            conversations=bounds.conversations,
+            page=bounds.page,
+            credentials=credentials,
+        )
+
+    def run(self) -> Exploration:
+        for credentials in (True, False):
+            self._note(self.start(credentials=credentials), -1 - credentials, None, 0)
+        violation: Story | None = None
+        while self.todo and violation is None:
+            violation = self._expand(*self.todo.popleft())
+        return Exploration(len(self.ways), self.transitions, self.depth, frozenset(self.phases), violation)
+
+    def _expand(self, index: int, depth: int, before: World) -> Story | None:
+        for action in before.actions():
+            self.transitions += 1
+            try:
+                world, moment = before.after(action)
+            except Exception as error:  # whatever the engine raises is found
+                return self._story(index, action, ("never_raises", f"{type(error).__name__}: {error}"))
+            if problem := first_violation(moment):
+                return self._story(index, action, problem)
+            self._note(world, index, action, depth + 1)
+        return None
+
+    def _note(self, world: World, parent: int, action: Action | None, depth: int) -> None:
+        # A state is kept as the hash of what makes it: 64 bits, against some hundred bytes.
+        key = hash(world.key())
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        self.ways.append((parent, action))
+        self.depth = depth
+        phases = [peer.conversation.phase for peer in world.peers]
+        self.phases.update(phases)
+        if depth != self.bounds.depth:
+            self.todo.append((len(self.ways) - 1, depth, world))
+
+    def _story(self, index: int, last: Action, problem: tuple[str, str]) -> Story:
+        """Go the way again, and tell it."""
+        actions = [last]
+        while index >= 0:
+            index, action = self.ways[index]
+            if action is not None:
+                actions.append(action)
+        world = self.start(credentials=index == -2)
+        lines: list[Line] = []
+        for action in reversed(actions):
+            what = words(action, world)
+            try:
+                world, moment = world.after(action)
+            except Exception:  # the violation itself
+                moment = None
+            lines.append(line(action, what, world, moment))
+        return Story(self.bounds.binding.api, *problem, tuple(lines))

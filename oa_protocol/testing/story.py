@@ -1,0 +1,51 @@
+"""A path through the states, told as a story: who did what, and where the conversation stood after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One step: who did what, and the phase after it.
+
+    >>> print(Line("owner", "prompts", "START"))
+    owner    prompts  [START]
+    """
+
+    who: str
+    what: str
+    phase: str
+
+    def __str__(self) -> str:
+        return f"{self.who:<8} {self.what}  [{self.phase}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The way to where ``invariant`` does not hold at ``api``, the shortest; ``problem`` says what is wrong there.
+
+    >>> lines = Line("owner", "prompts", "START"), Line("network", "CreateChat is lost on its way", "LEAKED")
+    >>> story = Story("website", "guarantee", "a chat is left behind without being named", lines)
+    >>> print(story)
+    guarantee does not hold (website, 2 steps):
+      1. owner    prompts  [START]
+      2. network  CreateChat is lost on its way  [LEAKED]
+      => a chat is left behind without being named
+    >>> story.mentions("CreateChat")
+    True
+    """
+
+    api: str
+    invariant: str
+    problem: str
+    lines: tuple[Line, ...]
+
+    def __str__(self) -> str:
+        numbered = [f"{number:>3}. {line}" for number, line in enumerate(self.lines, 1)]
+        title = f"{self.invariant} does not hold ({self.api}, {len(self.lines)} steps):"
+        return "\n".join([title, *numbered, f"  => {self.problem}"])
+
+    def mentions(self, words: str) -> bool:
+        """Whether some step of the story has these words."""
+        return any(words in line.what for line in self.lines)

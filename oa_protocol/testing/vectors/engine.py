@@ -1,0 +1,47 @@
+"""The engine of this package, answering the lines of conformance vectors."""
+
+from __future__ import annotations
+
+from oa_protocol.conversation import Conversation
+from oa_protocol.tape.format import Json, decode_bytes, encode_bytes, new_conversation, take_step
+from oa_protocol.wire.sse import SSEDecoder
+
+
+class Engine:
+    """Answers one line after the other; a line with ``config`` begins a case (specs/vectors/README.md).
+
+    >>> engine = Engine()
+    >>> engine.answer({"config": {"api": "inference", "base_url": "http://oa.test"}})
+    {}
+    >>> engine.answer({"prompt": "Hello"})
+    {'phase': 'START'}
+    """
+
+    def __init__(self) -> None:
+        self._subject: Conversation | SSEDecoder | None = None
+
+    def answer(self, line: Json) -> Json:
+        """Return what came of a line. Raises ValueError for one that is no line of a case."""
+        if "config" in line:
+            return self._begin(line["config"])
+        match self._subject:
+            case Conversation():
+                return take_step(self._subject, line)
+            case SSEDecoder():
+                return _feed(self._subject, decode_bytes(line["feed"]))
+            case None:
+                raise ValueError("a step came before there was a case")
+
+    def _begin(self, config: Json) -> Json:
+        self._subject = None
+        try:
+            self._subject = SSEDecoder(config["limit"]) if "limit" in config else new_conversation(config)
+        except (ValueError, TypeError) as error:
+            return {"raises": type(error).__name__}
+        return {}
+
+
+def _feed(decoder: SSEDecoder, data: bytes) -> Json:
+    payloads = [encode_bytes(payload) for payload in decoder.feed(data)]
+    answer: Json = {"payloads": payloads} if payloads else {}
+    return {**answer, "too_large": True} if decoder.too_large else answer

@@ -1,0 +1,127 @@
+"""The explorer itself, and what it says of the engine as it is shipped: nothing is wrong."""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+
+from oa_protocol.conversation import Conversation
+from oa_protocol.phases import Phase
+from oa_protocol.testing import Exploration, Explorer, Line, Story
+from oa_protocol.testing.explore import main
+from oa_protocol.testing.invariants import Limits
+from oa_protocol.testing.world import World
+from oa_protocol.wire.binding import Binding, Credentials
+from oa_protocol.wire.inference import InferenceServer
+from oa_protocol.wire.website import Website
+
+BINDINGS: list[Binding] = [Website("http://oa.test"), InferenceServer("http://oa.test")]
+
+each_binding = pytest.mark.parametrize("binding", BINDINGS, ids=lambda binding: binding.api)
+
+
+@each_binding
+@pytest.mark.exhaustive
+@pytest.mark.clause("OA-4.3", "OA-5.6", "OA-5.7", "OA-5.8", "OA-6.1", "OA-6.3", "OA-6.5", "OA-6.6", "OA-6.7", "OA-6.8")
+@pytest.mark.clause("OA-6.9", "OA-6.11", "OA-7.1", "OA-7.2", "OA-7.3", "OA-7.4", "OA-7.5", "OA-7.6", "OA-7.7")
+def test_whatever_happens_every_promise_is_kept(
+    binding: Binding, record_property: Callable[[str, object], None]
+) -> None:
+    found = Explorer(binding).run()
+    print(f"{binding.api}: {found.states:,} states, {found.transitions:,} transitions, {found.depth} steps deep")
+    record_property("states", found.states)
+    record_property("transitions", found.transitions)
+    assert found.violation is None, found.violation
+    assert found.phases == set(Phase)
+    assert found.states > 100_000
+
+
+@each_binding
+def test_without_faults_nothing_leaks_but_what_is_abandoned(binding: Binding) -> None:
+    found = Explorer(binding, faults=0).run()
+    assert found.violation is None, found.violation
+    assert found.phases == set(Phase) - {Phase.PROMPT_LOST, Phase.REQUEST_LOST}
+
+
+def test_two_conversations_of_one_account_can_be_explored() -> None:
+    found = Explorer(BINDINGS[0], faults=0, turns=1, conversations=2, depth=14).run()
+    assert found.violation is None, found.violation
+    assert found.states > 1_000
+
+
+@pytest.mark.clause("OA-7.5")
+def test_a_chat_on_the_second_page_of_the_list_is_not_taken_for_gone() -> None:
+    found = Explorer(BINDINGS[0], faults=1, turns=1, page=1).run()
+    assert found.violation is None, found.violation
+
+
+def test_the_search_is_the_same_each_time() -> None:
+    first, second = (Explorer(BINDINGS[0], faults=1, turns=1).run() for _ in range(2))
+    assert first == second
+
+
+def test_the_depth_can_be_bounded() -> None:
+    found = Explorer(BINDINGS[0], depth=3).run()
+    assert found.depth == 3
+    assert found.phases == {Phase.START, Phase.COOKIES, Phase.NEVER_CREATED}
+
+
+@each_binding
+def test_a_world_that_is_put_away_comes_back_the_same_and_is_not_changed_by_what_follows(binding: Binding) -> None:
+    """An engine is copied by its slots, which is faster than pickling; it has to be as good."""
+
+    def make(credentials: Credentials | None) -> Conversation:
+        return Conversation(binding, credentials, retries=1, attempts=2)
+
+    world = World.new(make, Limits(1, 2), faults=1, turns=1, credentials=True)
+    seen = {world.key()}
+    todo = deque([world])
+    while todo and len(seen) < 3_000:
+        world = todo.popleft()
+        key, frozen = world.key(), pickle.dumps(world.peers[0].conversation)
+        for action in world.actions():
+            following, _ = world.after(action)
+            twin = following.peers[0].conversation
+            following.peers[0].conversation = pickle.loads(pickle.dumps(twin))
+            pickled = following.key()
+            following.peers[0].conversation = twin
+            assert following.key() == pickled
+            if pickled not in seen:
+                seen.add(pickled)
+                todo.append(following)
+        assert world.key() == key
+        assert pickle.loads(frozen).phase is world.peers[0].conversation.phase
+
+
+def test_a_story_can_be_read() -> None:
+    lines = (Line("owner", "prompts", "START"), Line("network", "CreateChat is lost on its way", "START"))
+    story = Story("website", "guarantee", "a chat is left", lines)
+    assert str(story) == (
+        "guarantee does not hold (website, 2 steps):\n"
+        "  1. owner    prompts  [START]\n"
+        "  2. network  CreateChat is lost on its way  [START]\n"
+        "  => a chat is left"
+    )
+    assert story.mentions("is lost")
+    assert not story.mentions("DELETE")
+    assert pickle.loads(pickle.dumps(story)) == story
+
+
+def test_from_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--api", "website", "--faults", "0", "--turns", "1"]) == 0
+    assert capsys.readouterr().out.startswith("website: ")
+
+
+def test_from_a_shell_a_violation_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Story("website", "guarantee", "a chat is left", ())
+    violated = Exploration(states=1, transitions=1, depth=1, phases=frozenset(), violation=story)
+
+    def run(explorer: Explorer) -> Exploration:
+        return violated
+
+    monkeypatch.setattr(Explorer, "run", run)
+    assert main(["--api", "website"]) == 1
+    assert "=> a chat is left" in capsys.readouterr().out

@@ -1,0 +1,296 @@
+"""Playbooks: what a wrong step says, and that nothing goes unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from oa_protocol import Conversation, Credentials, Phase, Website
+from oa_protocol.errors import AnswerFailed, ApiError, LocalProtocolError
+from oa_protocol.events import Created, Prompted, Token
+from oa_protocol.intents import (
+    CloseStream,
+    CreateChat,
+    DeleteChat,
+    LoadCookies,
+    OpenStream,
+    RequestAssistant,
+    SendPrompt,
+)
+from oa_protocol.testing.playbook import (
+    Close,
+    Data,
+    Fails,
+    Lost,
+    Opened,
+    Play,
+    Prompt,
+    Reply,
+    Sends,
+    TimedOut,
+    Unsent,
+    play,
+)
+
+CHAT, PROMPT, ANSWER = (f"06b02a54-89e8-7932-8000-00000000000{number}" for number in range(3))
+
+
+@pytest.fixture
+def created() -> Play:
+    """The chat is made; that is still to be told."""
+    conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"))
+    return play(conversation) >> Prompt() << CreateChat >> Reply(200, {"id": CHAT})
+
+
+@pytest.fixture
+def streaming(created: Play) -> Play:
+    """The stream is open, and has brought nothing yet."""
+    told = created.drop_events() << SendPrompt >> Reply(200, {"id": PROMPT})
+    told = told.drop_events() << RequestAssistant >> Reply(200, {"id": ANSWER})
+    return told.drop_events() << OpenStream >> Opened()
+
+
+def test_a_playbook_that_fits_is_true(created: Play) -> None:
+    assert created << Created(CHAT) << Phase.CHAT_CREATED << SendPrompt << None
+
+
+def test_a_wrong_step_fails_like_a_diff(created: Play) -> None:
+    with pytest.raises(AssertionError) as failure:
+        assert created << Created(CHAT) << DeleteChat
+    assert str(failure.value).splitlines()[:-1] == [
+        "the conversation leaves the playbook (- expected, + found):",
+        "  >> Prompt(text='Hello')",
+        "  << CreateChat",
+        f"  >> Reply(status=200, body={{'id': '{CHAT}'}}, headers={{}})",
+        f"  << Created(chat_id='{CHAT}')",
+        "- << DeleteChat",
+    ]
+    assert str(failure.value).splitlines()[-1].startswith("+ << SendPrompt(request=HttpRequest(method='POST', url=")
+
+
+def test_a_failure_shows_no_credentials(created: Play) -> None:
+    with pytest.raises(AssertionError) as failure:
+        assert created << Created(CHAT) << DeleteChat
+    assert "secret" not in str(failure.value)
+
+
+def test_an_event_that_was_not_told_is_missed(created: Play) -> None:
+    with pytest.raises(AssertionError, match=r"\n- << Token\(text='Hi'\)$"):
+        assert created << Created(CHAT) << Token("Hi")
+
+
+def test_another_event_than_the_expected_one_fails(created: Play) -> None:
+    with pytest.raises(AssertionError, match=r"\n- << Token\(text='Hi'\)\n\+ << Created"):
+        assert created << Token("Hi")
+
+
+GOING_ON: list[Callable[[Play], object]] = [
+    lambda created: created << SendPrompt,
+    lambda created: created >> Close(),
+    lambda created: bool(created),
+]
+
+
+@pytest.mark.parametrize("go_on", GOING_ON, ids=["an intent", "a happening", "the end"])
+def test_an_unexpected_event_fails_whatever_comes_next(created: Play, go_on: Callable[[Play], object]) -> None:
+    with pytest.raises(AssertionError, match=r"\n\+ << Created\(chat_id='[^\n]*$"):
+        go_on(created)
+
+
+def test_events_can_be_dropped(created: Play) -> None:
+    assert created.drop_events() << SendPrompt
+
+
+def test_another_phase_fails(created: Play) -> None:
+    with pytest.raises(AssertionError, match=r"\n- << Phase.START\n\+ << Phase.CHAT_CREATED$"):
+        assert created << Created(CHAT) << Phase.START
+
+
+def test_the_details_of_a_request_can_be_expected(created: Play) -> None:
+    told = created << Created(CHAT)
+    assert told << Sends(
+        SendPrompt,
+        delay=0.0,
+        shielded=False,
+        method="POST",
+        path="/api/chat/prompter_message",
+        body={"chat_id": CHAT, "parent_id": None, "content": "Hello"},
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Sends(CreateChat),
+        Sends(SendPrompt, delay=1.0),
+        Sends(SendPrompt, shielded=True),
+        Sends(SendPrompt, method="GET"),
+        Sends(SendPrompt, path="/api/chat"),
+        Sends(SendPrompt, body={"content": "Hello"}),
+    ],
+    ids=repr,
+)
+def test_each_detail_that_is_not_so_fails(created: Play, wrong: Sends) -> None:
+    with pytest.raises(AssertionError, match=r"\n- << Sends"):
+        assert created << Created(CHAT) << wrong
+
+
+def test_the_last_intent_is_at_hand(created: Play) -> None:
+    assert isinstance((created << Created(CHAT) << SendPrompt).intent, SendPrompt)
+
+
+def test_a_long_step_takes_one_short_line() -> None:
+    conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"))
+    with pytest.raises(AssertionError) as failure:
+        assert play(conversation) >> Prompt("x" * 10_000) << DeleteChat
+    assert all(len(line) < 400 for line in str(failure.value).splitlines())
+
+
+def test_a_lost_request_is_told_from_one_that_was_not_sent() -> None:
+    def lost(happening: Lost | Unsent) -> Phase:
+        conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"), retries=0)
+        (play(conversation) >> Prompt() << CreateChat >> happening).drop_events()
+        return conversation.phase
+
+    assert (lost(Lost()), lost(Unsent())) == (Phase.LEAKED, Phase.NEVER_CREATED)
+
+
+def failure_of(step: Callable[[], object]) -> list[str]:
+    """The lines with which a wrong step fails, without the title."""
+    with pytest.raises(AssertionError) as failure:
+        step()
+    return str(failure.value).splitlines()[1:]
+
+
+def test_what_a_request_is_instead_is_told_in_the_same_details(created: Play) -> None:
+    told = created << Created(CHAT)
+    body = {"chat_id": CHAT, "content": "Hello", "parent_id": None}
+    wrong = Sends(SendPrompt, delay=1.0, path="/api/chat", body={**body, "content": "Goodbye"})
+    assert failure_of(lambda: told << wrong)[-2:] == [
+        f"- << Sends(SendPrompt, delay=1.0, path='/api/chat', body={ {**body, 'content': 'Goodbye'} })",
+        f"+ << Sends(SendPrompt, delay=0.0, path='/api/chat/prompter_message', body={body})",
+    ]
+
+
+def test_the_fields_of_two_bodies_are_told_in_the_same_order(created: Play) -> None:
+    told = created << Created(CHAT)
+    wrong = Sends(SendPrompt, body={"parent_id": None, "content": "Hello" * 200, "chat_id": CHAT})
+    expected, found = failure_of(lambda: told << wrong)[-2:]
+    assert expected.startswith(f"- << Sends(SendPrompt, body={{'chat_id': '{CHAT}', 'content': 'HelloHello")
+    assert found == f"+ << Sends(SendPrompt, body={ {'chat_id': CHAT, 'content': 'Hello', 'parent_id': None} })"
+
+
+def test_a_request_of_another_kind_is_told_by_its_name(created: Play) -> None:
+    told = created << Created(CHAT)
+    assert failure_of(lambda: told << Sends(DeleteChat, method="DELETE"))[-2:] == [
+        "- << Sends(DeleteChat, method='DELETE')",
+        "+ << Sends(SendPrompt, method='POST')",
+    ]
+
+
+def test_what_is_asked_for_instead_of_a_request_is_told() -> None:
+    begun = play(Conversation(Website("http://oa.test")))
+    assert failure_of(lambda: begun << Sends(CreateChat, body={})) == [
+        "- << Sends(CreateChat, body={})",
+        "+ << LoadCookies(refused=False)",
+    ]
+
+
+def test_a_failure_with_other_words_is_told_in_its_own(created: Play) -> None:
+    told = created << Created(CHAT) << SendPrompt >> Reply(400, {"message": "No"})
+    expected, found = failure_of(lambda: told << Fails(ApiError, "Yes"))[-2:]
+    assert expected == "- << Fails(ApiError, 'Yes')"
+    assert found.startswith("+ << Fails(ApiError, 'No: HTTP 400")
+
+
+def test_a_failed_answer_with_another_text_is_told_with_its_own(streaming: Play) -> None:
+    told = streaming >> Data({"event_type": "token", "text": "Hi"}) << Token("Hi") >> TimedOut()
+    expected, found = failure_of(lambda: told << Fails(AnswerFailed, text="Ho"))[-2:]
+    assert expected == "- << Fails(AnswerFailed, text='Ho')"
+    assert found.startswith("+ << Fails(AnswerFailed, ")
+    assert found.endswith(", text='Hi')")
+
+
+@pytest.mark.parametrize("alike", [0, 150, 250, 501, 5000])
+def test_two_long_steps_are_cut_where_they_differ(streaming: Play, alike: int) -> None:
+    text = "x" * alike
+    told = streaming >> Data({"event_type": "token", "text": f"{text}found{'y' * 9000}"})
+    expected, found = failure_of(lambda: told << Token(f"{text}expected{'y' * 9000}"))[-2:]
+    assert expected.startswith("- << Token(text='")
+    assert found.startswith("+ << Token(text='")
+    assert ("expected" in expected, "found" in found) == (True, True)
+    assert max(len(expected), len(found)) < 400
+
+
+def test_a_happening_that_is_not_possible_fails_after_the_steps_so_far(created: Play) -> None:
+    told = created << Created(CHAT)
+    with pytest.raises(AssertionError) as failure:
+        assert told >> Opened()
+    assert isinstance(failure.value.__cause__, LocalProtocolError)
+    assert str(failure.value).splitlines() == [
+        "the conversation leaves the playbook (! what is not possible):",
+        "  >> Prompt(text='Hello')",
+        "  << CreateChat",
+        f"  >> Reply(status=200, body={ {'id': CHAT} }, headers={ {} })",
+        f"  << Created(chat_id='{CHAT}')",
+        "  >> Opened()",
+        f"! LocalProtocolError: {failure.value.__cause__}",
+    ]
+
+
+def test_a_prompt_that_cannot_be_sent_fails_after_the_steps_so_far() -> None:
+    begun = play(Conversation(Website("http://oa.test")))
+    assert failure_of(lambda: begun >> Prompt("\0"))[-1].startswith("! ValueError: ")
+
+
+def test_an_event_can_be_expected_whatever_is_in_it(created: Play) -> None:
+    assert created << Created << SendPrompt
+
+
+def test_another_event_than_one_of_the_expected_class_fails(created: Play) -> None:
+    assert failure_of(lambda: created << Token)[-2:] == ["- << Token", f"+ << Created(chat_id='{CHAT}')"]
+
+
+def test_an_event_of_a_class_that_was_not_told_is_missed(created: Play) -> None:
+    told = created << Created
+    assert failure_of(lambda: told << Prompted)[-2:] == ["  << Created", "- << Prompted"]
+
+
+NO_EXPECTATIONS: list[tuple[Any, str]] = [
+    ("Hello", "<< takes what a conversation says or asks for, "),
+    (Exception, "<< takes what a conversation says or asks for, "),
+    (Prompt("Hello"), r"Prompt\(text='Hello'\) happens to a conversation: it takes >>"),
+    (Close, "Close happens to a conversation: it takes >>"),
+    (LoadCookies(), r"an intent is expected by its class \(<< LoadCookies\)"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), NO_EXPECTATIONS, ids=repr)
+def test_what_cannot_be_expected_is_refused(created: Play, value: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        assert created << value
+
+
+NO_HAPPENINGS: list[tuple[Any, str]] = [
+    ("Hello", ">> takes what happens to a conversation, "),
+    (None, ">> takes what happens to a conversation, "),
+    (Close, r">> takes an instance: Close\(…\)"),
+    (CreateChat, "a conversation says or asks for CreateChat: it takes <<"),
+    (Created(CHAT), r"a conversation says or asks for Created\(.*\): it takes <<"),
+    (Sends(CreateChat), r"a conversation says or asks for Sends\(CreateChat\): it takes <<"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), NO_HAPPENINGS, ids=repr)
+def test_what_cannot_happen_is_refused(value: Any, words: str) -> None:
+    begun = play(Conversation(Website("http://oa.test")))
+    with pytest.raises(TypeError, match=words):
+        assert begun >> value
+
+
+@pytest.mark.parametrize("kind", [LoadCookies, CloseStream, Created, Sends(CreateChat)], ids=repr)
+def test_only_exchanges_have_details(kind: Any) -> None:
+    with pytest.raises(TypeError, match="Sends takes a class of exchanges"):
+        Sends(kind)

@@ -1,0 +1,483 @@
+"""Section 7: how a conversation ends, and what its chat's end is believed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .notation import (
+    ANSWER,
+    BOTH,
+    CHAT,
+    CREATED,
+    DELETED,
+    ISE,
+    NEVER_CREATED,
+    NEWER,
+    OLDER,
+    PROMPT,
+    PROMPTED,
+    REQUESTED,
+    Api,
+    Case,
+    Json,
+    a_token,
+    assistant,
+    chat,
+    failed,
+    leaked,
+    page,
+    prompter,
+    sse,
+    words,
+)
+
+_NOT_FOUND = "Chat not found"
+_PAGE = "<html>It works!</html>"
+
+
+def cases() -> Iterator[Case]:
+    for each in (_draining, _closing, _abandoning, _gone, _unclear, _chats, _lists, _attempts, _afterwards):
+        yield from each()
+
+
+def _draining() -> Iterator[Case]:
+    for api in BOTH:
+        yield (
+            Case(api, f"a running answer is waited for before its chat is deleted, {api}", "OA-7.1")
+            .streaming("Hi ")
+            .close(to="DRAINING")
+            .closes_stream()
+            .asks("FetchMessage")
+            .reply(200, assistant("pending"))
+            .asks("FetchMessage", delay=0.5)
+            .reply(200, assistant("in_progress"))
+            .asks("FetchMessage", delay=1.0)
+            .reply(200, assistant("complete", "Hi there"), to="DELETING")
+            .asks("DeleteChat")
+            .gone()
+        )
+    for state in ("aborted_by_worker", "cancelled", "timeout"):
+        yield (
+            Case("website", f"an answer in state {state} does not run", "OA-3.1", "OA-7.1")
+            .polling()
+            .close(to="DRAINING")
+            .asks_nothing()
+            .reply(200, assistant(state), to="DELETING")
+            .asks("DeleteChat")
+        )
+    yield (
+        Case("inference", "tokens that come while it is waited for are not told", "OA-7.1")
+        .streaming("Hi")
+        .close(to="DRAINING")
+        .data(sse(a_token(" there")))
+        .closes_stream()
+        .asks("FetchMessage")
+    )
+    yield (
+        Case("inference", "the owner's patience with a running answer ends", "OA-7.1")
+        .streaming()
+        .close(to="DRAINING")
+        .closes_stream()
+        .asks("FetchMessage")
+        .reply(200, assistant("in_progress"))
+        .close(to="DELETING", drain=False)
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("website", "the owner's patience ends while the message is read", "OA-7.1")
+        .polling()
+        .close(to="DRAINING")
+        .close(to="DELETING", drain=False)
+        .asks_nothing()
+        .reply(200, assistant("in_progress"))
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("inference", "the owner does not wait for the answer at all", "OA-7.1")
+        .streaming("Hi")
+        .close(to="DELETING", drain=False)
+        .closes_stream()
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("inference", "closed again, to wait: it was closed at once, and remains so", "OA-7.1")
+        .streaming("Hi")
+        .close(to="DELETING", drain=False)
+        .close()
+        .closes_stream()
+        .asks("DeleteChat")
+    )
+    yield (
+        Case("website", "an answer that cannot be read is not waited for for ever", "OA-7.1", "OA-6.3")
+        .streaming()
+        .close(to="DRAINING")
+        .closes_stream()
+        .asks("FetchMessage")
+        .reply(500, ISE)
+        .asks("FetchMessage", delay=0.5)
+        .lost()
+        .asks("FetchMessage", delay=1.0)
+        .reply(500, ISE, to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("inference", "an answer whose reading is refused is not waited for", "OA-7.1", "OA-6.2")
+        .streaming()
+        .close(to="DRAINING")
+        .closes_stream()
+        .asks("FetchMessage")
+        .reply(404, None, to="DELETING")
+        .asks("DeleteChat")
+    )
+    yield (
+        Case("website", "an answer whose patience ended still runs", "OA-7.1", "OA-6.9")
+        .streaming("Hi")
+        .gives_up(failed("AnswerFailed", text="Hi"), to="FAILED")
+        .closes_stream()
+        .asks_nothing()
+        .close(to="DRAINING")
+        .asks("FetchMessage")
+        .reply(200, assistant("complete", "Hi there"), to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    running = chat(assistant("pending"), prompter())
+    yield (
+        Case("inference", "a request of unknown fate is looked for, and its answer waited for", "OA-7.1", "OA-6.1")
+        .requesting()
+        .close()
+        .asks_nothing()
+        .lost(to="DRAINING")
+        .asks("FetchChat")
+        .reply(200, running)
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(assistant("complete", "Hi"), prompter()), to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("website", "a request that is under way is awaited, and then its answer", "OA-7.1")
+        .requesting()
+        .close()
+        .asks_nothing()
+        .reply(200, {"id": ANSWER}, REQUESTED, to="DRAINING")
+        .asks("FetchMessage")
+        .reply(200, assistant("complete", "Hi"), to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("inference", "what was not requested does not run", "OA-7.1")
+        .prompted()
+        .close(to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+
+
+def _closing() -> Iterator[Case]:
+    """OA-7.2, in each phase where no answer runs."""
+    for api in BOTH:
+        yield (
+            Case(
+                api,
+                f"closed while the chat is being made: its reply is awaited, and it is deleted, {api}",
+                "OA-4.3",
+                "OA-7.2",
+            )
+            .creating()
+            .close()
+            .asks_nothing()
+            .reply(200, {"id": CHAT}, CREATED, to="DELETING")
+            .asks("DeleteChat")
+            .gone()
+        )
+    yield (
+        Case("website", "closed while the chat is being made, and no chat was made", "OA-4.3", "OA-7.2")
+        .creating()
+        .close(drain=False)
+        .reply(503, None, NEVER_CREATED, to="NEVER_CREATED")
+        .asks_nothing()
+    )
+    yield (
+        Case(
+            "inference", "closed while the chat is being made, and its fate is unknown: it is named", "OA-4.3", "OA-7.2"
+        )
+        .creating()
+        .close()
+        .lost(leaked(None), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "closed while the prompt is under way: it is awaited, and the chat is deleted", "OA-7.2")
+        .prompting()
+        .close()
+        .asks_nothing()
+        .reply(200, {"id": PROMPT}, PROMPTED, to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("inference", "closed while it is unknown whether the prompt arrived", "OA-7.2")
+        .prompting()
+        .lost(to="PROMPT_LOST")
+        .close(to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    for api in BOTH:
+        yield Case(api, f"closed after an answer, {api}", "OA-7.2").answered().leaves()
+    yield (
+        Case("website", "closed after a failure", "OA-7.2")
+        .prompting()
+        .reply(413, None, failed("HTTPStatusError", status=413), to="FAILED")
+        .leaves()
+    )
+    yield (
+        Case("website", "closed with a prompt that was not sent: nothing is sent", "OA-7.2")
+        .prompt()
+        .close(NEVER_CREATED, to="NEVER_CREATED")
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "closed with a prompt that is not sent yet: it is not", "OA-7.2")
+        .created()
+        .close(to="DELETING")
+        .close()
+        .asks("DeleteChat")
+        .close(drain=False)
+        .asks_nothing()
+        .gone()
+    )
+
+
+def _abandoning() -> Iterator[Case]:
+    yield (
+        Case("inference", "abandoned before there was a chat", "OA-7.2")
+        .prompt()
+        .abandon(NEVER_CREATED, to="NEVER_CREATED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "abandoned while the chat is being made: it may be there", "OA-4.3", "OA-7.2", "OA-6.8")
+        .creating()
+        .abandon(leaked(None), to="LEAKED")
+        .asks_nothing()
+    )
+    for case in (
+        Case("website", "abandoned with a chat: it is named, and nothing follows", "OA-7.2").created(),
+        Case("inference", "abandoned with a stream: it is named, and nothing follows", "OA-7.2").streaming(),
+        Case("inference", "abandoned while it is deleted: it is named", "OA-7.2").created().leaving(),
+    ):
+        yield case.abandon(leaked(CHAT), to="LEAKED").asks_nothing().close().abandon().asks_nothing()
+    yield (
+        Case("website", "abandoned after a lost create: both are named", "OA-7.2", "OA-6.8")
+        .creating()
+        .lost()
+        .asks("CreateChat", delay=0.5)
+        .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
+        .abandon(leaked(None, CHAT), to="LEAKED")
+        .asks_nothing()
+    )
+
+
+def _gone() -> Iterator[Case]:
+    replies: tuple[tuple[Api, str, int, Json | str | None], ...] = (
+        ("website", "an empty 200", 200, None),
+        ("inference", "an empty 200", 200, None),
+        ("inference", "a 200 with null", 200, "null"),
+        ("inference", "a 200 with anything", 200, _PAGE),
+        ("inference", "a 204", 204, None),
+        ("inference", "a 404 that names the chat", 404, words("inference", _NOT_FOUND)),
+    )
+    for api, name, status, body in replies:
+        yield (
+            Case(api, f"gone, {api}: {name}", "OA-7.3", "OA-7.7")
+            .created()
+            .leaving()
+            .reply(status, body, DELETED, to="DELETED")
+            .asks_nothing()
+        )
+
+
+def _unclear() -> Iterator[Case]:
+    replies: tuple[tuple[Api, str, int, Json | str | None], ...] = (
+        ("website", "a 200 with null", 200, "null"),
+        ("website", "a 200 with a page", 200, _PAGE),
+        ("website", "a 204", 204, None),
+        ("website", "an empty 404", 404, None),
+        ("website", "a 404 that names the chat", 404, words("website", _NOT_FOUND)),
+        ("website", "the 500 of a second DELETE", 500, ISE),
+        ("website", "a 502", 502, _PAGE),
+        ("website", "a 400 with words", 400, words("website", "No")),
+        ("inference", "a 404 of something in between", 404, _PAGE),
+        ("inference", "an empty 404", 404, None),
+        ("inference", "a 404 with other words", 404, words("inference", "Not Found")),
+        ("inference", "a 410", 410, None),
+        ("inference", "a 500", 500, ISE),
+        ("inference", "a 503", 503, None),
+    )
+    for api, name, status, body in replies:
+        yield (
+            Case(api, f"unclear, {api}: {name}", "OA-7.3", "OA-7.4")
+            .created()
+            .leaving()
+            .reply(status, body, to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+        )
+    for api in BOTH:
+        yield (
+            Case(api, f"unclear, {api}: a DELETE without a reply", "OA-7.3", "OA-7.4")
+            .created()
+            .leaving()
+            .lost(to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+        )
+
+
+def _chats() -> Iterator[Case]:
+    """OA-7.4: what reading the chat says after an unclear DELETE."""
+    yield (
+        Case("inference", "after an unclear DELETE: the chat is not found, so it is gone", "OA-7.4", "OA-7.7")
+        .created()
+        .leaving()
+        .lost(to="DELETE_UNCLEAR")
+        .asks("FetchChat")
+        .reply(404, words("inference", _NOT_FOUND), DELETED, to="DELETED")
+        .asks_nothing()
+    )
+    replies: tuple[tuple[Api, str, int, Json | str | None], ...] = (
+        ("inference", "the chat", 200, chat()),
+        ("inference", "a 404 of something in between", 404, _PAGE),
+        ("inference", "a 404 with other words", 404, words("inference", "Not Found")),
+        ("inference", "a 500", 500, ISE),
+        ("inference", "a 200 that is no chat", 200, _PAGE),
+        ("website", "the chat", 200, chat()),
+        ("website", "a 500", 500, ISE),
+        ("website", "a 302", 302, None),
+    )
+    for api, name, status, body in replies:
+        yield (
+            Case(api, f"after an unclear DELETE, reading the chat says nothing, {api}: {name}", "OA-7.3", "OA-7.4")
+            .created()
+            .leaving()
+            .lost(to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+            .reply(status, body, to="DELETING")
+            .asks("DeleteChat", delay=0.5)
+        )
+    yield (
+        Case("inference", "after an unclear DELETE, the chat cannot be read: deleted again", "OA-7.3", "OA-7.4")
+        .created()
+        .leaving()
+        .lost(to="DELETE_UNCLEAR")
+        .asks("FetchChat")
+        .lost(to="DELETING")
+        .asks("DeleteChat", delay=0.5)
+        .gone()
+    )
+
+
+def _lists() -> Iterator[Case]:
+    """OA-7.5: a website's 404, and the list that confirms it or does not."""
+
+    def listing(name: str) -> Case:
+        return (
+            Case("website", f"after a website's 404, {name}", "OA-7.5")
+            .created()
+            .leaving()
+            .reply(500, ISE, to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+            .reply(404, None)
+            .asks("ListChats")
+        )
+
+    for name, listed in (
+        ("an empty list: gone", page()),
+        ("a list of others without a further page: gone", page(NEWER)),
+        ("a page that reaches back beyond it: gone", page(NEWER, OLDER, following=OLDER)),
+    ):
+        yield listing(name).reply(200, listed, DELETED, to="DELETED").asks_nothing()
+    replies: tuple[tuple[str, int, Json | str | None], ...] = (
+        ("a list with it: still there", 200, page(NEWER, CHAT, OLDER)),
+        ("a page of newer ones with a further page: not known", 200, page(NEWER, following=NEWER)),
+        ("an empty page with a further page: not known", 200, page(following=NEWER)),
+        ("no list: not known", 200, _PAGE),
+        ("a list without chats: not known", 200, {}),
+        ("a 404, for chat is switched off: not known", 404, None),
+        ("a 500: not known", 500, ISE),
+    )
+    for name, status, body in replies:
+        yield listing(name).reply(status, body, to="DELETING").asks("DeleteChat", delay=0.5)
+    yield listing("a list that is lost: not known").lost(to="DELETING").asks("DeleteChat", delay=0.5)
+    yield (
+        listing("a list that is refused, for the upstream key is rejected: named")
+        .reply(403, None)
+        .asks_for_credentials(refused=True)
+        .finds(None, leaked(CHAT), to="LEAKED")
+        .asks_nothing()
+    )
+
+
+def _attempts() -> Iterator[Case]:
+    for attempts in (1, 2):
+        case = Case(
+            "inference",
+            f"a chat that stays is deleted {attempts} times at most, and then named",
+            *("OA-7.2", "OA-7.6"),
+            attempts=attempts,
+        )
+        case.created().close(to="DELETING")
+        for number in range(attempts):
+            last = number == attempts - 1
+            case.asks("DeleteChat", delay=0.5 if number else 0.0).reply(500, ISE, to="DELETE_UNCLEAR")
+            case.asks("FetchChat")
+            case.reply(200, chat(), *([leaked(CHAT)] if last else []), to="LEAKED" if last else "DELETING")
+        yield case.asks_nothing()
+    for api in BOTH:
+        yield (
+            Case(api, f"three attempts where nothing else is said, with growing delays, {api}", "OA-7.6", "OA-6.3")
+            .created()
+            .leaving()
+            .not_sent()
+            .asks("DeleteChat", delay=0.5)
+            .lost(to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+            .reply(200, chat(), to="DELETING")
+            .asks("DeleteChat", delay=1.0)
+            .not_sent(leaked(CHAT), to="LEAKED")
+            .asks_nothing()
+        )
+    yield (
+        Case("website", "a busy server is not asked before its Retry-After", "OA-6.3", "OA-7.4")
+        .created()
+        .leaving()
+        .reply(503, None, to="DELETE_UNCLEAR", headers={"retry-after": "5"})
+        .asks("FetchChat", delay=5.0)
+    )
+    yield (
+        Case("inference", "a Retry-After of more than a minute names the chat at once", "OA-6.3", "OA-7.2")
+        .created()
+        .leaving()
+        .reply(503, None, leaked(CHAT), to="LEAKED", headers={"retry-after": "61"})
+        .asks_nothing()
+    )
+
+
+def _afterwards() -> Iterator[Case]:
+    for api in BOTH:
+        yield (
+            Case(api, f"nothing follows once the chat is gone, {api}", "OA-7.7")
+            .answered()
+            .leaves()
+            .close()
+            .close(drain=False)
+            .abandon()
+            .asks_nothing()
+            .refuses({"prompt": "More"})
+            .asks_nothing()
+        )

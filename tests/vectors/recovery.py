@@ -1,0 +1,749 @@
+"""Section 6: what is done where a reply is lost, a server is busy, refuses, or rejects the credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .notation import (
+    ANSWER,
+    BOTH,
+    BUSY,
+    CHAT,
+    CREATED,
+    CREDENTIALS,
+    FRESH,
+    ISE,
+    NEVER_CREATED,
+    NEWER,
+    OLDER,
+    PROMPT,
+    PROMPT_2,
+    PROMPTED,
+    REQUESTED,
+    Api,
+    Case,
+    Json,
+    answered,
+    assistant,
+    chat,
+    failed,
+    leaked,
+    prompter,
+    sse,
+    the_end,
+    token,
+    told,
+    windows,
+    words,
+)
+
+_ALREADY = "Trying to add first message to non-empty chat"
+_PROXY = "<html>Bad gateway</html>"
+_MORE: dict[Api, Json] = {"website": {"cookies": {"next-auth.session-token": "s3"}}, "inference": {"token": "t3"}}
+
+
+def cases() -> Iterator[Case]:
+    for each in (
+        _lost_prompts,
+        _lost_requests,
+        _refusals,
+        _busy,
+        _credentials,
+        _lost_streams,
+        _left_behind,
+        _lost_creates,
+        _patience,
+        _already_prompted,
+    ):
+        yield from each()
+
+
+def _status(status: int) -> Json:
+    return failed("HTTPStatusError", status=status)
+
+
+def _lost_prompts() -> Iterator[Case]:
+    yield (
+        Case("inference", "a lost prompt that arrived is adopted", "OA-6.1")
+        .prompting()
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(prompter()), PROMPTED, to="PROMPTED")
+        .asks("RequestAssistant")
+    )
+    yield (
+        Case("inference", "a lost prompt that did not arrive is sent again", "OA-6.1")
+        .prompting()
+        .reply(500, None, to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(), to="CHAT_CREATED")
+        .asks("SendPrompt", delay=0.5)
+        .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
+        .asks("RequestAssistant")
+    )
+    for status in (500, 502, 504, 599):
+        yield (
+            Case("website", f"a {status} to the prompt may hide that it arrived", "OA-6.1")
+            .prompting()
+            .reply(status, _PROXY, to="PROMPT_LOST")
+            .asks("FetchChat", delay=0.5)
+        )
+    yield (
+        Case("website", "a lost prompt is told by its content", "OA-6.1")
+        .prompting("Hello ")
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(prompter(content="Hello")), to="CHAT_CREATED")
+        .asks("SendPrompt", delay=0.5)
+    )
+    yield (
+        Case("website", "a lost prompt is told by its parent, too", "OA-3.3", "OA-6.1")
+        .prompting_again("Hello")
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(assistant("complete", "Hi"), prompter()), to="ANSWERED")
+        .asks("SendPrompt", delay=0.5)
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(
+            200,
+            chat(prompter(PROMPT_2, "Hello", ANSWER), prompter(), assistant("complete", "Hi")),
+            told("Prompted", message_id=PROMPT_2),
+            to="PROMPTED",
+        )
+        .asks("RequestAssistant")
+    )
+    yield (
+        Case("inference", "an answer with the prompt's words is not the prompt", "OA-6.1")
+        .prompting()
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat({**prompter(), "role": "assistant", "state": "complete"}), to="CHAT_CREATED")
+    )
+    yield (
+        Case("inference", "a prompt that is lost again and again, and never arrives", "OA-6.1", "OA-6.3", retries=1)
+        .prompting()
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(), to="CHAT_CREATED")
+        .asks("SendPrompt", delay=0.5)
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(), failed("MaybeSent"), to="FAILED")
+        .asks_nothing()
+        .leaves()
+    )
+    yield (
+        Case("website", "the look itself is tried again, and then fails", "OA-6.1", "OA-6.3")
+        .prompting()
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .lost()
+        .asks("FetchChat", delay=0.5)
+        .reply(500, ISE)
+        .asks("FetchChat", delay=1.0)
+        .reply(503, None, _status(503), to="FAILED")
+        .asks_nothing()
+        .leaves()
+    )
+    yield (
+        Case("inference", "the look is refused", "OA-6.1", "OA-6.2")
+        .prompting()
+        .lost(to="PROMPT_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(
+            404,
+            words("inference", "Chat not found"),
+            failed("ApiError", status=404, message="Chat not found"),
+            to="FAILED",
+        )
+        .asks_nothing()
+    )
+
+
+def _lost_requests() -> Iterator[Case]:
+    ours = prompter()
+
+    def lost(name: str, *messages: Json, api: Api = "website") -> Case:
+        """The chat holds these messages, none of which is adopted."""
+        return (
+            Case(api, f"a lost request: {name}", "OA-6.1", "OA-3.2")
+            .requesting()
+            .lost(to="REQUEST_LOST")
+            .asks("FetchChat", delay=0.5)
+            .reply(200, chat(*messages), to="PROMPTED")
+            .asks("RequestAssistant", delay=0.5)
+        )
+
+    def adopted(name: str, message_id: str, *messages: Json) -> Case:
+        return (
+            Case("website", f"a lost request: {name}", "OA-6.1", "OA-3.2")
+            .requesting()
+            .lost(to="REQUEST_LOST")
+            .asks("FetchChat", delay=0.5)
+            .reply(200, chat(*messages), told("Requested", message_id=message_id), to="ASSISTANT_REQUESTED")
+            .at_message(message_id)
+            .asks("OpenStream")
+        )
+
+    for state, content in (("pending", None), ("in_progress", None), ("complete", "Hi")):
+        yield adopted(f"an answer in state {state} is adopted", ANSWER, ours, assistant(state, content))
+    for state in ("aborted_by_worker", "cancelled", "timeout"):
+        yield lost(f"an answer in state {state} is not adopted", ours, assistant(state))
+    yield lost("no answer is there", ours, api="inference")
+    unordered = (assistant("pending", None, NEWER), assistant("complete", "Hi", OLDER), ours, assistant("in_progress"))
+    yield adopted("the newest answer, for messages come unordered", NEWER, *unordered)
+    stopped = (assistant("cancelled", None, NEWER), ours, assistant("pending"), assistant("complete", "Hi", OLDER))
+    yield adopted("the newest answer that runs or is complete", ANSWER, *stopped)
+    foreign = (ours, assistant("pending", parent_id=OLDER), assistant("pending", message_id=NEWER, parent_id=CHAT))
+    yield lost("answers to other prompts are not adopted", *foreign, api="inference")
+    yield (
+        Case("website", "a request that is lost again and again, and never arrives", "OA-6.1", "OA-6.3", retries=1)
+        .requesting()
+        .lost(to="REQUEST_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(200, chat(ours), to="PROMPTED")
+        .asks("RequestAssistant", delay=0.5)
+        .reply(
+            500,
+            words("website", "Something went wrong"),
+            to="REQUEST_LOST",
+        )
+        .asks("FetchChat", delay=0.5)
+        .reply(
+            200,
+            chat(ours),
+            failed("ApiError", status=500, message="Something went wrong"),
+            to="FAILED",
+        )
+        .asks_nothing()
+        .leaves()
+    )
+
+
+def _refusals() -> Iterator[Case]:
+    for status in (300, 400, 404, 405, 409, 418, 422, 451, 499):
+        yield (
+            Case("inference", f"a {status} is a refusal, for a prompt", "OA-6.2")
+            .prompting()
+            .reply(status, None, _status(status), to="FAILED")
+            .asks_nothing()
+            .leaves()
+        )
+    yield (
+        Case("website", "a refusal fails at once with the server's words", "OA-6.2", "OA-8.1")
+        .requesting()
+        .reply(
+            422,
+            words("website", "Model gpt-4 not found"),
+            failed("ApiError", message="Model gpt-4 not found", status=422),
+            to="FAILED",
+        )
+        .asks_nothing()
+        .leaves()
+    )
+    yield (
+        Case("website", "a refused create made no chat", "OA-6.2", "OA-6.8")
+        .creating()
+        .reply(400, None, _status(400), NEVER_CREATED, to="NEVER_CREATED")
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "a message that cannot be read is not polled for ever", "OA-6.2")
+        .polling("Hi")
+        .reply(404, None, _status(404), to="FAILED")
+        .asks_nothing()
+    )
+
+
+def _busy() -> Iterator[Case]:
+    busy = failed("ApiError", message=BUSY, status=503)
+    said = words("inference", BUSY)
+    yield (
+        Case("inference", "a busy server is tried again with growing delays, and then it fails", "OA-6.3")
+        .requesting()
+        .reply(503, said)
+        .asks("RequestAssistant", delay=0.5)
+        .reply(503, said)
+        .asks("RequestAssistant", delay=1.0)
+        .reply(503, said, busy, to="FAILED")
+        .asks_nothing()
+        .leaves()
+    )
+    yield (
+        Case("inference", "no further try where none is wanted", "OA-6.3", retries=0)
+        .requesting()
+        .reply(503, said, busy, to="FAILED")
+        .asks_nothing()
+    )
+    for given, delay in (("7", 7.0), ("60", 60.0), ("0", 0.5), ("-1", 0.5)):
+        yield (
+            Case("website", f"a busy server is tried again not before a Retry-After of {given} seconds", "OA-6.3")
+            .requesting()
+            .reply(429, None, headers={"retry-after": given})
+            .asks("RequestAssistant", delay=delay)
+        )
+    yield (
+        Case("inference", "the name of a header has any case", "OA-6.3")
+        .prompting()
+        .reply(503, None, headers={"Retry-After": "7"})
+        .asks("SendPrompt", delay=7.0)
+    )
+    for given in ("soon", "", "nan", "inf"):
+        yield (
+            Case("website", f"a Retry-After that is no number of seconds is none: {given!r}", "OA-6.3", "OA-6.11")
+            .prompting()
+            .reply(503, None, headers={"retry-after": given})
+            .asks("SendPrompt", delay=0.5)
+        )
+    for given in ("61", "86400"):
+        yield (
+            Case("inference", f"a Retry-After of {given} seconds fails at once", "OA-6.3")
+            .prompting()
+            .reply(503, None, _status(503), to="FAILED", headers={"retry-after": given})
+            .asks_nothing()
+        )
+    for api in BOTH:
+        yield (
+            Case(api, f"what was not sent is sent again, {api}", "OA-6.3")
+            .creating()
+            .not_sent()
+            .asks("CreateChat", delay=0.5)
+            .reply(429, None)
+            .asks("CreateChat", delay=1.0)
+            .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
+            .asks("SendPrompt")
+            .not_sent()
+            .asks("SendPrompt", delay=0.5)
+            .not_sent()
+            .asks("SendPrompt", delay=1.0)
+            .not_sent(failed("NotSent"), to="FAILED")
+            .asks_nothing()
+            .leaves()
+        )
+    yield (
+        Case("website", "a chat that was never asked for was not made", "OA-6.3", "OA-6.8")
+        .creating()
+        .not_sent()
+        .asks("CreateChat", delay=0.5)
+        .reply(503, _PROXY)
+        .asks("CreateChat", delay=1.0)
+        .not_sent(failed("NotSent"), NEVER_CREATED, to="NEVER_CREATED")
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "a stream that was not asked for is asked for again", "OA-6.3", "OA-6.5", retries=1)
+        .opening()
+        .not_sent()
+        .asks("OpenStream", delay=0.5)
+        .not_sent(failed("NotSent"), to="FAILED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "each step has its own tries", "OA-6.3", retries=1)
+        .prompting()
+        .not_sent()
+        .asks("SendPrompt", delay=0.5)
+        .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
+        .asks("RequestAssistant")
+        .not_sent()
+        .asks("RequestAssistant", delay=0.5)
+    )
+
+
+def _credentials() -> Iterator[Case]:
+    rejected: dict[Api, int] = {"website": 403, "inference": 401}
+    for api in BOTH:
+        status = rejected[api]
+        error = failed("AuthenticationError", status=status)
+        yield (
+            Case(api, f"rejected credentials are asked for once more and used, {api}", "OA-6.4")
+            .prompting()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("SendPrompt")
+            .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
+            .asks("RequestAssistant")
+        )
+        yield (
+            Case(api, f"the same credentials again fail, {api}", "OA-6.4")
+            .creating()
+            .reply(status, words(api, "Token expired"))
+            .asks_for_credentials(refused=True)
+            .finds(CREDENTIALS[api], error, NEVER_CREATED, to="NEVER_CREATED")
+            .asks_nothing()
+        )
+        yield (
+            Case(api, f"no other credentials fail, {api}", "OA-6.4")
+            .requesting()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(None, error, to="FAILED")
+            .asks_nothing()
+        )
+        yield (
+            Case(api, f"other credentials that are rejected as well fail, {api}", "OA-6.4")
+            .prompting()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("SendPrompt")
+            .reply(status, None, error, to="FAILED")
+            .asks_nothing()
+        )
+        yield (
+            Case(api, f"a rejected try does not count, {api}", "OA-6.4", "OA-6.3", retries=1)
+            .prompting()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("SendPrompt")
+            .reply(503, None)
+            .asks("SendPrompt", delay=0.5)
+            .reply(503, None, _status(503), to="FAILED")
+        )
+        yield (
+            Case(api, f"each step may have other credentials, {api}", "OA-6.4")
+            .prompting()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("SendPrompt")
+            .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
+            .asks("RequestAssistant")
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(_MORE[api])
+            .asks("RequestAssistant")
+        )
+        yield (
+            Case(api, f"credentials are renewed while polling, {api}", "OA-6.4")
+            .polling("Hi")
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("FetchMessage")
+            .reply(200, assistant("complete", "Hi"), answered("Hi"), to="ANSWERED")
+        )
+        yield (
+            Case(api, f"the stream is opened with renewed credentials, {api}", "OA-6.4", "OA-6.5")
+            .opening()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("OpenStream")
+            .opens()
+        )
+        yield (
+            Case(
+                api,
+                f"rejected on the way out, renewed, and the try does not count, {api}",
+                "OA-6.4",
+                "OA-7.6",
+                attempts=1,
+            )
+            .created()
+            .leaving()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("DeleteChat")
+            .gone()
+        )
+        yield (
+            Case(api, f"rejected on the way out, and none are found, {api}", "OA-6.4", "OA-7.2")
+            .created()
+            .leaving()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(None, leaked(CHAT), to="LEAKED")
+            .asks_nothing()
+        )
+        yield (
+            Case(api, f"rejected on the way out, and again, {api}", "OA-6.4", "OA-7.2")
+            .created()
+            .leaving()
+            .reply(status, None)
+            .asks_for_credentials(refused=True)
+            .finds(FRESH[api])
+            .asks("DeleteChat")
+            .reply(status, None, leaked(CHAT), to="LEAKED")
+            .asks_nothing()
+        )
+
+
+def _lost_streams() -> Iterator[Case]:
+    yield (
+        Case("inference", "a stream that was cut is polled, not opened again, and the rest is told", "OA-5.7", "OA-6.5")
+        .polling("Hi")
+        .reply(200, assistant("in_progress"))
+        .asks("FetchMessage", delay=0.5)
+        .reply(200, assistant("complete", "Hi there"), token(" there"), answered("Hi there"), to="ANSWERED")
+        .asks_nothing()
+        .leaves()
+    )
+    for name, status, body in (
+        ("a 500", 500, ISE),
+        ("a 404", 404, None),
+        ("a 400 with words", 400, words("inference", "Only assistant messages can be streamed.")),
+        ("a 503", 503, None),
+        ("a 206", 206, sse(the_end("Hi"))),
+    ):
+        yield (
+            Case("inference", f"a stream refused with {name} is not asked for again", "OA-6.5")
+            .opening()
+            .reply(status, body, to="POLLING")
+            .asks("FetchMessage")
+        )
+    for api in BOTH:
+        yield (
+            Case(api, f"a stream that may have been opened is not opened again, {api}", "OA-5.1", "OA-6.5")
+            .opening()
+            .lost(to="POLLING")
+            .asks("FetchMessage")
+            .reply(200, assistant("pending"))
+            .asks("FetchMessage", delay=0.5)
+        )
+    waiting = assistant("in_progress")
+    polled = Case("website", "polls with growing delays, up to five seconds", "OA-6.5", "OA-6.9").polling()
+    for delay in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
+        polled.reply(200, waiting).asks("FetchMessage", delay=delay)
+    yield polled.reply(200, assistant("complete", "Hi"), token("Hi"), answered("Hi"), to="ANSWERED")
+    yield (
+        Case("inference", "a poll that fails is tried again, and then it fails", "OA-6.3", "OA-6.5", retries=1)
+        .polling("Hi")
+        .lost()
+        .asks("FetchMessage", delay=0.5)
+        .reply(200, waiting)
+        .asks("FetchMessage", delay=0.5)
+        .reply(502, None)
+        .asks("FetchMessage", delay=0.5)
+        .reply(502, None, _status(502), to="FAILED")
+        .asks_nothing()
+    )
+    for api in BOTH:
+        yield (
+            Case(api, f"a silent stream is closed and polled, {api}", "OA-6.6", "OA-6.5")
+            .streaming("Hi")
+            .silence(to="POLLING")
+            .closes_stream()
+            .asks("FetchMessage")
+        )
+    yield (
+        Case("website", "bytes of a stream that was given up tell nothing", "OA-6.6")
+        .streaming("Hi")
+        .silence(to="POLLING")
+        .data(sse(the_end("Hi")))
+        .closes_stream()
+        .asks("FetchMessage")
+        .reply(200, assistant("complete", "Hi"), answered("Hi"), to="ANSWERED")
+    )
+
+
+def _left_behind() -> Iterator[Case]:
+    ours = prompter()
+
+    def refused(name: str, api: Api, body: Json | str, messages: tuple[Json, ...], *events: Json, to: str) -> Case:
+        return (
+            Case(api, name, "OA-6.7", "OA-6.1")
+            .requesting()
+            .reply(503, body)
+            .asks("RequestAssistant", delay=0.5)
+            .lost(to="REQUEST_LOST")
+            .asks("FetchChat", delay=0.5)
+            .reply(200, chat(*messages), *events, to=to)
+        )
+
+    for api in BOTH:
+        said = words(api, BUSY)
+        yield refused(
+            f"the pending message that a 503 left behind is not adopted, {api}",
+            api,
+            said,
+            (assistant("pending"), ours),
+            to="PROMPTED",
+        ).asks("RequestAssistant", delay=1.0)
+        yield (
+            refused(
+                f"the newer of two is ours, and the older one was left behind, {api}",
+                api,
+                said,
+                (assistant("pending", None, NEWER), ours, assistant("pending")),
+                told("Requested", message_id=NEWER),
+                to="ASSISTANT_REQUESTED",
+            )
+            .at_message(NEWER)
+            .asks("OpenStream")
+        )
+        yield refused(
+            f"the 503 of a proxy left nothing behind, {api}",
+            api,
+            _PROXY,
+            (assistant("pending"), ours),
+            REQUESTED,
+            to="ASSISTANT_REQUESTED",
+        ).asks("OpenStream")
+    yield (
+        Case("inference", "two requests refused with 503 leave two behind", "OA-6.7", "OA-6.1")
+        .requesting()
+        .reply(503, words("inference", BUSY))
+        .asks("RequestAssistant", delay=0.5)
+        .reply(503, words("inference", BUSY))
+        .asks("RequestAssistant", delay=1.0)
+        .lost(to="REQUEST_LOST")
+        .asks("FetchChat", delay=0.5)
+        .reply(
+            200,
+            chat(ours, assistant("pending", None, OLDER), assistant("pending")),
+            failed("MaybeSent"),
+            to="FAILED",
+        )
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "what a 503 left behind is not waited for on the way out", "OA-6.7", "OA-7.1")
+        .requesting()
+        .reply(503, words("website", BUSY))
+        .asks("RequestAssistant", delay=0.5)
+        .lost(to="REQUEST_LOST")
+        .close(to="DRAINING")
+        .asks("FetchChat")
+        .reply(200, chat(ours, assistant("pending")), to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+
+
+def _lost_creates() -> Iterator[Case]:
+    first, second, third = (f"Sun, 22 Nov 2026 08:18:{second} GMT" for second in (16, 18, 20))
+    yield (
+        Case("inference", "a create whose reply was lost is named as left behind", "OA-6.8", "OA-7.2")
+        .creating()
+        .reply(500, ISE, headers={"date": first})
+        .asks("CreateChat", delay=0.5)
+        .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED", headers={"date": second})
+        .leaving()
+        .gone(windows((None, None, first)))
+    )
+    yield (
+        Case("website", "a create's window lies between the replies around it", "OA-6.8")
+        .creating()
+        .reply(503, None, headers={"date": first})
+        .asks("CreateChat", delay=0.5)
+        .lost()
+        .asks("CreateChat", delay=1.0)
+        .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED", headers={"Date": second})
+        .asks("SendPrompt")
+        .reply(400, None, _status(400), to="FAILED", headers={"date": third})
+        .leaving()
+        .gone(windows((None, first, second)))
+    )
+    yield (
+        Case("website", "a create that is lost each time", "OA-6.8", "OA-6.3")
+        .creating()
+        .lost()
+        .asks("CreateChat", delay=0.5)
+        .lost()
+        .asks("CreateChat", delay=1.0)
+        .lost(failed("MaybeSent"), leaked(None, None, None), to="LEAKED")
+        .asks_nothing()
+    )
+    for name, body in (
+        ("an id that is a path", {"id": "../account/"}),
+        ("no id", {}),
+        ("null", "null"),
+        ("nothing", None),
+        ("a page", "<html>It works!</html>"),
+        ("a list", "[]"),
+    ):
+        yield (
+            Case("website", f"a 2xx reply to create with {name} may have made a chat", "OA-6.8", "OA-8.2", retries=0)
+            .creating()
+            .reply(200, body, failed("RemoteProtocolError"), leaked(None), to="LEAKED")
+            .asks_nothing()
+        )
+    yield (
+        Case("inference", "a create whose reply has no valid id is tried again", "OA-6.8", "OA-2.6", retries=1)
+        .creating()
+        .reply(201, {"id": "1"})
+        .asks("CreateChat", delay=0.5)
+        .lost(failed("MaybeSent"), leaked(None, None), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "a refusal after a lost create does not make it unlost", "OA-6.8", "OA-6.2")
+        .creating()
+        .lost()
+        .asks("CreateChat", delay=0.5)
+        .reply(400, None, _status(400), leaked(None), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "a 2xx reply to create other than 200 may carry the id", "OA-6.8")
+        .creating()
+        .reply(201, {"id": CHAT, "title": None}, CREATED, to="CHAT_CREATED")
+    )
+
+
+def _patience() -> Iterator[Case]:
+    def gave_up(text: str) -> Json:
+        return failed("AnswerFailed", text=text)
+
+    yield (
+        Case("website", "patience ends while the stream is awaited", "OA-6.9", "OA-7.1")
+        .opening()
+        .gives_up(gave_up(""), to="FAILED")
+        .opens()
+        .closes_stream()
+        .asks_nothing()
+        .close(to="DRAINING")
+        .asks("FetchMessage")
+        .reply(200, assistant("complete", "Hi"), to="DELETING")
+        .asks("DeleteChat")
+    )
+    yield (
+        Case("inference", "patience ends with a stream", "OA-6.9")
+        .streaming("Hi ", "the")
+        .gives_up(gave_up("Hi the"), to="FAILED")
+        .closes_stream()
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "patience ends with polling", "OA-6.9")
+        .polling("Hi")
+        .reply(200, assistant("in_progress"))
+        .gives_up(gave_up("Hi"), to="FAILED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "patience ends while a poll is under way, whose reply tells nothing any more", "OA-6.9")
+        .polling("Hi")
+        .gives_up(gave_up("Hi"), to="FAILED")
+        .asks_nothing()
+        .reply(200, assistant("complete", "Hi"))
+        .asks_nothing()
+    )
+
+
+def _already_prompted() -> Iterator[Case]:
+    for api in BOTH:
+        said = words(api, _ALREADY)
+        yield (
+            Case(api, f"a resent first prompt that had arrived is adopted, {api}", "OA-6.10", "OA-6.1")
+            .prompting()
+            .lost(to="PROMPT_LOST")
+            .asks("FetchChat", delay=0.5)
+            .reply(200, chat(), to="CHAT_CREATED")
+            .asks("SendPrompt", delay=0.5)
+            .reply(400, said, to="PROMPT_LOST")
+            .asks("FetchChat", delay=0.5)
+            .reply(200, chat(prompter()), PROMPTED, to="PROMPTED")
+            .asks("RequestAssistant")
+        )
+        yield (
+            Case(api, f"a first prompt that was sent once was refused, {api}", "OA-6.10", "OA-6.2")
+            .prompting()
+            .reply(400, said, failed("ApiError", status=400, message=_ALREADY), to="FAILED")
+            .asks_nothing()
+        )
