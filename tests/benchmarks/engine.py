@@ -1,0 +1,157 @@
+"""The engine beside other readers of the same stream, a whole conversation, and what it takes to start.
+
+``python -m tests.benchmarks.engine [--runs 9] [--tokens 50000]`` prints tables of medians. All times are CPU. The
+contenders take turns, run by run, so that what else the machine does is shared by all of them.
+"""
+
+import argparse
+import gc
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from oa_protocol.conversation import Conversation
+from tests.engine.stories import ANSWER, CHAT, COOKIES, PROMPT, WEBSITE, complete, final
+
+from .engine_contenders import CONTENDERS, WORDS, Read, cut, events_of, msgspec_alone, payloads_of
+
+REPLIES = [b'{"id": "%s"}' % made.encode() for made in (CHAT, PROMPT, ANSWER)]
+HEADERS = [("date", "Sun, 22 Nov 2026 08:33:18 GMT"), ("content-type", "application/json")]
+TOKENS = events_of(100)
+FINAL = b"data: %s\r\n\r\n" % json.dumps(final(complete("".join(WORDS) * 10))).encode()
+
+# ---- reading a stream
+
+
+def print_streams(runs: int, tokens: int) -> None:
+    events = events_of(tokens)
+    payloads = payloads_of(events)
+    cuts = {"4 KiB chunks": cut(events, 4096), "one event a chunk": events}
+    print(
+        f"A stream of {tokens:,} tokens in memory: thousand tokens a second; time, with msgspec's decoding alone as 1"
+    )
+    print()
+    print(f"| | {' | '.join(f'{name} | time' for name in cuts)} |")
+    print(f"| --- |{' --- | --- |' * len(cuts)}")
+    measured: dict[tuple[str, str], list[float]] = {}
+    for _ in range(runs):
+        alone = _cpu(msgspec_alone, payloads, tokens)
+        for name, read in CONTENDERS.items():
+            for spelling, chunks in cuts.items():
+                measured.setdefault((name, spelling), []).append(_cpu(read, chunks, tokens) / alone)
+        measured.setdefault(("", ""), []).append(alone)
+    alone = statistics.median(measured.pop(("", "")))
+    for name in CONTENDERS:
+        ratios = [statistics.median(measured[name, spelling]) for spelling in cuts]
+        print(f"| {name} | {' | '.join(f'{tokens / alone / ratio / 1e3:,.0f} | {ratio:.1f}' for ratio in ratios)} |")
+    print(f"| msgspec's decoding alone | {tokens / alone / 1e3:,.0f} | 1.0 | | |")
+    print()
+
+
+def _cpu(read: Read, chunks: Sequence[bytes], tokens: int) -> float:
+    gc.collect()
+    began = time.process_time()
+    events = read(chunks)
+    took = time.process_time() - began
+    assert events == tokens
+    return took
+
+
+# ---- a whole conversation
+
+
+def answered() -> Conversation:
+    """A conversation between two turns, after an answer of 100 tokens that came one by one."""
+    conversation = Conversation(WEBSITE.binding, COOKIES)
+    conversation.prompt("Hello")
+    for reply in REPLIES:
+        conversation.next_intent()
+        conversation.receive_reply(200, HEADERS, reply)
+    conversation.next_intent()
+    conversation.receive_stream_opened()
+    for event in (*TOKENS, FINAL):
+        conversation.receive_stream_data(event)
+    conversation.next_intent()
+    conversation.receive_stream_end()
+    return conversation
+
+
+def converse() -> Conversation:
+    """A whole conversation, with its DELETE."""
+    conversation = answered()
+    conversation.close()
+    conversation.next_intent()
+    conversation.receive_reply(200, HEADERS, b"")
+    return conversation
+
+
+def heap_of_a_conversation(conversations: int = 200) -> float:
+    """Bytes that are allocated for a conversation between two turns, its ids among them."""
+    kept: list[Conversation | None] = [None] * conversations
+    answered()
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(conversations):
+        kept[number] = answered()
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return (after - before) / conversations
+
+
+def print_conversations(runs: int) -> None:
+    print("| what | median | target |")
+    print("| --- | --- | --- |")
+    took = statistics.median(_cpu_of(converse, 200) for _ in range(runs))
+    print(f"| a whole conversation, 100 tokens one by one: µs | {took * 1e6:.0f} | ≤ 130 |")
+    print(f"| heap between two turns: bytes (tracemalloc) | {heap_of_a_conversation():.0f} | ≤ 512 |")
+
+
+def _cpu_of(work: Callable[[], object], times: int) -> float:
+    gc.collect()
+    began = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - began) / times
+
+
+# ---- starting
+
+COMMANDS = {
+    "import oa_protocol": ("≤ 40", ["-c", "import oa_protocol"]),
+    "oa-protocol --help, over bare Python": ("≤ 80", [str(Path(sys.executable).with_name("oa-protocol")), "--help"]),
+}
+
+
+def print_starts(runs: int) -> None:
+    for what, (target, command) in COMMANDS.items():
+        took = statistics.median(_cpu_of_process(command) - _cpu_of_process(["-c", "pass"]) for _ in range(runs))
+        print(f"| {what}: ms | {took * 1e3:.0f} | {target} |")
+
+
+def _cpu_of_process(arguments: Sequence[str]) -> float:
+    began = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=9, help="how many, of which the median counts")
+    parser.add_argument("--tokens", type=int, default=50_000, help="how long the stream is")
+    options = parser.parse_args(arguments)
+    print_streams(options.runs, options.tokens)
+    print_conversations(options.runs)
+    print_starts(options.runs)
+
+
+if __name__ == "__main__":
+    main()
