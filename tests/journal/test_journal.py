@@ -53,8 +53,8 @@ def named_as_left(site: Site) -> Generator[None]:
 
 @pytest.mark.clause("OA-7.2")
 async def test_a_chat_is_written_down_before_it_is_made_and_crossed_out_when_it_is_gone(site: Site, path: Path) -> None:
-    create, delete = Hold(), Hold()
-    site.script(Fault("create", before=create), Fault("delete", after=delete))
+    create, prompt, delete = Hold(), Hold(), Hold()
+    site.script(Fault("create", before=create), Fault("prompt", before=prompt), Fault("delete", after=delete))
 
     async def look() -> None:
         await site.reached("create")
@@ -65,6 +65,7 @@ async def test_a_chat_is_written_down_before_it_is_made_and_crossed_out_when_it_
         await site.reached("prompt")
         [line] = lines(path)
         assert line.chat_id == site.chats[0]
+        prompt.release()
         await site.reached("delete")
         await site.until(lambda: not site.chats)
         assert [line.chat_id for line in lines(path)] == [line.chat_id]
