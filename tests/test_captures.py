@@ -41,6 +41,8 @@ from .replay import (
     words_of,
 )
 
+pytestmark = pytest.mark.once
+
 SMALL = 4096
 CHUNKINGS = 200
 

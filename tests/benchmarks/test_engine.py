@@ -5,6 +5,8 @@ import pytest
 from .engine import answered, converse, main
 from .engine_contenders import CONTENDERS, cut, events_of, msgspec_alone, payloads_of
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("size", [1, 7, 4096])
 @pytest.mark.parametrize("contender", CONTENDERS)

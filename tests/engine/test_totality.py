@@ -18,7 +18,7 @@ from oa_protocol.testing.playbook import Abandon, Close, Cookies, Ended, Happeni
 from .explorer import Answers, State, Step, alphabet, contents, essence, explore
 from .stories import COOKIES, GARBAGE, INFERENCE, WEBSITE, Story, chats
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = pytest.mark.once
 
 Row = tuple[Trigger, Phase, Phase]
 

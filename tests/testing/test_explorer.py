@@ -18,13 +18,14 @@ from oa_protocol.wire.binding import Binding, Credentials
 from oa_protocol.wire.inference import InferenceServer
 from oa_protocol.wire.website import Website
 
+pytestmark = pytest.mark.once
+
 BINDINGS: list[Binding] = [Website("http://oa.test"), InferenceServer("http://oa.test")]
 
 each_binding = pytest.mark.parametrize("binding", BINDINGS, ids=lambda binding: binding.api)
 
 
 @each_binding
-@pytest.mark.exhaustive
 @pytest.mark.clause("OA-4.3", "OA-5.6", "OA-5.7", "OA-5.8", "OA-6.1", "OA-6.3", "OA-6.5", "OA-6.6", "OA-6.7", "OA-6.8")
 @pytest.mark.clause("OA-6.9", "OA-6.11", "OA-7.1", "OA-7.2", "OA-7.3", "OA-7.4", "OA-7.5", "OA-7.6", "OA-7.7")
 def test_whatever_happens_every_promise_is_kept(

@@ -26,6 +26,8 @@ from oa_protocol.testing.world import Action, World
 from oa_protocol.transports import Response, Transport
 from oa_protocol.wire.binding import Binding
 
+pytestmark = pytest.mark.once
+
 FIXED = settings(derandomize=True, deadline=None, report_multiple_bugs=False)
 FEW = settings(FIXED, max_examples=60, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow])
 # A bug is to be found however rare it is; the search ends with the first one.

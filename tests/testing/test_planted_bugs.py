@@ -24,6 +24,8 @@ from oa_protocol.wire.replies import Reply
 from oa_protocol.wire.schemas import Chat
 from oa_protocol.wire.website import Website
 
+pytestmark = pytest.mark.once
+
 # The engine's own names are patched here, so that a test says in one line what the bug is.
 Patch = pytest.MonkeyPatch
 Outcome = Reply | TransportError

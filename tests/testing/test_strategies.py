@@ -37,6 +37,8 @@ from oa_protocol.testing.world import Action, World
 from oa_protocol.wire.binding import Binding
 from oa_protocol.wire.schemas import encode, is_id
 
+pytestmark = pytest.mark.once
+
 CHAT, PROMPT, ANSWER = (f"06b02a54-89e8-7932-8000-00000000000{number}" for number in range(3))
 WEBSITE, INFERENCE = Website("http://oa.test"), InferenceServer("http://oa.test")
 FEW = settings(max_examples=50, derandomize=True, deadline=None)

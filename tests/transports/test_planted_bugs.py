@@ -22,6 +22,8 @@ from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
 from oa_protocol.transports.httptools import HttptoolsTransport
 from tests.docs.transports_page import H11
 
+pytestmark = pytest.mark.once
+
 
 class Reply:
     """Another transport's reply, as it is."""
