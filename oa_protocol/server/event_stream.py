@@ -18,7 +18,8 @@ class EventStream(Response):
     """A message's events until the last one, the client's leaving, or a scripted end.
 
     With `late_head` the response head goes out only with the first event, as the website does it. `on_drop` is
-    called when the stream ends before the message's own end was sent.
+    called when the stream ends before the message's own end was sent, `on_miss` when it has ended before all of its
+    scripted actions could happen.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class EventStream(Response):
         late_head: bool,
         fault: StreamFault | None,
         on_drop: Callable[[Reader], None],
+        on_miss: Callable[[StreamFault], None],
     ) -> None:
         self.background = None
         self._reader = reader
         self._late_head = late_head
         self._on_drop = on_drop
+        self._on_miss = on_miss
         self._fault = fault
         self._start = {
             "type": "http.response.start",
@@ -68,6 +71,8 @@ class EventStream(Response):
             else:
                 event = None if self._reader.finished else await self._reader.receive()
             if event is None:
+                if actions:
+                    self._on_miss(fault)
                 await body.end()
                 return
             await body.write(event if isinstance(event, bytes) else encode_event(event))

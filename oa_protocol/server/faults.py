@@ -222,6 +222,7 @@ class Script:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: list[_Entry] = []
+        self._missed: list[Scripted] = []
         self._holds: list[Hold] = []
 
     def add(self, *scripted: Scripted) -> None:
@@ -245,10 +246,15 @@ class Script:
                     return entry.scripted
         return None
 
+    def miss(self, scripted: Scripted) -> None:
+        """Notes that something was taken, and came too late to happen."""
+        with self._lock:
+            self._missed.append(scripted)
+
     def unused(self) -> tuple[Scripted, ...]:
         """What has not happened, or not as many times as scripted."""
         with self._lock:
-            return tuple(entry.scripted for entry in self._entries)
+            return (*self._missed, *(entry.scripted for entry in self._entries))
 
     def release(self) -> None:
         """Releases every `Hold` scripted so far."""

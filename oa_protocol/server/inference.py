@@ -129,6 +129,7 @@ def _events(call: Call, account: Account) -> Response:
         late_head=False,
         fault=call.stream_fault(),
         on_drop=lambda dropped: dropped.queue.lose_one(),
+        on_miss=call.backend.script.miss,
     )
 
 

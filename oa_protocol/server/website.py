@@ -137,6 +137,7 @@ def _events(call: Call, account: Account) -> Response:
         late_head=True,
         fault=call.stream_fault(),
         on_drop=call.backend.keep_reading,
+        on_miss=call.backend.script.miss,
     )
 
 

@@ -150,6 +150,13 @@ def test_faults_for_other_steps_wait(server: Server, peer: Peer) -> None:
     assert not server.unused_faults
 
 
+def test_a_stream_that_ends_before_its_fault_leaves_it_unused(server: Server, peer: Peer) -> None:
+    fault = StreamFault(after_events=1000, then=Reset())
+    server.script(fault)
+    assert read_stream(peer, *asked(peer))[-1]["event_type"] == "message"
+    assert server.unused_faults == (fault,)
+
+
 @pytest.mark.parametrize(
     "step", ["create", "prompt", "request", "events", "message", "chat", "list", "update", "delete", "models"]
 )
