@@ -11,7 +11,7 @@ from .command import RUNNING
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server that answers with the prompt."""
-    with Server(Echo()) as running:
+    with Server(Echo(), reader_grace=60) as running:
         yield running
 
 

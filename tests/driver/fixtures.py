@@ -8,7 +8,7 @@ from oa_protocol.server import Lorem, Server
 from oa_protocol.transports.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
 
-from .site import Api, Site, living_tasks
+from .site import PATIENCE, Api, Site, living_tasks
 
 
 @pytest.fixture(params=["website", "inference"])
@@ -38,12 +38,13 @@ async def site(request: pytest.FixtureRequest, api: Api, no_environment: None, n
 
     ``parametrize("site", [{…}], indirect=True)`` gives the server's settings.
     """
-    settings: dict[str, Any] = {"model": Lorem(sentences=1), "pending_interval": 0.02, **getattr(request, "param", {})}
+    usual: dict[str, Any] = {"model": Lorem(sentences=1), "pending_interval": 0.02, "reader_grace": PATIENCE}
+    settings: dict[str, Any] = {**usual, **getattr(request, "param", {})}
     with Server(**settings) as server:
         found = Site(server, api)
         tasks = living_tasks()
         yield found
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while living_tasks() > tasks:
                 await anyio.sleep(0.001)
         await found.until(lambda: server.connections == 0)

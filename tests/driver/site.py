@@ -19,6 +19,9 @@ Api = Literal["website", "inference"]
 
 HASTY = Cleanup(drain=0.05)
 
+PATIENCE = 60.0
+"""Seconds after which something will not happen any more, on however busy a machine."""
+
 
 class Site:
     """``left`` names the chats that the test expects to be left behind; there must be no others.
@@ -59,10 +62,10 @@ class Site:
 
     async def reached(self, step: Step, count: int = 1) -> None:
         """Return when ``count`` requests for ``step`` have arrived."""
-        await anyio.to_thread.run_sync(self.server.wait_for, step, count)
+        await anyio.to_thread.run_sync(self.server.wait_for, step, count, PATIENCE)
 
     async def until(self, predicate: Callable[[], bool]) -> None:
-        await anyio.to_thread.run_sync(self.server.wait_until, predicate)
+        await anyio.to_thread.run_sync(self.server.wait_until, predicate, PATIENCE)
 
     @property
     def chats(self) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ async def test_cleaning_up_takes_no_longer_than_allowed_and_names_the_chat(site:
 @pytest.mark.clause("OA-7.2", "OA-7.6")
 async def test_an_attempt_that_hangs_leaves_time_for_the_next(site: Site) -> None:
     site.script(Fault("delete", before=Hang()))
-    async with site.client(cleanup=Cleanup(drain=0, timeout=3, attempts=15)) as client, client.chat() as chat:
+    async with site.client(cleanup=Cleanup(drain=0, timeout=10, attempts=10)) as client, client.chat() as chat:
         await chat.ask("Hello")
     assert site.steps.count("delete") == 2
 

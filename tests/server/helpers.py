@@ -157,11 +157,24 @@ def state(server: Server, message: str) -> str:
     return next(one.state for chat in server.chats for one in chat.messages if one.id == message)
 
 
-def exchange(server: Server, request: bytes) -> bytes:
-    """What comes back on a connection of its own, up to its end."""
+def connected(server: Server) -> socket.socket:
     port = urlsplit(server.url).port
     assert port is not None
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def create_and_leave(server: Server, peer: Peer) -> None:
+    """Ask for a chat, and leave once the server has read that."""
+    request = peer.http.build_request("POST", "/api/chat" if isinstance(peer, Website) else "/chats", json={})
+    fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with connected(server) as connection:
+        connection.sendall(f"POST {request.url.path} HTTP/1.1\r\n{fields}\r\n".encode() + request.content)
+        server.wait_for("create")
+
+
+def exchange(server: Server, request: bytes) -> bytes:
+    """What comes back on a connection of its own, up to its end."""
+    with connected(server) as connection:
         connection.sendall(request)
         received = b""
         while piece := connection.recv(65536):

@@ -11,7 +11,7 @@ __all__ = ["api", "no_delays", "no_environment"]
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(Lorem(sentences=1), pending_interval=0.02) as running:
+    with Server(Lorem(sentences=1), pending_interval=0.02, reader_grace=60) as running:
         yield running
 
 
