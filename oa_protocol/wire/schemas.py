@@ -172,14 +172,14 @@ StreamEvent = Token | Queued | PluginStep | Answered | WorkerError
 
 _STREAM_EVENTS = frozenset({"token", "pending", "plugin_intermediate", "message", "error"})
 _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
-_decode_token_lines = msgspec.json.Decoder(Token).decode_lines
+_events = msgspec.json.Decoder(StreamEvent)
 
 decode_created = msgspec.json.Decoder(Created).decode
 decode_message = msgspec.json.Decoder(Message).decode
 decode_chat = msgspec.json.Decoder(Chat).decode
 decode_chat_list = msgspec.json.Decoder(ChatList).decode
 decode_models = msgspec.json.Decoder(list[ModelConfig]).decode
-decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
+decode_event: Callable[[bytes], StreamEvent] = _events.decode
 decode_error = msgspec.json.Decoder(ErrorBody).decode
 encode = msgspec.json.Encoder().encode
 
@@ -194,11 +194,14 @@ def decode_tokens(payloads: list[bytes]) -> list[Token]:
     """
     lines = b"\n".join(payloads)
     try:
-        tokens = _decode_token_lines(lines)
+        # As events of any type, for whoever asks for tokens alone gets them where no type is said, too.
+        events = _events.decode_lines(lines)
     except DecodeErrors:
         return []
     # Blank lines are skipped, and data may have several lines.
-    return tokens if len(tokens) == len(payloads) == lines.count(b"\n") + 1 else []
+    if set(map(type, events)) == {Token} and len(events) == len(payloads) == lines.count(b"\n") + 1:
+        return cast("list[Token]", events)
+    return []
 
 
 def is_unknown_event(data: bytes) -> bool:

@@ -263,6 +263,8 @@ def test_a_message_that_is_none_fails_the_answer_though_the_stream_is_open(story
     "data",
     [
         b"data: no JSON\r\n\r\n",
+        b"data: \r\n\r\n",
+        b'data: {"text": "there"}\r\n\r\n',
         b"data: []\r\n\r\n",
         b"data: {}\r\n\r\n",
         b'data: {"event_type": "token"}\r\n\r\n',
@@ -277,6 +279,14 @@ def test_data_that_is_no_event_fails_the_conversation(story: Story, data: bytes)
     told = story.streaming() >> Data(token("Hi")) << Token("Hi") >> Bytes(data)
     told = told << Fails(RemoteProtocolError, "no event of this protocol") << Phase.FAILED << CloseStream
     assert told >> Ended() << None >> Close() << Phase.DRAINING
+
+
+@pytest.mark.clause("OA-5.10")
+@pytest.mark.parametrize("data", [b"data: \r\n\r\n", b'data: {"text": "there"}\r\n\r\n'])
+def test_it_does_so_among_tokens_too(story: Story, data: bytes) -> None:
+    tokens = b'data: {"event_type": "token", "text": "Hi"}\r\n\r\n'
+    told = story.streaming() >> Bytes(tokens + data) << Token("Hi")
+    assert told << Fails(RemoteProtocolError, "no event of this protocol") << Phase.FAILED
 
 
 @pytest.mark.clause("OA-5.3", "OA-5.10")

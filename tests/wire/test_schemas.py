@@ -206,6 +206,7 @@ def test_tokens_alone_are_read_together() -> None:
         [HI, VALID["message"] % b""],
         [HI, b'{"event_type":"pending","queue_position":1,"queue_size":1}'],
         [HI, b'{"event_type":"token"}'],
+        [HI, b'{"text":"there"}'],
         [HI, b"no JSON"],
         [HI, b'{"event_type":"token","text":"\xff"}'],
         [HI, NESTED],
