@@ -11,12 +11,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+
+class HttpRequest(Struct, frozen=True):
     """An HTTP request, complete but for what the transport adds (``host``, ``content-length``, ``connection``).
 
     ``url`` is absolute and percent-encoded. Header names are lower-case. The headers hold credentials, so ``repr``
@@ -25,8 +25,11 @@ class HttpRequest:
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"HttpRequest(method={self.method!r}, url={self.url!r})"
 
     @property
     def target(self) -> str:
@@ -35,8 +38,7 @@ class HttpRequest:
         return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(Struct, frozen=True):
     """Wait ``delay`` seconds, then send ``request`` and hand in what came of it.
 
     ``shielded``: nothing may interrupt it, or a chat may be left on the server. A driver may stretch ``delay`` by some
@@ -48,63 +50,45 @@ class Exchange:
     shielded: bool = False
 
 
-class CreateChat(Exchange):
+class CreateChat(Exchange, frozen=True):
     """Make the chat. Always shielded: without the reply nobody knows the chat's id."""
 
-    __slots__ = ()
 
-
-class SendPrompt(Exchange):
+class SendPrompt(Exchange, frozen=True):
     """Post the prompter message."""
 
-    __slots__ = ()
 
-
-class RequestAssistant(Exchange):
+class RequestAssistant(Exchange, frozen=True):
     """Ask for the assistant's message."""
 
-    __slots__ = ()
 
-
-class OpenStream(Exchange):
+class OpenStream(Exchange, frozen=True):
     """Open the event stream: hand in ``receive_stream_opened`` and then its bytes where the status is 200."""
 
-    __slots__ = ()
 
-
-class FetchMessage(Exchange):
+class FetchMessage(Exchange, frozen=True):
     """Read the assistant's message, to see whether it has finished."""
 
-    __slots__ = ()
 
-
-class FetchChat(Exchange):
+class FetchChat(Exchange, frozen=True):
     """Read the chat with its messages, to see what arrived or whether it is gone."""
 
-    __slots__ = ()
 
-
-class ListChats(Exchange):
+class ListChats(Exchange, frozen=True):
     """List the account's chats, to see whether the server answers us at all."""
 
-    __slots__ = ()
 
-
-class DeleteChat(Exchange):
+class DeleteChat(Exchange, frozen=True):
     """Delete the chat. Always shielded."""
 
-    __slots__ = ()
 
-
-@dataclass(frozen=True, slots=True)
-class LoadCookies:
+class LoadCookies(Struct, frozen=True):
     """Find credentials (again, where ``refused`` ones were used) and hand them in, or None."""
 
     refused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CloseStream:
+class CloseStream(Struct, frozen=True):
     """Close the stream's connection, and hand in that it ended."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 from urllib.parse import quote, urlsplit
@@ -15,8 +15,10 @@ from oa_protocol.wire import schemas
 
 VERSION = "0.1.0"
 
-_JSON = "application/json"
-_EVENTS = "text/event-stream"
+_WHOLE = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", f"oa_protocol/{VERSION}"))
+_STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
+_BODY = ("content-type", "application/json")
+
 _NOT_IN_URLS = frozenset(' "<>\\^`{|}')
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?")
 
@@ -25,11 +27,13 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?")
 class Credentials:
     """What the server is shown: cookies (website only), a bearer token, or both. ``repr`` keeps them to itself.
 
-    Raises ValueError for a cookie or a token that would break out of its header, TypeError for one that is no text.
+    ``headers`` are the header fields that show them. Raises ValueError for a cookie or a token that would break out of
+    its header, TypeError for one that is no text.
     """
 
     cookies: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     token: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, value in self.cookies.items():
@@ -42,6 +46,13 @@ class Credentials:
             raise ValueError("the token has characters that an Authorization header cannot carry")
         # Nobody else is to change them after this check.
         object.__setattr__(self, "cookies", dict(self.cookies))
+        object.__setattr__(self, "headers", tuple(self._spell()))
+
+    def _spell(self) -> Iterator[tuple[str, str]]:
+        if self.cookies:
+            yield "cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        if self.token is not None:
+            yield "authorization", f"Bearer {self.token}"
 
     def __bool__(self) -> bool:
         return bool(self.cookies or self.token)
@@ -221,18 +232,8 @@ def build_request(
     method: str, url: str, credentials: Credentials, *, body: bytes = b"", stream: bool = False
 ) -> HttpRequest:
     """Return the request with the headers that both APIs take."""
-    headers = [
-        ("accept", _EVENTS if stream else _JSON),
-        ("accept-encoding", "identity"),
-        ("user-agent", f"oa_protocol/{VERSION}"),
-    ]
-    if credentials.cookies:
-        headers.append(("cookie", "; ".join(f"{name}={value}" for name, value in credentials.cookies.items())))
-    if credentials.token is not None:
-        headers.append(("authorization", f"Bearer {credentials.token}"))
-    if body:
-        headers.append(("content-type", _JSON))
-    return HttpRequest(method, url, tuple(headers), body)
+    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers)
+    return HttpRequest(method, url, (*headers, _BODY) if body else headers, body)
 
 
 def server_words(body: bytes) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from oa_protocol.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 from oa_protocol.wire import schemas
@@ -20,8 +21,7 @@ _BUSY = frozenset({429, 503})
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A status, a body, and the three headers that matter; ``retry_after`` is in seconds."""
 
     status: int

@@ -6,13 +6,13 @@ import asyncio
 import re
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Stage
 from hypothesis.stateful import run_state_machine_as_test
+from msgspec.structs import replace
 
 from oa_protocol import Conversation, Credentials, InferenceServer, MaybeSent, NotSent, TransportError
 from oa_protocol.events import Event, Token

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 
 from oa_protocol import MaybeSent, NotSent
 from oa_protocol.intents import HttpRequest

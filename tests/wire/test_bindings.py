@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
 from urllib.parse import urlsplit
 
 import pytest
@@ -361,5 +360,5 @@ def test_only_a_website_needs_its_list_to_confirm_that_a_chat_is_gone() -> None:
 @pytest.mark.parametrize("api", BINDINGS, ids=lambda api: api.api)
 def test_bindings_and_requests_are_frozen(api: Binding) -> None:
     for thing, name in ((api, "base_url"), (api.create_chat(TOKEN), "url"), (TOKEN, "token")):
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(thing, name, "x")
