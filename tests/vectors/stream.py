@@ -340,3 +340,9 @@ def _no_events() -> Iterator[Case]:
         .streaming()
         .data(sse(a_token("Hi")) + "data: x\n\n", token("Hi"), failed("RemoteProtocolError"), to="FAILED")
     )
+    for name, data in {"without a type": sse({"text": "there"}), "without data": "data: \r\n\r\n"}.items():
+        yield (
+            Case("website", f"an event {name} is no token among tokens", "OA-5.10")
+            .streaming()
+            .data(sse(a_token("Hi")) + data, token("Hi"), failed("RemoteProtocolError"), to="FAILED")
+        )
