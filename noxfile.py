@@ -42,19 +42,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each Python that is here; the longest ones on the oldest of them."""
+    """The tests, on each Python that is here: the longest on the oldest alone, every branch of the core on the newest."""
     install(session, "test")
-    chosen = [] if session.python == PYTHONS[0] else NOT_ONCE
-    session.run("pytest", "--numprocesses=auto", "--dist=worksteal", *chosen, *session.posargs)
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """Every branch of the core, by the tests of the core alone."""
-    install(session, "test")
+    pytest = ["pytest", "--numprocesses=auto", "--dist=worksteal"]
+    if session.python != PYTHONS[0]:
+        pytest += ["-m", "not once"]
+    if session.python != PYTHONS[-1] or session.posargs:
+        session.run(*pytest, *session.posargs)
+        return
     session.run("coverage", "erase")
-    chosen = [*NOT_ONCE, *CORE_TESTS]
-    session.run("coverage", "run", "-m", "pytest", "--numprocesses=auto", "--dist=worksteal", *chosen)
+    session.run("coverage", "run", "-m", *pytest)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under=100", "--include", ",".join(CORE))
 
@@ -74,5 +71,3 @@ CORE = [
     "oa_protocol/finalize.py",
     "oa_protocol/driver.py",
 ]
-NOT_ONCE = ["-m", "not once"]
-CORE_TESTS = ["tests/wire", "tests/engine", "tests/driver", "tests/client", "tests/journal", "tests/gate"]
