@@ -42,7 +42,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each Python that is here: the longest on the oldest alone, every branch of the core on the newest."""
+    """The tests, on each Python that is here: the longest on the oldest alone, the core's coverage on the newest."""
     install(session, "test")
     pytest = ["pytest", "--numprocesses=auto", "--dist=worksteal"]
     if session.python != PYTHONS[0]:

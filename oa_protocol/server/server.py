@@ -172,11 +172,11 @@ class Server:
         """Releases every `Hold` scripted so far."""
         self._script.release()
 
-    def wait_for(self, step: Step, count: int = 1, timeout: float = 10.0) -> None:
+    def wait_for(self, step: Step, count: int = 1, timeout: float = 30.0) -> None:
         """Blocks until `count` requests for `step` have arrived since the start; TimeoutError after `timeout` s."""
         self.wait_until(lambda: self._backend.arrivals[step] >= count, timeout)
 
-    def wait_until(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
+    def wait_until(self, predicate: Callable[[], bool], timeout: float = 30.0) -> None:
         """Blocks until `predicate` holds, called after every change; TimeoutError after `timeout` seconds.
 
         Changes are requests, chats, messages' states, and connections.

@@ -46,7 +46,8 @@ def oa_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """
     from oa_protocol.server import Server
 
-    settings: dict[str, Any] = {}
+    # A test may stop for long between a request and its stream, and wants the stream all the same.
+    settings: dict[str, Any] = {"reader_grace": 60.0}
     for marker in reversed(list(request.node.iter_markers("oa_server"))):
         if marker.args:
             raise TypeError(f"the marker oa_server takes named arguments only, not {marker.args[0]!r}")

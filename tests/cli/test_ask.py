@@ -166,7 +166,7 @@ def test_a_final_text_that_contradicts_the_tokens_is_told(server: Server) -> Non
 
 
 def test_a_cut_stream_that_the_final_text_does_not_continue_is_a_failure() -> None:
-    with Server(Echo()) as server:
+    with Server(Echo(), reader_grace=60) as server:
         server.script(Answer(pieces=("wrong ", "x"), final="right"), StreamFault(after_events=1, then=End()))
         done = oa_protocol("ask", "x", env=credentials(server))
         assert (done.code, done.out) == (5, "wrong\n")

@@ -7,7 +7,7 @@ import pytest
 from oa_protocol import AnswerFailed, Cleanup, LocalProtocolError, Phase
 from oa_protocol.events import Answered, Created, Prompted, Queued, Requested, Token
 from oa_protocol.server import Answer, Close, Echo, Hold, StreamFault
-from tests.driver.site import Site
+from tests.driver.site import PATIENCE, Site
 
 pytestmark = pytest.mark.anyio
 
@@ -176,7 +176,7 @@ async def test_the_models_are_told(site: Site) -> None:
 async def test_a_running_answer_is_waited_for_before_its_chat_is_deleted(site: Site) -> None:
     hold = Hold()
     site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
-    async with site.client(cleanup=Cleanup(drain=5)) as client, client.chat() as chat:
+    async with site.client(cleanup=Cleanup(drain=PATIENCE, timeout=PATIENCE)) as client, client.chat() as chat:
         async for _ in chat.stream("Count"):
             hold.release()
             break

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from oa_protocol import Chat, ChatLeakedWarning, Cleanup, Client
-from oa_protocol.server import Fault, Hang, Reply
-from tests.driver.site import Site
+from oa_protocol.server import Fault, Hold, Reply
+from tests.driver.site import PATIENCE, Site, settle
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-7.2")]
 
@@ -49,14 +49,17 @@ async def test_the_warning_points_to_who_left_it(site: Site, leave: Callable[[Cl
 @pytest.mark.parametrize("whole", [False, True], ids=["chat", "client"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_cancellation_that_comes_while_leaving_is_raised_and_names_it(site: Site, whole: bool) -> None:
-    site.script(Fault("delete", before=Hang()))
-    client = site.client(cleanup=Cleanup(drain=0, timeout=1.0, attempts=1))
+    hold = Hold()
+    site.script(Fault("delete", before=Reply(500)), Fault("chat", before=hold))
+    client = site.client(cleanup=Cleanup(drain=0, timeout=PATIENCE, attempts=1))
     chat = client.chat()
     await chat.ask("Hello")
     site.left = {chat.id}
     leaving = asyncio.create_task((client if whole else chat).aclose())
-    await site.reached("delete")
+    await site.reached("chat")
     leaving.cancel()
+    await settle()
+    hold.release()
     # Warnings are errors in these tests: even so this one takes nobody's place.
     with pytest.raises(asyncio.CancelledError) as caught:
         await leaving

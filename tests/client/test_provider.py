@@ -130,8 +130,7 @@ async def test_a_cancellation_while_the_create_is_under_way(site: Site) -> None:
         async with anyio.create_task_group() as group:
 
             async def interrupt() -> None:
-                await site.reached("create")
-                assert len(site.chats) == 1
+                await site.until(lambda: len(site.chats) == 1)
                 scope.cancel()
                 with anyio.CancelScope(shield=True):
                     await settle()

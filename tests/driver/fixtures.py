@@ -1,9 +1,12 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
+from oa_protocol.driver import Driver
+from oa_protocol.intents import Exchange
 from oa_protocol.server import Lorem, Server
 from oa_protocol.transports.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
@@ -30,6 +33,25 @@ def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off and polling as usual, a hundred times as fast."""
     monkeypatch.setattr("oa_protocol.conversation._FIRST_BACK_OFF", 0.005)
     monkeypatch.setattr("oa_protocol.conversation._SLOWEST_POLL", 0.05)
+
+
+@pytest.fixture
+def impatient_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has only the replies to these requests be waited for so shortly: on a busy machine any other may take longer."""
+    carry_out = vars(Driver)["_carry_out"]
+
+    def impatient(*kinds: type[Exchange], reply: float) -> None:
+        async def noted(driver: Any, intent: object) -> object:
+            patient = driver._timeouts
+            driver._timeouts = replace(patient, reply=reply) if isinstance(intent, kinds) else patient
+            try:
+                return await carry_out(driver, intent)
+            finally:
+                driver._timeouts = patient
+
+        monkeypatch.setattr(Driver, "_carry_out", noted)
+
+    return impatient
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from oa_protocol.transports import TransportFactory
 
 Api = Literal["website", "inference"]
 
-HASTY = Cleanup(drain=0.05)
-
 PATIENCE = 60.0
 """Seconds after which something will not happen any more, on however busy a machine."""
+
+HASTY = Cleanup(drain=0.05, timeout=PATIENCE)
 
 
 class Site:

@@ -106,9 +106,9 @@ async def test_wait_for(site: Site, step: Step) -> None:
     hold = Hold()
     site.script(Fault(step, before=hold))
     site.endless = True  # on a slow machine the time is over before the step is reached
-    asyncio.get_running_loop().call_later(0.2, hold.release)
 
     async def run() -> None:
+        asyncio.get_running_loop().call_later(0.2, hold.release)  # after the time is over: its clock ticks already
         async with site.client() as client, client.chat() as chat:
             await chat.ask("Hello")
 
@@ -129,7 +129,7 @@ async def test_a_loop_that_shuts_down_during_a_create_names_what_it_may_have_mad
             await chat.ask("Hello")
 
     task = asyncio.create_task(run())
-    await site.reached("create")
+    await site.until(lambda: len(site.chats) == 1)
     site.left = set(site.chats)
     for each in asyncio.all_tasks() - others:
         each.cancel()

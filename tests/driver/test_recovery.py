@@ -1,10 +1,12 @@
 """Replies that are lost and streams that break, over real connections: the right answer comes, and nothing is left."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oa_protocol import AnswerFailed, AuthenticationError, ChatLeakedWarning, HTTPStatusError, Timeouts
+from oa_protocol.intents import OpenStream
 from oa_protocol.server import (
     Abandon,
     Answer,
@@ -88,10 +90,11 @@ async def test_a_stream_that_breaks_is_polled_and_never_opened_again(site: Site,
 
 @pytest.mark.clause("OA-6.5", "OA-6.6")
 @pytest.mark.parametrize("after", [0, 1])
-async def test_a_stream_that_falls_silent_is_polled(site: Site, after: int) -> None:
+async def test_a_stream_that_falls_silent_is_polled(site: Site, after: int, impatient_with: Any) -> None:
     site.script(WORDS, StreamFault(after_events=after, then=Hang()))
     # The website sends the head of its reply with the first event: until then it is the reply that is late.
-    async with site.client(timeouts=Timeouts(idle=0.5, reply=0.5)) as client, client.chat() as chat:
+    impatient_with(OpenStream, reply=0.5)
+    async with site.client(timeouts=Timeouts(idle=0.5)) as client, client.chat() as chat:
         assert await chat.ask("Count") == TEXT
     assert site.steps.count("events") == 1
 
@@ -248,7 +251,7 @@ async def test_a_stream_that_is_no_stream_of_this_protocol_fails(site: Site) -> 
 @pytest.mark.clause("OA-6.9")
 async def test_a_worker_that_is_frozen_is_given_up_on(site: Site) -> None:
     site.script(Answer(pieces=("One ",), after=1, then=Freeze()))
-    client = site.client(timeouts=Timeouts(answer=0.3))
+    client = site.client(timeouts=Timeouts(answer=1.5))
     chat = client.chat()
     with pytest.raises(AnswerFailed, match="in the time allowed") as caught:
         async with client, chat:

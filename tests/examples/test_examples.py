@@ -75,7 +75,7 @@ def test_a_stream_that_falls_silent(
     site: Site, hold: running.Hold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_client.TIMEOUT", "asyncio_aiohttp.IDLE", "twisted_agent.IDLE"):
-        monkeypatch.setattr(f"tests.examples.{name}", 0.5)
+        monkeypatch.setattr(f"tests.examples.{name}", 2.0)
     silence = Hold()
     site.script(Answer(pieces=("One ", "two.")), StreamFault(after_events=1, then=silence))
     told: list[Event] = []

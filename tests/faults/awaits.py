@@ -35,11 +35,11 @@ Session = Callable[[], Coroutine[Any, Any, object]]
 
 APIS: tuple[Api, ...] = ("website", "inference")
 
-HANGS = 20.0
+HANGS = 60.0
 """Seconds after which a session counts as hung: several times what its own deadlines add up to."""
 
-TIMEOUTS = Timeouts(connect=0.3, reply=1.0, idle=1.0, poll=1.0)
-CLEANUP = Cleanup(drain=0.5, timeout=4.0)
+TIMEOUTS = Timeouts(connect=0.3, reply=5.0, idle=1.0, poll=5.0)
+CLEANUP = Cleanup(drain=0.5, timeout=20.0)
 
 
 class Few:

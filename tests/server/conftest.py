@@ -17,7 +17,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(reader_grace=60) as running:
+    with Server(reader_grace=60, pending_interval=60) as running:
         yield running
 
 

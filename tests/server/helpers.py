@@ -33,7 +33,11 @@ class Peer(Protocol):
 class Website:
     def __init__(self, server: Server, account: Account | None = None) -> None:
         self.http = httpx.Client(
-            base_url=server.url, cookies=(account or server.account()).cookies, trust_env=False, verify=False
+            base_url=server.url,
+            cookies=(account or server.account()).cookies,
+            trust_env=False,
+            verify=False,
+            timeout=60,
         )
 
     def create(self) -> httpx.Response:
@@ -71,7 +75,7 @@ class Inference:
     def __init__(self, server: Server, account: Account | None = None) -> None:
         token = (account or server.account()).token
         headers = {"Authorization": f"Bearer {token}"}
-        self.http = httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=False)
+        self.http = httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=False, timeout=60)
 
     def create(self) -> httpx.Response:
         return self.http.post("/chats", json={})

@@ -363,7 +363,7 @@ def test_a_full_queue_leaves_a_pending_message_behind(connect: Connect) -> None:
 
 
 def test_the_rate_limit_is_a_plain_500(connect: Connect) -> None:
-    with Server(quirks=Quirks(rate_limit=1)) as server:
+    with Server(quirks=Quirks(rate_limit=1), reader_grace=60) as server:
         peer = connect(server)
         chat, message = asked(peer)
         read_stream(peer, chat, message)

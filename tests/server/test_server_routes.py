@@ -259,7 +259,7 @@ def test_the_website_takes_the_session_in_any_of_its_forms(server: Server, heade
 
 
 def test_echo_answers_with_the_prompt(connect: Callable[..., Peer]) -> None:
-    with Server(Echo()) as server:
+    with Server(Echo(), reader_grace=60) as server:
         peer = connect(server)
         events = read_stream(peer, *asked(peer, "one two  three"))
         assert [event["text"] for event in events[:-1]] == ["one ", "two  ", "three"]

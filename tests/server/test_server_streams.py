@@ -160,7 +160,7 @@ def test_a_model_that_raises_is_a_worker_error(connect: Connect) -> None:
         def answer(self, prompt: str, history: object) -> list[str]:
             raise ValueError(f"cannot answer {prompt!r} after {history}")
 
-    with Server(Failing()) as server:
+    with Server(Failing(), reader_grace=60) as server:
         peer = connect(server)
         (error,) = read_stream(peer, *asked(peer, "this"))
         assert error["error"] == "cannot answer 'this' after ()"
@@ -208,9 +208,8 @@ def test_a_chat_deleted_while_its_answer_runs_streams_on_without_an_end(connect:
             assert other.delete(chat).status_code == 200
             assert other.message(chat, message).status_code == 500
             hold.release()
-            rest = [next(stream) for _ in range(5)]
-        assert sum(b'"b "' in block for block in rest) == 1
-        assert b"ping" in rest[-1]
+            assert any(b'"b "' in block for block in stream)  # after as many pings as there was time for
+            assert all(b"ping" in next(stream) for _ in range(2))
 
 
 def test_a_request_cancels_what_waits_elsewhere_but_not_what_runs_or_is_a_sibling(connect: Connect) -> None:
@@ -246,7 +245,7 @@ def test_a_request_that_fails_cancels_too(connect: Connect) -> None:
 
 def test_messages_wait_for_a_worker(connect: Connect) -> None:
     hold = Hold()
-    with Server(workers=1) as server:
+    with Server(workers=1, reader_grace=60) as server:
         server.script(Answer(then=hold))
         peer = connect(server)
         chat, prompt = prompted(peer)
@@ -279,7 +278,7 @@ def test_a_deleted_chat_can_tear_down_its_worker(connect: Connect, torn: bool) -
 
 def test_what_has_no_token_yet_is_requeued_when_its_worker_is_torn_down(connect: Connect) -> None:
     deleted, bystander = Hold(), Hold()
-    with Server(workers=2, quirks=Quirks(delete_tears_worker=True)) as server:
+    with Server(workers=2, reader_grace=60, quirks=Quirks(delete_tears_worker=True)) as server:
         server.script(Answer(then=deleted), Answer(("a",), then=bystander), Answer(then=Freeze()))
         peer, other = connect(server), connect(server, server.account("ann"))
         chat, _ = asked(peer)
@@ -293,7 +292,7 @@ def test_what_has_no_token_yet_is_requeued_when_its_worker_is_torn_down(connect:
 
 
 def test_tokens_keep_their_distance(connect: Connect) -> None:
-    with Server(token_delay=0.001) as server:
+    with Server(token_delay=0.001, reader_grace=60) as server:
         peer = connect(server)
         with peer.events(*asked(peer)) as reply:
             assert sum(1 for _ in reply.iter_raw()) > 1

@@ -115,7 +115,7 @@ def test_a_program_that_asks_nothing_starts_and_waits_for_nothing(server: Server
 def test_a_server_that_hangs_does_not_keep_the_program(server: Server) -> None:
     hold = Hold()
     server.script(Fault("delete", before=hold, times=6))
-    hasty = CARELESS.replace("drain=0.05", "drain=0, timeout=0.5")
+    hasty = CARELESS.replace("drain=0.05", "drain=0, timeout=3")
     with program(server, "website", "-c", hasty, "website") as running:
         code, _, errors = ends(running)
     assert code == 0

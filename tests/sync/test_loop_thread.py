@@ -40,7 +40,7 @@ def test_an_interruption_as_the_thread_starts_leaves_no_thread_and_the_next_call
     thread.join()
     for orphan in threads_of_clients() - before:
         orphan.join(10)
-    assert threads_of_clients() == before
+    assert threads_of_clients() <= before
 
 
 def test_an_interruption_at_the_end_of_the_program_has_the_other_threads_waited_for(

@@ -34,8 +34,8 @@ def test_no_thread_is_started_before_one_is_needed(site: Site) -> None:
         chat.send("Hello")
         chat.stream("Hello")
         assert (repr(client), repr(chat), client.leaked) == (repr(client), "<Chat None START>", [])
-        assert threads_of_clients() == before
-    assert threads_of_clients() == before
+        assert threads_of_clients() <= before
+    assert threads_of_clients() <= before
 
 
 def test_one_thread_serves_all_chats_and_none_is_left_when_the_client_is_closed(site: Site) -> None:
@@ -163,6 +163,7 @@ def test_a_client_that_is_garbage_is_closed(site: Site) -> None:
     chats[0].ask("Hello")
     started = threads_of_clients() - before
     name = str(chats[0].id)
+    client.models()  # and the loop has let go of what it did before
     gone = weakref.ref(client)
     del client
     assert gone() is not None  # its chat is still here
