@@ -42,11 +42,11 @@ def oa_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
     Where a test that passes leaves a chat on it, that is an error at its end: a client of this protocol cleans up
     behind itself. The marker ``oa_server(may_leave_chats=True)`` allows it; its other arguments are those of Server,
-    all of them named. Raises TypeError for any other.
+    all of them named. Raises TypeError for any other. Answers wait for their readers for a minute, unless the marker
+    says otherwise: a test on a busy machine may stop between a request and its stream.
     """
     from oa_protocol.server import Server
 
-    # A test may stop for long between a request and its stream, and wants the stream all the same.
     settings: dict[str, Any] = {"reader_grace": 60.0}
     for marker in reversed(list(request.node.iter_markers("oa_server"))):
         if marker.args:
