@@ -33,6 +33,8 @@ class Phase(Enum):
     NEVER_CREATED = "the server made no chat"
     LEAKED = "a chat is or may be still there, and we say so"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and hashes the name; members are compared by identity
+
 
 class Trigger(Enum):
     """What moves a conversation on; the value says it in words."""

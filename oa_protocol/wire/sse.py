@@ -12,10 +12,11 @@ import re
 
 _BOM = b"\xef\xbb\xbf"
 _FIELD = b"data: "
-_EVENT_END = b"\r\n\r\n"
+_LINE_BREAK = b"\r\n"
+_EVENT_END = _LINE_BREAK + _LINE_BREAK
 _NEXT = _EVENT_END + _FIELD
 _AROUND = len(_FIELD + _EVENT_END)
-_CR, _LF = b"\r\n"
+_CR, _LF = _LINE_BREAK
 _LINE_END = re.compile(rb"\r\n?|\n")
 
 
@@ -67,15 +68,21 @@ class SSEDecoder:
         return payloads
 
     def _feed(self, data: bytes) -> list[bytes]:
+        payloads: list[bytes] = []
         data = self._join(data)
+        if data.startswith(_LINE_BREAK):  # the last chunk was cut right before the line that ends its event
+            self._dispatch(payloads)
+            data = data[len(_LINE_BREAK) :]
         if not self._data and not self._type and len(data) <= self._limit:
             # After CR LF CR LF no event is open, so that a run of whole events in the usual spelling splits at once.
             events, _, rest = data.rpartition(_EVENT_END)
-            payloads = _split(events)
-            if payloads is not None:
+            run = _split(events)
+            if run is not None:
                 self.keepalives = 0
-                return self._read_lines(rest, payloads)
-        return self._read_lines(data, [])
+                payloads += run
+                data = rest
+        self._read_lines(data, payloads)
+        return payloads
 
     def _join(self, data: bytes) -> bytes:
         """Return ``data`` after what was kept, or nothing where it completes no line."""
@@ -103,8 +110,8 @@ class SSEDecoder:
         elif rest:
             self._pieces.append(rest)
 
-    def _read_lines(self, data: bytes, payloads: list[bytes]) -> list[bytes]:
-        """Take ``data`` line by line, keep what has no end yet, and return ``payloads`` with those it completes."""
+    def _read_lines(self, data: bytes, payloads: list[bytes]) -> None:
+        """Take ``data`` line by line, add to ``payloads`` those it completes, and keep what has no end yet."""
         start = 0
         for line_end in _LINE_END.finditer(data):
             line = data[start : line_end.start()]
@@ -113,12 +120,11 @@ class SSEDecoder:
                 self._dispatch(payloads)
             elif len(line) + self._data_size > self._limit:
                 self.too_large = True
-                return payloads
+                return
             else:
                 self._line(line)
         self._after_cr = self._after_cr or data.endswith(b"\r")
         self._keep(data[start:])
-        return payloads
 
     def _line(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
