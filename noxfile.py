@@ -27,6 +27,7 @@ CORE = [
     "oa_protocol/wire/*",
     "oa_protocol/finalize.py",
     "oa_protocol/driver.py",
+    "oa_protocol/read_scope.py",
 ]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "wire", "driver", "gate", "client", "journal")]
 

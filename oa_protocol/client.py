@@ -462,11 +462,13 @@ class TextStream:
         return self
 
     async def __anext__(self) -> str:
+        answer = self.answer
         while True:
-            event = self.answer._take()  # most are here already, and awaiting takes its time
+            event = answer._take()
             if event is None:
-                event = await anext(self.answer)
-            if piece := streamed_text(event):
+                if not await answer._advance():
+                    raise StopAsyncIteration
+            elif piece := streamed_text(event):
                 return piece
 
 

@@ -299,10 +299,12 @@ class Conversation:
         return self._outstanding
 
     def _decide(self) -> Intent | None:
-        if self._decoder is not None and self.phase is not Phase.STREAMING:
+        if self._decoder is not None and self.phase is not _STREAMING:
             return CloseStream()
         if self._refused is not None:
             return LoadCookies(refused=True)
+        if self._decoder is not None and not self._check_due:
+            return None  # the stream is to be read, which is what is asked for each token
         if self.phase is Phase.START and not self._credentials:
             return LoadCookies()
         kind = self._next_exchange()
@@ -326,9 +328,7 @@ class Conversation:
                 return FetchChat
             case Phase.ASSISTANT_REQUESTED:
                 return OpenStream
-            case Phase.STREAMING:
-                return FetchMessage if self._check_due else None
-            case Phase.POLLING:
+            case Phase.STREAMING | Phase.POLLING:
                 return FetchMessage
             case Phase.DRAINING:
                 return FetchMessage if self._current.message_id else FetchChat

@@ -30,6 +30,7 @@ from oa_protocol.intents import (
 )
 from oa_protocol.journal import Journal
 from oa_protocol.phases import Phase
+from oa_protocol.read_scope import ReadScope, read_scope
 from oa_protocol.transports import Response, Transport, TransportFactory
 from oa_protocol.wire.binding import Credentials
 from oa_protocol.wire.replies import MAX_BODY
@@ -128,7 +129,8 @@ class Driver:
         self._transport: Transport | None = None
         self._cleanup_transport: Transport | None = None
         self._response: Response | None = None
-        self._active: anyio.CancelScope | None = None
+        self._read_scope: ReadScope | None = None
+        self._active: anyio.CancelScope | ReadScope | None = None
         self._released: anyio.Event | None = None
         self._over: anyio.Event | None = None
         self._phase = conversation.phase
@@ -151,23 +153,24 @@ class Driver:
             raise LocalProtocolError(f"the chat {why} (phase {self._phase.name})", phase=self._phase.name)
         self._cleanup_ends = None
         intent = self.conversation.next_intent()
-        reads = intent is None and self.conversation.has_stream
         patience = self._patience_ends()
-        deadline = min(patience, anyio.current_time() + self._timeouts.idle) if reads else patience
-        with anyio.CancelScope(deadline=deadline) as self._active:
-            try:
-                if reads:
-                    return await self._read_stream()
-                return await self._carry_out(intent)
-            finally:
-                self._active = None
-                if self._released is not None:
-                    self._released.set()
-                self._gate.note(self.conversation)
-                self._note_phase()
+        try:
+            if intent is None and self.conversation.has_stream:
+                events = await self._read_stream(patience)
+                if events is not None:
+                    return events
+            else:
+                with anyio.CancelScope(deadline=patience) as self._active:
+                    return await self._carry_out(intent)
+        finally:
+            self._active = None
+            if self._released is not None:
+                self._released.set()
+            self._gate.note(self.conversation)
+            self._note_phase()
         if self.is_closed:
             raise LocalProtocolError("the chat was closed while it was in use", phase=self._phase.name)
-        if deadline == patience and self._phase in _ANSWER_RUNS:
+        if anyio.current_time() >= patience and self._phase in _ANSWER_RUNS:
             return self._patience_is_over()
         return []
 
@@ -248,6 +251,7 @@ class Driver:
                 response = await transport.open(exchange.request)
                 if isinstance(exchange, OpenStream) and response.status == 200:
                     self._response, response = response, None
+                    self._read_scope = read_scope()
                     logger.debug("<- 200, a stream")
                     return self.conversation.receive_stream_opened()
                 body = await _read_body(response)
@@ -274,9 +278,13 @@ class Driver:
             events = self.conversation.receive_cookies(credentials)
         return events
 
-    async def _read_stream(self) -> list[Event]:
+    async def _read_stream(self, patience: float) -> list[Event] | None:
+        """Hand in what the stream has; return None where it was silent for too long, or until ``patience``."""
+        response, scope = cast("Response", self._response), cast("ReadScope", self._read_scope)
+        self._active, data = scope, None
         try:
-            data = await cast("Response", self._response).receive()
+            with scope.within(self._timeouts.idle, patience):
+                data = await response.receive()
         except TransportError as failure:
             logger.debug("<- the stream broke: %s", failure)
             return await self._end_stream()
@@ -286,12 +294,16 @@ class Driver:
             raise
         if data:
             return self.conversation.receive_stream_data(data)
+        events = await self._end_stream()
+        if data is None:
+            return None
         logger.debug("<- the stream ended")
-        return await self._end_stream()
+        return events
 
     async def _end_stream(self) -> list[Event]:
         events = self.conversation.receive_stream_end()
         response, self._response = self._response, None
+        cast("ReadScope", self._read_scope).close()
         await _let_go(cast("Response", response))
         return events
 
@@ -414,6 +426,8 @@ class Driver:
                 if resource is not None:
                     stack.push_async_callback(_let_go, resource)
             self._response = self._transport = self._cleanup_transport = None
+            if self._read_scope is not None:
+                self._read_scope.close()
 
 
 async def fetch(

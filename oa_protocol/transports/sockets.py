@@ -47,6 +47,7 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
     """
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._chunks: list[bytes] = []
         self._size = 0
@@ -69,7 +70,7 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
     async def receive(self, max_bytes: int = _ENOUGH) -> bytes:
         """Return all that has arrived, however much, waiting for some. Where this is cancelled, nothing is lost."""
         if not self.has_news:
-            self._arrival = self._new_future()
+            self._arrival = self._loop.create_future()
             await self._arrival
         if self._chunks:
             return self._take()
@@ -138,16 +139,12 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
 
     def pause_writing(self) -> None:
         """More is waiting to be sent than is good."""
-        self._drained = self._new_future()
+        self._drained = self._loop.create_future()
 
     def resume_writing(self) -> None:
         """Enough of it was sent."""
         _wake(self._drained)
         self._drained = None
-
-    @staticmethod
-    def _new_future() -> asyncio.Future[None]:
-        return asyncio.get_running_loop().create_future()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

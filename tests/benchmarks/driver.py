@@ -153,6 +153,7 @@ CASES = [
     Case("bulk, one event a chunk: CPU µs a token", "≤ 0.20", cpu_of_a_token, Plan(BULK), 4),
     Case("bulk, chunks of 4 KiB: CPU µs a token", "≤ 0.20", cpu_of_a_token, Plan(BULK, chunk=4096), 4),
     Case("1,000 conversations at once: CPU ms each", "≤ 1.0", cpu_of_a_conversation, Plan(100), 1000),
+    Case("a paced stream: CPU µs a token", "≤ 1.0", cpu_of_a_token, Plan(2000, interval=0.005), 1),
     Case("100 paced streams: CPU µs a token", "≤ 1.0", cpu_of_a_token, Plan(400, interval=0.025), 100),
     Case("1,000 live conversations: KB each", "≤ 25", memory_of_a_conversation, HANGING, 1000),
     Case("1,000 streams cancelled, asyncio: s", "≤ 1.0", cancelling, HANGING, 1000, 1, OURS),

@@ -1,0 +1,118 @@
+"""Bounds each read of a stream, and lets another task interrupt it.
+
+Tokens come one by one, and each is a read. anyio's CancelScope is made anew for every one of them, with a timer of its
+own, which on asyncio takes a third of all the time that a token costs. There one scope serves all reads of a stream,
+and its timer is left alone until it rings: then it is seen whether the read that is under way has taken too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Protocol, Self, cast
+
+import anyio
+
+
+class ReadScope(Protocol):
+    """Scopes for the reads of one stream, one after the other."""
+
+    def within(self, seconds: float, deadline: float) -> AbstractContextManager[object, bool]:
+        """Return a scope that is cancelled after ``seconds``, or at ``deadline`` of the event loop's clock.
+
+        Like anyio's it ends quietly when it was cancelled. On asyncio a single CancelledError is raised in it.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Cancel the read that is under way, if one is."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is kept between reads."""
+        ...
+
+
+def read_scope() -> ReadScope:
+    """Return the one for the event loop that runs."""
+    return AsyncioReadScope() if anyio.get_cancelled_exc_class() is asyncio.CancelledError else AnyioReadScope()
+
+
+class AnyioReadScope:
+    """A scope of anyio's for each read."""
+
+    def __init__(self) -> None:
+        self._scope = anyio.CancelScope()
+
+    def within(self, seconds: float, deadline: float) -> anyio.CancelScope:
+        """As ReadScope says."""
+        self._scope = anyio.CancelScope(deadline=min(deadline, anyio.current_time() + seconds))
+        return self._scope
+
+    def cancel(self) -> None:
+        """As ReadScope says."""
+        self._scope.cancel()
+
+    def close(self) -> None:
+        """As ReadScope says."""
+
+
+class AsyncioReadScope:
+    """One scope for all reads: what asyncio.timeout does, but for the timer, which is kept."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._is_cancelled = False
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def within(self, seconds: float, deadline: float) -> Self:
+        """As ReadScope says."""
+        self._deadline = min(deadline, self._loop.time() + seconds)
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
+        return self
+
+    def __enter__(self) -> None:
+        self._reader = reader = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+        self._cancelling = reader.cancelling()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        reader, self._reader = cast("asyncio.Task[object]", self._reader), None
+        if not self._is_cancelled:
+            return False
+        self._is_cancelled = False
+        # Somebody else may have cancelled the task as well, and asyncio raises one CancelledError for both.
+        is_ours = reader.uncancel() <= self._cancelling
+        return is_ours and isinstance(error, asyncio.CancelledError)
+
+    def cancel(self) -> None:
+        """As ReadScope says."""
+        if self._reader is not None and not self._is_cancelled:
+            self._is_cancelled = True
+            self._reader.cancel()
+
+    def close(self) -> None:
+        """As ReadScope says."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self) -> None:
+        self.close()
+        self._timer = self._loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._reader is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        else:
+            self.cancel()
