@@ -115,4 +115,9 @@ class AsyncioReadScope:
         if self._loop.time() < self._deadline:
             self._set_timer()
         else:
+            # Where the loop was blocked, what the read waits for may be here, and its task be next.
+            self._loop.call_soon(self._give_up)
+
+    def _give_up(self) -> None:
+        if self._loop.time() >= self._deadline:
             self.cancel()

@@ -147,6 +147,31 @@ async def test_a_read_that_turns_the_cancellation_into_something_else_raises_tha
 
 
 @ON_ASYNCIO
+async def test_what_came_while_the_loop_was_blocked_is_read_although_the_time_is_over() -> None:
+    loop = asyncio.get_running_loop()
+    arrival = loop.create_future()
+    loop.call_soon(arrival.set_result, "token")  # as asyncio does: first what has come, then the timers
+    piece = ""
+    with read_scope().within(0.0, math.inf):
+        piece = await arrival
+    assert piece == "token"
+
+
+@ON_ASYNCIO
+async def test_a_read_that_follows_at_once_has_its_own_time() -> None:
+    loop, scope = asyncio.get_running_loop(), read_scope()
+    arrival, piece = loop.create_future(), ""
+    loop.call_soon(arrival.set_result, None)
+    with scope.within(0.0, math.inf):
+        await arrival
+    with scope.within(LONG, math.inf):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        piece = "token"
+    assert piece == "token"
+
+
+@ON_ASYNCIO
 async def test_all_reads_of_a_stream_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, timers = asyncio.get_running_loop(), list[float]()
     call_at = loop.call_at
