@@ -415,9 +415,10 @@ class Answer:
         if not self._events:
             return None
         event = self._events.popleft()
+        if isinstance(event, Token):  # nearly all are, and a pattern takes its time
+            self._tokens.append(event.text)
+            return event
         match event:
-            case Token(text=text):
-                self._tokens.append(text)
             case Answered(message=message):
                 self.message = message
             case Failed(error=error):
@@ -474,17 +475,15 @@ class TextStream:
 
 def streamed_text(event: Event) -> str:
     """Return the text that ``event`` adds to what was streamed. Raises AnswerFailed where that was wrong."""
-    match event:
-        case Token(text=text):
-            return text
-        case Corrected(text=text, cut=True):
-            raise AnswerFailed(
-                "the stream was cut, and the final text does not continue what was streamed; "
-                "the exception's text is the whole answer",
-                text=text,
-            )
-        case _:
-            return ""
+    if isinstance(event, Token):
+        return event.text
+    if isinstance(event, Corrected) and event.cut:
+        raise AnswerFailed(
+            "the stream was cut, and the final text does not continue what was streamed; "
+            "the exception's text is the whole answer",
+            text=event.text,
+        )
+    return ""
 
 
 def _check_type(name: str, value: object, kind: type) -> None:
