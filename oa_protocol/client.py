@@ -466,7 +466,7 @@ class TextStream:
         answer = self.answer
         while True:
             event = answer._take()
-            if event is None:
+            if event is None:  # what anext(answer) does, but for one coroutine more, which takes its time
                 if not await answer._advance():
                     raise StopAsyncIteration
             elif piece := streamed_text(event):

@@ -433,14 +433,7 @@ class Conversation:
         events: list[ev.Event] = []
         if turn is None or self.phase is not _STREAMING:
             return events
-        payloads = decoder.feed(data)
-        if len(payloads) > 1 and (tokens := schemas.decode_tokens(payloads)):
-            turn.told.write("".join([token.text for token in tokens]))
-            turn.started = True
-            self._check_due = False
-            events += tokens
-            payloads.clear()
-        for payload in payloads:
+        for payload in decoder.feed(data):
             try:
                 event = schemas.decode_event(payload)
             except schemas.DecodeErrors as error:

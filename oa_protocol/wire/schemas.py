@@ -186,18 +186,6 @@ encode = msgspec.json.Encoder().encode
 DecodeErrors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def decode_tokens(payloads: list[bytes]) -> list[Token]:
-    """Return the tokens that ``payloads`` are, or nothing where anything else is among them.
-
-    A chunk of many events is mostly tokens; to look at them together costs half as much as one by one.
-    """
-    try:
-        events = [decode_event(payload) for payload in payloads]
-    except DecodeErrors:
-        return []
-    return cast("list[Token]", events) if set(map(type, events)) == {Token} else []
-
-
 def is_unknown_event(data: bytes) -> bool:
     """Tell whether ``data``, which could not be decoded, is an event of a type this client does not know (OA-5.5)."""
     try:

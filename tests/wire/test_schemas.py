@@ -192,34 +192,6 @@ def test_fields_that_are_not_known_are_ignored(kind: str, more: bytes) -> None:
     assert DECODERS[kind](VALID[kind].replace(b"%s", b',"more":' + more)) == DECODERS[kind](plain)
 
 
-HI, THERE = (b'{"event_type":"token","text":"%s"}' % text for text in (b"Hi ", b"there"))
-
-
-def test_tokens_alone_are_read_together() -> None:
-    assert schemas.decode_tokens([HI, THERE]) == [Token("Hi "), Token("there")]
-
-
-@pytest.mark.clause("OA-5.10")
-@pytest.mark.parametrize(
-    "payloads",
-    [
-        [HI, VALID["message"] % b""],
-        [HI, b'{"event_type":"pending","queue_position":1,"queue_size":1}'],
-        [HI, b'{"event_type":"token"}'],
-        [HI, b'{"text":"there"}'],
-        [HI, b"no JSON"],
-        [HI, b'{"event_type":"token","text":"\xff"}'],
-        [HI, NESTED],
-        [HI, b""],
-        [HI + b"\n" + THERE, b""],
-        [HI, HI[:24] + b"\n" + HI[24:]],
-    ],
-    ids=lambda payloads: repr(payloads[1])[:40],
-)
-def test_what_is_not_tokens_alone_is_not_read_together(payloads: list[bytes]) -> None:
-    assert schemas.decode_tokens(payloads) == []
-
-
 def test_of_a_key_that_comes_twice_the_last_counts() -> None:
     assert schemas.decode_created(b'{"id":"a","id":"b"}').id == "b"
     assert schemas.decode_event(b'{"event_type":"token","text":"a","text":"b"}') == Token("b")
