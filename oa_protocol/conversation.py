@@ -39,7 +39,7 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import TERMINAL, Phase, Trigger, fire
+from oa_protocol.phases import LEAVING, TERMINAL, Phase, Trigger, fire
 from oa_protocol.turn import Turn
 from oa_protocol.wire import schemas
 from oa_protocol.wire.binding import AnswerOptions, Binding, Credentials, check_id, check_text
@@ -75,7 +75,13 @@ _DEFAULT_OPTIONS = AnswerOptions()
 # What changes something on the server: its outcome must be known before a conversation can end well.
 _WRITES = (CreateChat, SendPrompt, RequestAssistant)
 
-_STREAMING = Phase.STREAMING  # an enum's member takes a while to find
+# What is tried a number of times; the others are reads, which have a count of their own, or polls.
+_TRIED = (*_WRITES, OpenStream, DeleteChat)
+
+# What each token takes, under names that are found at once.
+_STREAMING = Phase.STREAMING
+_Token = ev.Token
+_decode_event = schemas.decode_event
 
 _T = TypeVar("_T")
 _Judge = Callable[["Conversation", "Reply | TransportError", "list[ev.Event]"], None]
@@ -83,9 +89,8 @@ _IntentT = TypeVar("_IntentT", Exchange, LoadCookies)
 
 
 class _Closing(Enum):
-    """Whether and how the owner left."""
+    """How the owner left."""
 
-    NOT = "the owner is there"
     DRAIN = "an answer may still finish"
     NOW = "delete at once"
 
@@ -153,7 +158,7 @@ class Conversation:
         self._outstanding: Intent | None = None
         self._decoder: SSEDecoder | None = None
         self._check_due = False
-        self._closing = _Closing.NOT
+        self._closing: _Closing | None = None
         # Whether an answer waits or runs on the server as far as we know, so that a DELETE would hurt others.
         self._running = False
         self._list_next = False
@@ -203,7 +208,7 @@ class Conversation:
     def awaits_prompt(self) -> bool:
         """Whether ``prompt`` may be called."""
         idle = self.phase in (Phase.START, Phase.COOKIES, Phase.ANSWERED) and self._turn is None
-        return idle and self._closing is _Closing.NOT
+        return idle and self._closing is None
 
     @property
     def awaits_worker(self) -> bool:
@@ -257,7 +262,7 @@ class Conversation:
         events: list[ev.Event] = []
         if not drain:
             self._closing = _Closing.NOW
-        elif self._closing is _Closing.NOT:
+        elif self._closing is None:
             self._closing = _Closing.DRAIN
         self._advance(events)
         return events
@@ -310,11 +315,10 @@ class Conversation:
         kind = self._next_exchange()
         if kind is None:
             return None
-        if kind in (*_WRITES, OpenStream, DeleteChat):
+        if kind in _TRIED:
             self._tries += 1
         delay, self._delay = self._delay, 0.0
-        cleaning_up = self.phase in (Phase.DRAINING, Phase.DELETING, Phase.DELETE_UNCLEAR)
-        return kind(self._request(kind), delay, shielded=cleaning_up or kind is CreateChat)
+        return kind(self._request(kind), delay, shielded=kind is CreateChat or self.phase in LEAVING)
 
     def _next_exchange(self) -> type[Exchange] | None:
         match self.phase:
@@ -389,7 +393,8 @@ class Conversation:
         exchange = self._settle(Exchange, "receive_reply()")
         reply = Reply.of(status, headers, body)
         events: list[ev.Event] = []
-        self._end_windows(reply.date)
+        if self.records:
+            self._end_windows(reply.date)
         self._judge(exchange, reply, events)
         self._date = reply.date or self._date
         self._advance(events)
@@ -433,14 +438,15 @@ class Conversation:
         events: list[ev.Event] = []
         if turn is None or self.phase is not _STREAMING:
             return events
+        told = turn.told
         for payload in decoder.feed(data):
             try:
-                event = schemas.decode_event(payload)
+                event = _decode_event(payload)
             except schemas.DecodeErrors as error:
                 self._undecodable(payload, error, events)
             else:
-                if isinstance(event, ev.Token):  # nearly all are, and this is what one costs
-                    turn.told.write(event.text)
+                if isinstance(event, _Token):  # nearly all are, and this is what one costs
+                    told.write(event.text)
                     turn.started = True
                     self._check_due = False
                     events.append(event)
@@ -448,13 +454,10 @@ class Conversation:
                 self._stream_event(event, turn, events)
             if self.phase is not _STREAMING:
                 return events
-        if turn.told.tell() > MAX_ANSWER:
+        if told.tell() > MAX_ANSWER:
             self._fail(self._broken(f"the answer has more than {MAX_ANSWER:,} characters"), events)
-        elif decoder.too_large:
-            self._fail(self._broken(f"the stream has an event of more than {MAX_EVENT:,} bytes"), events)
-        if decoder.keepalives >= _KEEPALIVES_PER_CHECK:
-            decoder.keepalives = 0
-            self._check_due = True
+        elif not decoder.settled:
+            self._look_at_the_rest(decoder, events)
         return events
 
     def receive_silence(self) -> list[ev.Event]:
@@ -578,6 +581,14 @@ class Conversation:
         else:
             # It may have been opened, and a second reader would lose tokens (OA-6.5); or there is nothing to stream.
             self._lose_stream()
+
+    def _look_at_the_rest(self, decoder: SSEDecoder, events: list[ev.Event]) -> None:
+        """Mind what a stream has besides whole events: one that is too large, or signs that the server is there."""
+        if decoder.too_large:
+            self._fail(self._broken(f"the stream has an event of more than {MAX_EVENT:,} bytes"), events)
+        if decoder.keepalives >= _KEEPALIVES_PER_CHECK:
+            decoder.keepalives = 0
+            self._check_due = True
 
     def _undecodable(self, payload: bytes, error: Exception, events: list[ev.Event]) -> None:
         if not schemas.is_unknown_event(payload):
@@ -732,7 +743,7 @@ class Conversation:
 
     def _advance(self, events: list[ev.Event]) -> None:
         """Where the owner has left, move on towards the end; what was written must be settled first."""
-        if self._closing is _Closing.NOT or isinstance(self._outstanding, _WRITES):
+        if self._closing is None or isinstance(self._outstanding, _WRITES):
             return
         match self.phase:
             case Phase.START | Phase.COOKIES:
@@ -871,7 +882,7 @@ class Conversation:
         if self._renewed:
             raise rejection
         self._refused = rejection
-        if isinstance(exchange, (*_WRITES, OpenStream, DeleteChat)):
+        if isinstance(exchange, _TRIED):
             self._tries -= 1
         return True
 
@@ -896,7 +907,7 @@ class Conversation:
             else f"{type(self._outstanding).__name__} is outstanding"
         )
         failed = f"; the conversation failed before: {self.error}" if self.error else ""
-        left = "; it is being closed" if self._closing is not _Closing.NOT and not self.is_over else ""
+        left = "; it is being closed" if self._closing is not None and not self.is_over else ""
         name = self.phase.name
         return LocalProtocolError(f"{call} is not possible in phase {name}, where {waits}{left}{failed}", phase=name)
 

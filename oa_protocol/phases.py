@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Protocol
 
-from transitions import Event, Machine
+from transitions import Event, Machine, Transition
 
 
 class Phase(Enum):
@@ -62,6 +62,8 @@ class Trigger(Enum):
     LEAK = "the chat cannot be deleted, or not in time"
     NOTHING_MADE = "the owner left before there was a chat"
 
+    __hash__ = object.__hash__
+
 
 _P = Phase
 _NO_CHAT = (_P.START, _P.COOKIES)
@@ -69,8 +71,8 @@ _IDLE = (_P.CHAT_CREATED, _P.ANSWERED)
 _NO_ANSWER_YET = (*_IDLE, _P.PROMPT_LOST, _P.PROMPTED)
 _RUNNING = (_P.ASSISTANT_REQUESTED, _P.STREAMING, _P.POLLING)
 _MAYBE_RUNNING = (_P.REQUEST_LOST, *_RUNNING)
-_LEAVING = (_P.DRAINING, _P.DELETING, _P.DELETE_UNCLEAR)
-_WITH_CHAT = (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, *_LEAVING)
+LEAVING = (_P.DRAINING, _P.DELETING, _P.DELETE_UNCLEAR)
+_WITH_CHAT = (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, *LEAVING)
 
 TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
     (Trigger.CREDENTIALS_LOADED, (_P.START,), _P.COOKIES),
@@ -103,14 +105,22 @@ TERMINAL = frozenset({_P.DELETED, _P.NEVER_CREATED, _P.LEAKED})
 class _LookUp(Event):
     """No row of this table has a callback or a condition, so that to move on is to look up.
 
-    That takes a tenth of the library's own time, and writes no log records; the driver's trace says it better, once.
+    That takes a fraction of the library's own time, and writes no log records; the driver's trace says it better, once.
     """
 
+    def __init__(self, name: str, machine: Machine) -> None:
+        super().__init__(name, machine)
+        self._targets: dict[Phase, Phase] = {}
+
+    def add_transition(self, transition: Transition) -> None:
+        super().add_transition(transition)
+        self._targets[Phase[transition.source]] = Phase[str(transition.dest)]
+
     def trigger(self, model: Any, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - the library's own signature
-        rows = self.transitions.get(model.phase.name)
-        if rows is None:
+        target = self._targets.get(model.phase)
+        if target is None:
             return super().trigger(model, *args, **kwargs)  # which raises
-        model.phase = Phase[str(rows[0].dest)]
+        model.phase = target
         return True
 
 
@@ -130,6 +140,8 @@ MACHINE = _Table(
     model_attribute="phase",
 )
 
+_EVENTS = {trigger: MACHINE.events[trigger.name] for trigger in Trigger}
+
 
 class HasPhase(Protocol):
     """What the table moves on: anything with a ``phase``."""
@@ -142,4 +154,4 @@ def fire(trigger: Trigger, conversation: HasPhase) -> None:
 
     Raises ``transitions.MachineError`` where the table has no such row, which is a bug of the engine.
     """
-    MACHINE.events[trigger.name].trigger(conversation)
+    _EVENTS[trigger].trigger(conversation)

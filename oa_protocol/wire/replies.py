@@ -112,8 +112,10 @@ class Reply(Struct, frozen=True):
 
 
 def _seconds(retry_after: str | None) -> float | None:
+    if retry_after is None:
+        return None
     try:
-        seconds = float(retry_after or "")
+        seconds = float(retry_after)
     except ValueError:
         return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None

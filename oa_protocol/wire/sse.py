@@ -9,6 +9,7 @@ JSON. ``id`` and ``retry`` are ignored, for a stream is never opened twice.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _BOM = b"\xef\xbb\xbf"
 _FIELD = b"data: "
@@ -25,12 +26,12 @@ class SSEDecoder:
 
     ``limit`` is the most bytes that a line may have together with the data of its event so far. ``too_large`` tells
     that one was over it: nothing that follows is of any use. ``keepalives`` counts the comments and the events of other
-    types since the last ``message`` event: a server that only says that it is still there.
+    types since the last ``message`` event: a server that only says that it is still there. ``settled`` tells that there
+    is nothing of the sort, and no event is open.
     """
 
     __slots__ = (
         "_after_cr",
-        "_between_events",
         "_data",
         "_data_size",
         "_limit",
@@ -39,12 +40,14 @@ class SSEDecoder:
         "_started",
         "_type",
         "keepalives",
+        "settled",
         "too_large",
     )
 
     def __init__(self, limit: int) -> None:
         self.keepalives = 0
         self.too_large = False
+        self.settled = False
         self._limit = limit
         self._pieces: list[bytes] = []
         self._pieces_size = 0
@@ -53,18 +56,17 @@ class SSEDecoder:
         self._type = b""
         self._after_cr = False
         self._started = False
-        self._between_events = False
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> Sequence[bytes]:
         """Return the data of every ``message`` event that ``data`` completes, but for those after one too large."""
-        if self._between_events:
+        if self.settled:
             # A token that comes alone, which is how servers send them, costs no more than this.
             payload = data.removeprefix(_FIELD).removesuffix(_EVENT_END)
             if _LF not in payload and _CR not in payload and len(payload) + _AROUND == len(data) <= self._limit:
-                self.keepalives = 0
-                return [payload]
+                return (payload,)
         payloads = self._feed(data)
-        self._between_events = self._started and not (self._pieces or self._data or self._type or self._after_cr)
+        is_open = self._pieces or self._data or self._type or self._after_cr or not self._started
+        self.settled = not (is_open or self.keepalives or self.too_large)
         return payloads
 
     def _feed(self, data: bytes) -> list[bytes]:
@@ -112,6 +114,9 @@ class SSEDecoder:
 
     def _read_lines(self, data: bytes, payloads: list[bytes]) -> None:
         """Take ``data`` line by line, add to ``payloads`` those it completes, and keep what has no end yet."""
+        if _LF not in data and _CR not in data:  # as the start of the next event is, after a run of whole ones
+            self._keep(data)
+            return
         start = 0
         for line_end in _LINE_END.finditer(data):
             line = data[start : line_end.start()]
