@@ -761,16 +761,18 @@ class Conversation:
                 if self._closing is _Closing.NOW or not self._running:
                     self._delete()
                 elif self.phase is not Phase.DRAINING:
+                    # A lost request may still be under way, and then its answer is not in the chat yet.
+                    pause = _FIRST_BACK_OFF if self.phase is Phase.REQUEST_LOST else 0.0
                     self._move(Trigger.DRAIN)
-                    self._begin_step()
+                    self._begin_step(pause)
             case Phase.DELETING | Phase.DELETE_UNCLEAR | Phase.DELETED | Phase.NEVER_CREATED | Phase.LEAKED:
                 pass
             case _:
                 assert_never(self.phase)
 
-    def _begin_step(self) -> None:
+    def _begin_step(self, delay: float = 0.0) -> None:
         self._tries = 0
-        self._begin_reading(0.0)
+        self._begin_reading(delay)
 
     def _begin_reading(self, delay: float) -> None:
         self._reads = 0

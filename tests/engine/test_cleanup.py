@@ -115,6 +115,14 @@ def test_a_request_that_never_arrived_is_not_waited_for(story: Story) -> None:
     assert story.draining_by_chat() >> Reply(200, chat(prompter())) << DeleteChat
 
 
+@pytest.mark.clause("OA-6.1", "OA-7.1")
+def test_a_lost_request_may_still_be_carried_out_so_that_its_chat_is_not_read_at_once(story: Story) -> None:
+    waiting = Sends(FetchChat, delay=0.5, shielded=True)
+    assert story.requesting() >> Close() << None >> Lost() << Phase.DRAINING << waiting
+    assert story.requesting() >> Lost() << Phase.REQUEST_LOST >> Close() << Phase.DRAINING << waiting
+    assert story.requesting() >> Close(drain=False) << None >> Lost() << Phase.DELETING << Sends(DeleteChat, delay=0.0)
+
+
 @pytest.mark.clause("OA-7.1")
 def test_after_a_lost_request_that_did_not_arrive_nothing_is_waited_for(story: Story) -> None:
     told = story.request_lost() >> Reply(200, chat(prompter())) << RequestAssistant

@@ -152,7 +152,7 @@ def _draining() -> Iterator[Case]:
         .close()
         .asks_nothing()
         .lost(to="DRAINING")
-        .asks("FetchChat")
+        .asks("FetchChat", delay=0.5)
         .reply(200, running)
         .asks("FetchChat", delay=0.5)
         .reply(200, chat(assistant("complete", "Hi"), prompter()), to="DELETING")

@@ -608,7 +608,7 @@ def _left_behind() -> Iterator[Case]:
         .asks("RequestAssistant", delay=0.5)
         .lost(to="REQUEST_LOST")
         .close(to="DRAINING")
-        .asks("FetchChat")
+        .asks("FetchChat", delay=0.5)
         .reply(200, chat(ours, assistant("pending")), to="DELETING")
         .asks("DeleteChat")
         .gone()
