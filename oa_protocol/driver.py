@@ -22,6 +22,7 @@ from oa_protocol.intents import (
     CloseStream,
     CreateChat,
     Exchange,
+    FetchMessage,
     HttpRequest,
     Intent,
     LoadCookies,
@@ -128,6 +129,9 @@ class Driver:
         self._line: int | None = None
         self._transport: Transport | None = None
         self._cleanup_transport: Transport | None = None
+        # What was interrupted before it was sent, and when it is due: the next step goes on with it.
+        self._put_off: Exchange | None = None
+        self._due = 0.0
         self._response: Response | None = None
         self._read_scope: ReadScope | None = None
         self._active: anyio.CancelScope | ReadScope | None = None
@@ -137,6 +141,9 @@ class Driver:
         self._phase_since = 0.0
         self._answer_since: float | None = None
         self._cleanup_ends: float | None = None
+        self._cleanup_left = self._cleanup.timeout
+        # What came of a step that was interrupted after it: the next step tells it.
+        self._untold: list[Event] = []
 
     @property
     def is_closed(self) -> bool:
@@ -151,8 +158,10 @@ class Driver:
         if self.is_closed or self._active is not None:
             why = "is closed" if self.is_closed else "is in use by another task"
             raise LocalProtocolError(f"the chat {why} (phase {self._phase.name})", phase=self._phase.name)
-        self._cleanup_ends = None
-        intent = self.conversation.next_intent()
+        self._cleanup_ends, self._cleanup_left = None, self._cleanup.timeout
+        if self._untold:
+            return self._tell()
+        intent = self._put_off or self.conversation.next_intent()
         patience = self._patience_ends()
         try:
             if intent is None and self.conversation.has_stream:
@@ -171,8 +180,8 @@ class Driver:
         if self.is_closed:
             raise LocalProtocolError("the chat was closed while it was in use", phase=self._phase.name)
         if anyio.current_time() >= patience and self._phase in _ANSWER_RUNS:
-            return self._patience_is_over()
-        return []
+            return [*self._tell(), *self._patience_is_over()]
+        return self._tell()
 
     async def aclose(self) -> None:
         """End the conversation: its chat is deleted, or named in ``conversation.records``.
@@ -211,14 +220,17 @@ class Driver:
                 assert_never(intent)
 
     async def _exchange(self, exchange: Exchange) -> list[Event]:
+        if self._put_off is None:
+            self._put_off, self._due = exchange, anyio.current_time() + _stretched(exchange.delay)
         with self._before_sending():
             transport = self._transport = self._transport or self._open_transport()
-            await _pause(exchange.delay)
+            await anyio.sleep_until(self._due)
             if isinstance(exchange, RequestAssistant):
                 await self._gate.enter(self.conversation)
+        self._put_off = None
         if not isinstance(exchange, CreateChat):
-            return await self._send(exchange, transport, self._timeouts.reply)
-        events: list[Event] = []
+            await self._send(exchange, transport, self._timeouts.reply)
+            return self._tell()
         records = len(self.conversation.records)
 
         async def create() -> None:
@@ -226,24 +238,39 @@ class Driver:
                 with self._before_sending():
                     await self._note_creating()
                 try:
-                    events.extend(await self._send(exchange, transport, self._timeouts.reply))
+                    await self._send(exchange, transport, self._timeouts.reply)
                 finally:
                     await self._note_created(unclear=len(self.conversation.records) > records)
 
-        await finalize(create, deadline=self._cleanup_deadline, at_once=False)
+        try:
+            await finalize(create, deadline=self._cleanup_deadline, at_once=False)
+        finally:
+            self._stop_cleanup_clock()
+        return self._tell()
+
+    def _tell(self) -> list[Event]:
+        events, self._untold = self._untold, []
         return events
 
     @contextmanager
     def _before_sending(self) -> Generator[None]:
-        """What goes wrong in here leaves the outstanding exchange unsent."""
+        """What goes wrong in here leaves the outstanding exchange unsent; an interruption may put it off."""
         try:
             yield
         except BaseException as error:
-            self.conversation.receive_failure(NotSent(f"{type(error).__name__} before it was sent"))
+            if self._put_off is None or isinstance(error, Exception):
+                self._not_sent(f"{type(error).__name__} before it was sent")
             raise
 
-    async def _send(self, exchange: Exchange, transport: Transport, allowed: float) -> list[Event]:
-        """Send the request and hand in what comes of it; an interrupted exchange is handed in as maybe sent."""
+    def _not_sent(self, why: str) -> None:
+        self._put_off = None
+        self.conversation.receive_failure(NotSent(why))
+
+    async def _send(self, exchange: Exchange, transport: Transport, allowed: float) -> None:
+        """Send the request and hand in what comes of it; an interrupted exchange is handed in as maybe sent.
+
+        Letting go of the reply may be interrupted as well: what is to be told waits in ``_untold``.
+        """
         logger.debug("-> %s: %s %s", type(exchange).__name__, exchange.request.method, exchange.request.url)
         response: Response | None = None
         try:
@@ -253,17 +280,23 @@ class Driver:
                     self._response, response = response, None
                     self._read_scope = read_scope()
                     logger.debug("<- 200, a stream")
-                    return self.conversation.receive_stream_opened()
+                    self._untold = self.conversation.receive_stream_opened()
+                    return
                 body = await _read_body(response)
                 logger.debug("<- %d, %d bytes", response.status, len(body))
-                return self.conversation.receive_reply(response.status, response.headers, body)
+                self._untold = self.conversation.receive_reply(response.status, response.headers, body)
+                return
             raise MaybeSent(f"no reply within {allowed:g} s")
         except TransportError as failure:
             logger.debug("<- %s", failure)
             # Once a reply has begun, the request was sent, whatever a transport says.
-            return self.conversation.receive_failure(MaybeSent(str(failure)) if response is not None else failure)
+            failure = MaybeSent(str(failure)) if response is not None else failure
+            self._untold = self.conversation.receive_failure(failure)
         except BaseException as error:
-            self.conversation.receive_failure(MaybeSent(f"{type(error).__name__} while it was under way"))
+            if isinstance(exchange, FetchMessage) and not isinstance(error, Exception) and not self.is_closed:
+                self._put_off, self._due = exchange, 0.0  # a read does no harm if it is sent again
+            else:
+                self.conversation.receive_failure(MaybeSent(f"{type(error).__name__} while it was under way"))
             raise
         finally:
             if response is not None:
@@ -352,6 +385,8 @@ class Driver:
 
     def _patience_is_over(self) -> list[Event]:
         events = self.conversation.answer_timed_out()
+        if self._put_off is not None:
+            self._not_sent("the time for the answer was over")
         self._gate.note(self.conversation)
         self._note_phase()
         return events
@@ -373,8 +408,14 @@ class Driver:
     def _cleanup_deadline(self) -> float:
         """When cleaning up must be done: its time begins with the first interruption, or with ``aclose``."""
         if self._cleanup_ends is None:
-            self._cleanup_ends = anyio.current_time() + self._cleanup.timeout
+            self._cleanup_ends = anyio.current_time() + self._cleanup_left
         return self._cleanup_ends
+
+    def _stop_cleanup_clock(self) -> None:
+        """An interrupted create is settled: the time goes on when the owner leaves, and one attempt has its share."""
+        if self._cleanup_ends is not None:
+            self._cleanup_left = max(self._cleanup_ends - anyio.current_time(), self._share())
+            self._cleanup_ends = None
 
     async def _clean_up(self) -> None:
         """Go on from wherever the conversation stands until it is over; called again, go on."""
@@ -382,8 +423,11 @@ class Driver:
         try:
             if self._released is not None:
                 await self._released.wait()
+            if self._put_off is not None:
+                self._not_sent("the owner left")
             ends = self._cleanup_deadline()
-            drained = anyio.current_time() + self._cleanup.drain
+            # However long draining may take, one attempt to delete has its share of the time.
+            drained = min(anyio.current_time() + self._cleanup.drain, ends - self._share())
             conversation.close(drain=self._cleanup.drain > 0)
             while (intent := conversation.next_intent()) is not None:
                 self._note_phase()
@@ -407,7 +451,7 @@ class Driver:
             case Exchange():
                 with self._before_sending():
                     transport = self._cleanup_transport = self._cleanup_transport or self._open_transport()
-                    await _pause(intent.delay)
+                    await anyio.sleep(_stretched(intent.delay))
                 await self._send(intent, transport, min(self._timeouts.reply, self._share()))
             case LoadCookies():
                 await self._load()
@@ -450,8 +494,8 @@ async def fetch(
         await _let_go(transport)
 
 
-async def _pause(delay: float) -> None:
-    await anyio.sleep(delay * random.uniform(1.0, 1.0 + _JITTER))  # noqa: S311  # jitter is no secret
+def _stretched(delay: float) -> float:
+    return delay * random.uniform(1.0, 1.0 + _JITTER)  # noqa: S311  # jitter is no secret
 
 
 async def _read_body(response: Response) -> bytes:

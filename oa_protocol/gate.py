@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from oa_protocol.conversation import Conversation
+from oa_protocol.intents import FetchChat, RequestAssistant
 
 _LOOK_EVERY = 1.0
 
@@ -64,8 +65,12 @@ class Gate:
 
     async def _look_at_holder(self) -> None:
         holder = self._holder
-        # With something outstanding its owner has not paused; and what is under way, no look can see.
-        if holder is None or holder.outstanding is not None:
+        if holder is None or _may_be_under_way(holder):
             return
-        if not await self._look(holder) and self._holder is holder and holder.outstanding is None:
+        if not await self._look(holder) and self._holder is holder and not _may_be_under_way(holder):
             self.leave(holder)
+
+
+def _may_be_under_way(conversation: Conversation) -> bool:
+    """Whether the request for the answer is, or was a moment ago: that, no look can see."""
+    return isinstance(conversation.outstanding, (RequestAssistant, FetchChat))

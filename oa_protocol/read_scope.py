@@ -94,9 +94,12 @@ class AsyncioReadScope:
 
     def cancel(self) -> None:
         """As ReadScope says."""
-        if self._reader is not None and not self._is_cancelled:
+        reader = self._reader
+        # Where it is being cancelled already, a second call would take that CancelledError's message, by which anyio
+        # knows its own.
+        if reader is not None and not self._is_cancelled and not getattr(reader, "_must_cancel", False):
             self._is_cancelled = True
-            self._reader.cancel()
+            reader.cancel()
 
     def close(self) -> None:
         """As ReadScope says."""

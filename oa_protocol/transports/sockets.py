@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import selectors
 import socket
 from collections.abc import Callable, Mapping
@@ -23,10 +24,59 @@ async def connect(host: str, port: int) -> ByteStream:
     """Connect to a name or an address. Raises OSError, and UnicodeError for what can be no name."""
     if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
         return await anyio.connect_tcp(host, port)
-    delay = None if _is_address(host) else _HAPPY_EYEBALLS_DELAY
-    loop = asyncio.get_running_loop()
-    _, stream = await loop.create_connection(AsyncioStream, host, port, happy_eyeballs_delay=delay)
+    if _is_address(host):
+        return await _connect_asyncio(host, port)
+    return await _race(await _addresses(host, port), port)
+
+
+async def _connect_asyncio(address: str, port: int) -> AsyncioStream:
+    _, stream = await asyncio.get_running_loop().create_connection(AsyncioStream, address, port)
     return stream
+
+
+async def _addresses(name: str, port: int) -> list[str]:
+    """Return the addresses of ``name``, each once, the families in turns (RFC 8305, section 4)."""
+    families: dict[int, dict[str, None]] = {}
+    for family, _, _, _, address in await anyio.getaddrinfo(name, port, type=socket.SOCK_STREAM):
+        families.setdefault(family, {})[address[0]] = None
+    turns = itertools.zip_longest(*families.values())
+    return [address for turn in turns for address in turn if address is not None]
+
+
+async def _race(addresses: list[str], port: int) -> AsyncioStream:
+    """Return the first connection; each next attempt begins a little later, or when the one before has failed.
+
+    asyncio's own race does not close a connection where it is cancelled late, breaks with eager tasks, and uvloop has
+    none.
+    """
+    streams: list[AsyncioStream] = []
+    errors: list[OSError] = []
+
+    async def attempt(address: str, ended: anyio.Event) -> None:
+        try:
+            streams.append(await _connect_asyncio(address, port))
+            group.cancel_scope.cancel()
+        except OSError as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for address in addresses:
+                ended = anyio.Event()
+                group.start_soon(attempt, address, ended)
+                with anyio.move_on_after(_HAPPY_EYEBALLS_DELAY):
+                    await ended.wait()
+    except BaseException:
+        for stream in streams:
+            stream.abort()
+        raise
+    if not streams:
+        raise OSError("; ".join(dict.fromkeys(str(error) for error in errors))) from errors[0]
+    for late in streams[1:]:
+        late.abort()
+    return streams[0]
 
 
 def is_silent(stream: ByteStream) -> bool:
@@ -99,9 +149,13 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
         """End the sending side."""
         self._transport.write_eof()
 
+    def abort(self) -> None:
+        """Close it in the loop's next round; what was not sent is not sent."""
+        self._transport.abort()
+
     async def aclose(self) -> None:
         """Close it at once; what was not sent is not sent."""
-        self._transport.abort()
+        self.abort()
         await asyncio.sleep(0)  # the socket is closed in the loop's next round
 
     @property

@@ -11,10 +11,12 @@ import pytest
 
 from oa_protocol.conversation import Conversation
 from oa_protocol.gate import Gate
+from oa_protocol.intents import HttpRequest, RequestAssistant
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-4.7")]
 
 CHATS = 3
+REQUEST = RequestAssistant(HttpRequest("POST", "http://127.0.0.1/", ()))
 Move = tuple[str, int]
 
 
@@ -57,7 +59,7 @@ class Scene:
         conversation = cast("Conversation", chat)
         match move[0]:
             case "comes":
-                chat.place, chat.outstanding, chat.scope = "queues", "the request", anyio.CancelScope()
+                chat.place, chat.outstanding, chat.scope = "queues", REQUEST, anyio.CancelScope()
                 self._group.start_soon(self._come, chat)
             case "gives up":
                 chat.place, chat.outstanding = "away", None

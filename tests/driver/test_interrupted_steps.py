@@ -1,0 +1,149 @@
+"""Whoever is interrupted and comes back finds the conversation as it was, and no try spent."""
+
+import asyncio
+from contextlib import suppress
+
+import anyio
+import pytest
+
+from oa_protocol import AnswerFailed, Cleanup, Phase, Timeouts
+from oa_protocol.client import Answer as ClientAnswer
+from oa_protocol.intents import HttpRequest
+from oa_protocol.server import Answer, Fault, Freeze, Hang, Hold, Reply, Reset, StreamFault
+from oa_protocol.transports import Response
+from oa_protocol.transports.httptools import HttptoolsTransport
+
+from .site import PATIENCE, Site
+
+pytestmark = pytest.mark.anyio
+
+STREAM_LOST = StreamFault(after_events=0, then=Reset())
+
+
+async def read_on(answer: ClientAnswer) -> None:
+    async for _ in answer:
+        pass
+
+
+@pytest.mark.clause("OA-6.9")
+@pytest.mark.usefixtures("either_transport")
+async def test_the_owners_patience_ends_an_answer_also_where_there_are_no_retries(site: Site) -> None:
+    site.script(Answer(pieces=("One",), then=Freeze()), STREAM_LOST)
+    client = site.client(timeouts=Timeouts(poll=0.1), retries=0)
+    chat = client.chat()
+    with pytest.raises(AnswerFailed, match="in the time allowed"):
+        async with client, chat:
+            await chat.ask("Hello")
+
+
+@pytest.mark.usefixtures("either_transport", "no_delays")
+async def test_interrupted_reads_of_the_answer_are_not_counted(site: Site) -> None:
+    site.script(Answer(pieces=("One ", "two.")), STREAM_LOST, Fault("message", before=Hang(), times=5))
+    async with site.client() as client, client.chat() as chat:
+        answer = chat.send("Hello")
+        for count in range(1, 6):
+            async with anyio.create_task_group() as group:
+                group.start_soon(read_on, answer)
+                await site.reached("message", count)
+                group.cancel_scope.cancel()
+        await read_on(answer)
+        assert answer.text == "One two."
+
+
+async def test_a_pause_goes_on_however_often_it_is_interrupted(site: Site) -> None:
+    """Else an owner who looks in more often than the pause is long would wait for ever."""
+    site.script(Answer(pieces=("One ", "two.")), Fault("prompt", before=Reply(503)))
+    async with site.client() as client, client.chat() as chat:
+        answer = chat.send("Hello")
+        with anyio.fail_after(PATIENCE):
+            while answer.message is None:
+                with anyio.move_on_after(0.1):
+                    await read_on(answer)
+    assert site.steps.count("prompt") == 2
+
+
+async def test_leaving_while_something_is_put_off_deletes_the_chat(site: Site) -> None:
+    site.script(Fault("prompt", before=Reply(503, headers=(("retry-after", "50"),))))
+    async with site.client() as client, client.chat() as chat:
+        answer = chat.send("Hello")
+        async with anyio.create_task_group() as group:
+            group.start_soon(read_on, answer)
+            await site.reached("prompt")
+            while chat._driver._due < anyio.current_time() + 10:  # the refusal has not come
+                await anyio.sleep(0.001)
+            group.cancel_scope.cancel()
+    assert site.steps.count("prompt") == 1
+    assert chat.phase is Phase.DELETED
+
+
+@pytest.mark.clause("OA-7.2")
+async def test_the_time_for_cleaning_up_does_not_run_while_the_owner_is_back(site: Site) -> None:
+    hold = Hold()
+    site.script(Fault("create", before=hold))
+    async with site.client(cleanup=Cleanup(drain=0.05, timeout=2.0)) as client, client.chat() as chat:
+        async with anyio.create_task_group() as group:
+            group.start_soon(chat.ask, "Hello")
+            await site.reached("create")
+            group.cancel_scope.cancel()
+            hold.release()
+        assert chat.id is not None
+        await anyio.sleep(2.5)  # longer than cleaning up may take
+    assert client.leaked == []
+    assert chat.phase is Phase.DELETED
+
+
+@pytest.mark.clause("OA-7.1")
+async def test_draining_leaves_time_to_delete(site: Site) -> None:
+    hold = Hold()
+    site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
+    async with site.client(cleanup=Cleanup(drain=PATIENCE, timeout=3.0, attempts=2)) as client, client.chat() as chat:
+        async for _ in chat.stream("Hello"):
+            break
+    assert client.leaked == []
+    assert site.chats == ()
+    hold.release()
+
+
+class LingeringResponse:
+    """A reply that takes its time to close."""
+
+    def __init__(self, response: Response, closing: asyncio.Event) -> None:
+        self._response = response
+        self._closing = closing
+        self.status = response.status
+        self.headers = response.headers
+        self.receive = response.receive
+
+    async def aclose(self) -> None:
+        self._closing.set()
+        await self._response.aclose()
+        await asyncio.sleep(PATIENCE)
+
+
+class LingeringTransport(HttptoolsTransport):
+    def __init__(self, closing: asyncio.Event) -> None:
+        super().__init__()
+        self._closing = closing
+
+    async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
+        response = await super().open(request)
+        return LingeringResponse(response, self._closing) if "/message" in request.url else response
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("api", ["website"])
+async def test_what_was_received_is_told_though_letting_go_of_its_reply_was_interrupted(site: Site) -> None:
+    closing = asyncio.Event()
+    site.transport = lambda: LingeringTransport(closing)
+    site.script(Answer(pieces=("One ", "two.")), STREAM_LOST)
+    async with site.client() as client, client.chat() as chat:
+        answer = chat.send("Hello")
+        reading = asyncio.create_task(read_on(answer))
+        await closing.wait()
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+        assert chat.phase is Phase.ANSWERED
+        await read_on(answer)
+        assert answer.text == "One two."
+        assert answer.message is not None
