@@ -55,9 +55,10 @@ class Client:
 
     ``base_url`` is the server's; None reads the environment's ``OA_URL``. ``api`` is which of the two APIs is there.
     ``cookies`` (website) is a mapping, a Cookie header value, the path of a cookies file (cookies.txt, a browser
-    extension's JSON, HAR) or ``"browser:NAME"``; None reads ``OA_COOKIES``. ``token`` is a bearer token; None reads
-    ``OA_TOKEN``, and an empty one is none. ``proxy`` is the URL of a proxy; None takes the environment's. ``transport``
-    makes the transports; None is ``transports.default``'s choice. ``retries`` is how many further tries each step has.
+    extension's JSON, HAR) or ``"browser:NAME"``. ``token`` is a bearer token, and an empty one is none. Where neither
+    is given, ``OA_COOKIES`` and ``OA_TOKEN`` are read. ``proxy`` is the URL of a proxy; None takes the environment's.
+    ``transport`` makes the transports; None is ``transports.default``'s choice. ``retries`` is how many further tries
+    each step has.
 
     ``journal`` is the path of a file in which each chat is written down before it is made, and crossed out when it is
     gone; ``sweep`` deletes what a process that died has left in it.
@@ -91,11 +92,16 @@ class Client:
             raise ValueError("proxy is the default transport's: give it to your own transport")
         self.leaked: list[LeakRecord] = []
         self._binding = _binding(api, base_url)
-        self._token = (os.environ.get("OA_TOKEN") if token is None else token) or None
-        self._cookies = cookies if cookies is not None else os.environ.get("OA_COOKIES") or None
+        takes_cookies = api == "website"
+        if token is None and not (takes_cookies and cookies is not None):  # credentials given are all that is shown
+            cookies = cookies if cookies is not None else os.environ.get("OA_COOKIES") or None
+            token = os.environ.get("OA_TOKEN")
+        self._token = token or None
+        self._cookies = cookies if takes_cookies else None
         # What is given in so many words is checked now; a file is read when it is needed, and again when refused.
-        given = dict(self._cookies) if isinstance(self._cookies, Mapping) and api == "website" else {}
-        self._credentials = Credentials(given, self._token)
+        known = self._cookies is None or isinstance(self._cookies, Mapping)
+        given = Credentials(dict(self._cookies) if isinstance(self._cookies, Mapping) else {}, self._token)
+        self._credentials = given if known else Credentials()
         timeouts = timeouts or Timeouts()
         self._retries = retries
         self._open_chats: dict[Chat, None] = {}  # in their order, which a set has not
@@ -246,7 +252,7 @@ class Client:
     async def _load(self) -> Credentials | None:
         """Find the credentials, again where they were refused. Raises AuthenticationError, and ValueError."""
         found: dict[str, str] = {}
-        if self._cookies is not None and self._binding.api == "website":
+        if self._cookies is not None:
             found = await anyio.to_thread.run_sync(cookie_sources.load_cookies, self._cookies, self._binding.base_url)
         credentials = Credentials(found, self._token)
         if not credentials:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -54,6 +56,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:  # a Ctrl-C that came before or after the work itself
         return 130
+    except OSError as error:  # the help could not be printed; the commands tell their own
+        from oa_protocol.cli.terminal import discard_stdout
+
+        discard_stdout()
+        click.echo(f"Error: stdout: {error.strerror}", err=True)
+        return 1
 
 
 def _together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -107,9 +115,16 @@ def _tape(context: click.Context, option: click.Parameter, value: str | None) ->
     if value is None:
         return None
     try:
-        return context.with_resource(open(value, "w", encoding="utf-8", newline="\n"))  # noqa: PTH123  # pathlib costs time in --help
+        file = open(value, "w", encoding="utf-8", newline="\n")  # noqa: PTH123, SIM115  # pathlib costs time in --help
     except OSError as error:
         raise click.BadParameter(f"the file cannot be written: {error.strerror}.") from None
+    context.call_on_close(partial(_close, file))
+    return file
+
+
+def _close(file: IO[str]) -> None:
+    with suppress(OSError):  # that the disk is full has been told
+        file.close()
 
 
 def _loopback(context: click.Context, option: click.Parameter, value: str) -> str:

@@ -117,7 +117,7 @@ class Terminal:
     def complain(self, text: str) -> None:
         """Say what went wrong."""
         self.clear()
-        click.echo(printable(text), err=True)
+        _say(printable(text))
 
     # ---- stdin
 
@@ -197,7 +197,13 @@ class _Trace(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(printable(record.getMessage()).split())
-        click.echo(f"{time.monotonic() - self._start:8.3f}  {text}", err=True)
+        _say(f"{time.monotonic() - self._start:8.3f}  {text}")
+
+
+def _say(text: str) -> None:
+    """Print a line on stderr. Where nobody reads that any more, the work goes on, and its exit code tells the rest."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _standard(stream: TextIO | None) -> TextIO | None:

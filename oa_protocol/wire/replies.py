@@ -101,8 +101,8 @@ class Reply(Struct, frozen=True):
                 return ". The server's models: await client.models(), or oa-protocol models"
             case 429 | 503:
                 return ". The server is busy: try again later"
-            case 404 if not words:
-                return ". Is the base URL right, and the chat feature on?"
+            case 404 if words in ("", "Not Found"):  # the latter are the words of a server that has no such path
+                return ". Is the base URL right, the API the right one, and the chat feature on?"
             case 500:
                 return ". Servers of this protocol say that for a rate limit, too: wait some minutes"
             case status if 300 <= status < 400:

@@ -131,7 +131,7 @@ class ParameterConfig(Struct, frozen=True, kw_only=True):
 
     name: str
     description: str = ""
-    sampling_parameters: dict[str, float | None] = {}
+    sampling_parameters: dict[str, int | float | None] = {}
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True):

@@ -108,11 +108,11 @@ def test_trace_shows_phases_intents_and_replies_on_a_line_each(server: Server) -
     lines = [line.split(maxsplit=1)[1] for line in done.err.splitlines()]
     moves = [line.split(" -> ") for line in lines if " -> " in line]
     assert [before for before, _ in moves] == [
-        "START", "CHAT_CREATED", "PROMPTED", "ASSISTANT_REQUESTED", "STREAMING", "ANSWERED", "DELETING",
+        "START", "COOKIES", "CHAT_CREATED", "PROMPTED", "ASSISTANT_REQUESTED", "STREAMING", "ANSWERED", "DELETING",
     ]  # fmt: skip
     assert moves[-1][1] == "DELETED"
     assert [line.split()[1] for line in lines if line.startswith("-> ")] == [
-        "CreateChat:", "SendPrompt:", "RequestAssistant:", "OpenStream:", "DeleteChat:",
+        "LoadCookies", "CreateChat:", "SendPrompt:", "RequestAssistant:", "OpenStream:", "DeleteChat:",
     ]  # fmt: skip
     assert sum(line.startswith("<- 200") for line in lines) == 5
     assert (done.code, done.out) == (0, "Hello\n")

@@ -129,6 +129,34 @@ def test_6_a_chat_that_may_exist(server: Server) -> None:
     assert "Left behind: chat (id unknown)" in done.err
 
 
+@pytest.mark.parametrize("code", [0, 6])
+def test_where_nobody_reads_the_trace_the_work_and_its_exit_code_are_as_ever(server: Server, code: int) -> None:
+    if code == 6:
+        server.script(Fault("delete", before=Reply(403), times=9))
+    out_end, in_end = os.pipe()
+    os.close(out_end)
+    command = started(["ask", "--trace", "a b c"], credentials(server), stderr=in_end)
+    os.close(in_end)
+    done = ended(command)
+    assert (done.code, done.out) == (code, "a b c\n")
+    assert bool(server.chats) == (code == 6)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_tape_on_a_full_disk_costs_nothing_but_the_tape(server: Server) -> None:
+    done = process("ask", "--tape", str(FULL), "a b c", env=credentials(server))
+    assert (done.code, done.out) == (0, "a b c\n")
+    assert done.err.count("\n") == 1
+    assert "recording stops" in done.err
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_1_the_help_cannot_be_printed() -> None:
+    with FULL.open("w") as full:
+        done = ended(started(["--help"], stdout=full.fileno()))
+    assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n")
+
+
 def test_141_nobody_reads_and_the_chat_is_deleted(server: Server) -> None:
     out_end, in_end = os.pipe()
     os.close(out_end)

@@ -107,6 +107,31 @@ async def test_a_bearer_token_does_for_the_website_as_well(site: Site) -> None:
         assert len(await client.models()) > 0
 
 
+@pytest.mark.clause("OA-2.4")
+@pytest.mark.parametrize("api", ["website"])
+async def test_a_cookies_file_is_read_though_there_is_a_token(site: Site, tmp_path: Path) -> None:
+    path = site.write_cookies(tmp_path / "cookies.txt")
+    async with Client(site.server.url, cookies=path, token=site.server.token) as client, client.chat() as chat:
+        await chat.ask("Hello")
+    assert all("cookie" in request.headers and "authorization" in request.headers for request in site.server.requests)
+
+
+@pytest.mark.clause("OA-2.4")
+@pytest.mark.parametrize("api", ["website"])
+@pytest.mark.parametrize("given", ["cookies", "token"])
+async def test_where_credentials_are_given_those_of_the_environment_are_not_shown(
+    site: Site, given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OA_TOKEN", "another server's")
+    monkeypatch.setenv("OA_COOKIES", "another=server")
+    path = site.write_cookies(tmp_path / "cookies.txt")
+    credentials: dict[str, Any] = {"cookies": path} if given == "cookies" else {"token": site.server.token}
+    async with Client(site.server.url, **credentials) as client, client.chat() as chat:
+        await chat.ask("Hello")
+        await client.models()
+    assert all("another" not in str(request.headers) for request in site.server.requests)
+
+
 @pytest.mark.parametrize("api", ["website"])
 async def test_the_models_can_be_read_with_a_cookies_file(site: Site, tmp_path: Path) -> None:
     path = site.write_cookies(tmp_path / "cookies.txt")

@@ -49,6 +49,7 @@ def test_what_a_status_means(status: int) -> None:
         (422, b'{"message":"Model X not found"}', ApiError, "The server's models:"),
         (503, b'{"detail":"busy"}', ApiError, "try again later"),
         (404, b"<html>", HTTPStatusError, "Is the base URL right"),
+        (404, b'{"detail":"Not Found"}', ApiError, "Is the base URL right, the API the right one"),
         (307, b"", HTTPStatusError, "It points to 'https://elsewhere/', and redirects are not followed"),
         (400, b"\xff" * 1000, HTTPStatusError, "HTTP 400"),
     ],
