@@ -93,6 +93,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self._holders = 0
+        self._holds = False
         self._handlers: dict[int, _Handler] = {}
         self._raised: BaseException | None = None
 
@@ -100,9 +101,10 @@ class _Signals:
         self._holders += 1
         if self._holders > 1:
             return
+        self._holds = True
         for number in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(number)
-            if callable(handler):
+            if callable(handler) and handler != self._receive:  # which others may have found there, and put back
                 self._handlers[number] = handler
                 signal.signal(number, self._receive)
 
@@ -112,11 +114,11 @@ class _Signals:
         if self._holders:
             return
         try:
-            while self._handlers:
-                number, handler = self._handlers.popitem()
+            for number, handler in self._handlers.items():
                 if signal.getsignal(number) == self._receive:  # nobody has put their own there meanwhile
                     signal.signal(number, signal.default_int_handler if _is_of_ended_runner(handler) else handler)
         finally:  # the next signal may strike right here
+            self._holds = False
             raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
@@ -124,7 +126,9 @@ class _Signals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         try:
             self._handlers[number](number, frame)
-        except BaseException as error:
+        except BaseException as error:  # somebody who found this handler has put it back when all was over
+            if not self._holds:
+                raise
             self._raised = self._raised or error
 
 

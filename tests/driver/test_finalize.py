@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Generator
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -334,6 +335,25 @@ async def test_a_handler_put_in_meanwhile_stays() -> None:
 
     previous = signal.signal(signal.SIGTERM, lambda _, __: None)
     try:
+        await finalize(operation, deadline=never, at_once=True)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+async def test_who_puts_back_what_they_found_meanwhile_does_no_harm() -> None:
+    """As trio.open_signal_receiver does, where it ends later than the operation."""
+    found: list[Any] = []
+
+    async def operation() -> None:
+        found.append(signal.getsignal(signal.SIGTERM))
+
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        await finalize(operation, deadline=never, at_once=True)
+        signal.signal(signal.SIGTERM, found[0])
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
         await finalize(operation, deadline=never, at_once=True)
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     finally:
