@@ -621,14 +621,30 @@ class Conversation:
     def _check_stream(self, outcome: Reply | TransportError, events: list[ev.Event]) -> None:
         """Only the message itself tells a cancelled or timed-out answer from a waiting one (OA-5.8).
 
-        Where it cannot be read the stream goes on, and so do its checks.
+        Where it cannot be read the stream goes on, and so do its checks. But a stream never says that its chat was
+        deleted: where the server keeps answering with errors, the stream is given up for polling, which has an end.
         """
         self._check_due = False
-        if isinstance(outcome, Reply) and outcome.is_success:
+        if not isinstance(outcome, Reply) or outcome.is_away:
+            return
+        if outcome.is_success:
+            self._reads = 0
             message = outcome.decode(schemas.decode_message, "a message", self.phase.name)
             self._message_told(message, events, cut=True)
+            return
+        self._reads += 1
+        if self._reads > self._retries:
+            self._lose_stream()
 
     def _poll(self, outcome: Reply | TransportError, events: list[ev.Event]) -> None:
+        if not isinstance(outcome, Reply) or outcome.is_away:
+            # The server may come back, and with it the answer: how long to wait for that, the owner says (OA-6.9).
+            wait = _retry_after(outcome)
+            if wait > _LONGEST_RETRY_AFTER:
+                raise self._problem(FetchMessage, outcome)
+            self._poll_again()
+            self._delay = max(self._delay, wait)
+            return
         message = self._read(FetchMessage, outcome, schemas.decode_message, "a message")
         if message is not None and not self._message_told(message, events, cut=True):
             self._poll_again()

@@ -17,6 +17,7 @@ MAX_BODY = 8 * 1024 * 1024
 
 _SNIPPET = 200
 _BUSY = frozenset({429, 503})
+_AWAY = _BUSY | {502, 504}
 
 T = TypeVar("T")
 
@@ -45,6 +46,11 @@ class Reply(Struct, frozen=True):
     def is_busy(self) -> bool:
         """Whether the server says that it did not do it, and that it may later (OA-6.3)."""
         return self.status in _BUSY
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the server cannot answer at present: it is busy, or a proxy says that it does not reach it."""
+        return self.status in _AWAY
 
     @property
     def is_refusal(self) -> bool:

@@ -98,9 +98,24 @@ def test_polls_come_ever_more_slowly_but_every_five_seconds(story: Story) -> Non
     assert told
 
 
+@pytest.mark.clause("OA-6.9")
+@pytest.mark.parametrize("outcome", [Lost(), Unsent(), Reply(429), Reply(502), Reply(503), Reply(504)], ids=repr)
+def test_while_the_server_is_away_the_message_is_polled_on(story: Story, outcome: Happening) -> None:
+    told = story.polling()
+    for delay in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
+        told = told >> outcome << Sends(FetchMessage, delay=delay)
+    assert told >> Reply(200, complete("Hi")) << Token("Hi") << Answered(message(complete("Hi"))) << Phase.ANSWERED
+
+
+@pytest.mark.clause("OA-6.3", "OA-6.9")
+def test_while_the_server_is_away_it_is_polled_no_earlier_than_it_says(story: Story) -> None:
+    told = story.polling() >> Reply(503, headers={"retry-after": "9"}) << Sends(FetchMessage, delay=9.0)
+    assert (told >> Reply(503, headers={"retry-after": "61"})).drop_events() << Phase.FAILED << None
+
+
 @pytest.mark.clause("OA-6.3")
-@pytest.mark.parametrize("outcome", [Lost(), Unsent(), Reply(500), Reply(503)], ids=repr)
-def test_a_poll_that_fails_is_tried_again_at_most_retries_times_in_a_row(story: Story, outcome: Happening) -> None:
+def test_a_poll_that_is_denied_is_tried_again_at_most_retries_times_in_a_row(story: Story) -> None:
+    outcome = Reply(500)
     told = story.polling() >> outcome << Sends(FetchMessage, delay=0.5) >> outcome << Sends(FetchMessage, delay=1.0)
     told = told >> RUNS << FetchMessage >> outcome << FetchMessage >> outcome << FetchMessage
     told = (told >> outcome).drop_events()
@@ -230,7 +245,7 @@ def test_a_stream_that_is_lost_while_the_message_is_read_is_polled(story: Story)
 @pytest.mark.clause("OA-5.8")
 @pytest.mark.parametrize(
     "outcome",
-    [Lost(), Unsent(), Reply(302), Reply(404), Reply(429, headers={"retry-after": "3600"}), Reply(500), Reply(503)],
+    [Lost(), Unsent(), Reply(429, headers={"retry-after": "3600"}), Reply(502), Reply(503), Reply(504)],
     ids=repr,
 )
 def test_a_message_that_cannot_be_read_says_nothing_of_the_stream(story: Story, outcome: Happening) -> None:
@@ -239,6 +254,19 @@ def test_a_message_that_cannot_be_read_says_nothing_of_the_stream(story: Story, 
         told = told >> Bytes(PING * 3) << Sends(FetchMessage, delay=0.0) >> outcome << Phase.STREAMING << None
     told = told >> Data(token("Hi")) << Token("Hi")
     assert told >> Data(final(complete("Hi"))) << Answered(message(complete("Hi"))) << CloseStream
+
+
+@pytest.mark.clause("OA-5.8")
+@pytest.mark.parametrize("outcome", [Reply(302), Reply(404), Reply(500)], ids=repr)
+def test_a_stream_whose_message_the_server_denies_again_and_again_is_given_up(story: Story, outcome: Happening) -> None:
+    """Somebody else has deleted the chat: its stream shows keep-alives for ever."""
+    told = story.streaming()
+    for _ in range(2):
+        told = told >> Bytes(PING * 3) << FetchMessage >> outcome << Phase.STREAMING << None
+    told = told >> Bytes(PING * 3) << FetchMessage >> Reply(200, assistant()) << Phase.STREAMING << None
+    for _ in range(2):
+        told = told >> Bytes(PING * 3) << FetchMessage >> outcome << Phase.STREAMING << None
+    assert told >> Bytes(PING * 3) << FetchMessage >> outcome << Phase.POLLING << CloseStream
 
 
 @pytest.mark.clause("OA-5.8", "OA-6.4")

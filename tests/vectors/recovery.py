@@ -513,14 +513,25 @@ def _lost_streams() -> Iterator[Case]:
     yield (
         Case("inference", "a poll that fails is tried again, and then it fails", "OA-6.3", "OA-6.5", retries=1)
         .polling("Hi")
-        .lost()
+        .reply(500, ISE)
         .asks("FetchMessage", delay=0.5)
         .reply(200, waiting)
         .asks("FetchMessage", delay=0.5)
-        .reply(502, None)
+        .reply(500, ISE)
         .asks("FetchMessage", delay=0.5)
-        .reply(502, None, _status(502), to="FAILED")
+        .reply(500, ISE, _status(500), to="FAILED")
         .asks_nothing()
+    )
+    yield (
+        Case("website", "while the server is away its message is polled on", "OA-6.9", retries=0)
+        .polling("Hi")
+        .lost()
+        .asks("FetchMessage", delay=0.5)
+        .reply(502, None)
+        .asks("FetchMessage", delay=1.0)
+        .reply(503, None)
+        .asks("FetchMessage", delay=2.0)
+        .reply(200, assistant("complete", "Hi there"), token(" there"), answered("Hi there"), to="ANSWERED")
     )
     for api in BOTH:
         yield (
