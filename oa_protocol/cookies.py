@@ -179,7 +179,10 @@ def _sent_to(url: SplitResult, cookies: Sequence[Cookie], place: str, now: float
     ]
     if sent:
         sent.sort(key=lambda cookie: (len(cookie.path), len(cookie.domain), cookie.host_only))
-        return _checked({cookie.name: cookie.value for cookie in sent}.items())
+        found = {cookie.name: cookie.value for cookie in sent}
+        # Other programs on this host have cookies too, with whatever in them: they are left out, not refused.
+        sendable = {name: value for name, value in found.items() if _NAME.fullmatch(name) and _VALUE.fullmatch(value)}
+        return _checked((sendable or found).items())
 
     log_in = f"Log in to {host} in the browser; a file must then be exported again."
     if alive:

@@ -298,6 +298,12 @@ class TestFile:
         with pytest.raises(ValueError, match="base_url has no host"):
             load_cookies(file(netscape()), "oa.example.org")
 
+    @pytest.mark.parametrize(("name", "value"), [("pref", "caf\u00e9"), ("a name", "b"), ("x", "y;z")])
+    def test_leaves_out_the_cookies_of_others_that_cannot_be_sent(self, file: WriteFile, name: str, value: str) -> None:
+        members = {"domain": "oa.example.org"}
+        content = json.dumps([{"name": name, "value": value, **members}, {"name": "a", "value": "b", **members}])
+        assert load_cookies(file(content), BASE) == {"a": "b"}
+
 
 class TestNetscapeFile:
     @given(st.dictionaries(names, values, min_size=1))
