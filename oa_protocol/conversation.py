@@ -57,6 +57,7 @@ _SLOWEST_POLL = 5.0
 _LONGEST_RETRY_AFTER = 60.0
 _PENDINGS_PER_CHECK = 10
 _KEEPALIVES_PER_CHECK = 3
+_PAGES = 50  # of the account's chats, behind the first one
 _ALREADY_PROMPTED = "Trying to add first message to non-empty chat"
 
 _DOING: dict[type[Exchange], str] = {
@@ -115,6 +116,7 @@ class Conversation:
         "_decoder",
         "_delay",
         "_last_error",
+        "_list_after",
         "_list_next",
         "_outstanding",
         "_parent_id",
@@ -162,6 +164,7 @@ class Conversation:
         # Whether an answer waits or runs on the server as far as we know, so that a DELETE would hurt others.
         self._running = False
         self._list_next = False
+        self._list_after: str | None = None
         self._tries = 0
         self._reads = 0
         self._delay = 0.0
@@ -352,7 +355,7 @@ class Conversation:
         if kind is FetchChat:
             return api.fetch_chat(credentials, chat_id)
         if kind is ListChats:
-            return api.list_chats(credentials)
+            return api.list_chats(credentials, self._list_after)
         if kind is DeleteChat:
             return api.delete_chat(credentials, chat_id)
         turn = self._current
@@ -700,7 +703,7 @@ class Conversation:
         if wait > _LONGEST_RETRY_AFTER:
             raise self._last_error
         self._move(Trigger.DELETE_UNCLEAR)
-        self._list_next = False
+        self._list_next, self._list_after, self._reads = False, None, 0
         self._delay = wait
 
     def _look_for_chat(self, outcome: Reply | TransportError, events: list[ev.Event]) -> None:
@@ -712,25 +715,20 @@ class Conversation:
             self._gone(events)
 
     def _look_at_list(self, outcome: Reply | TransportError, events: list[ev.Event]) -> None:
-        if isinstance(outcome, Reply) and self._list_lacks_chat(outcome):
-            self._gone(events)
+        page = _page(outcome)
+        if page is None or any(chat.id == self._chat_id for chat in page.chats):
+            self._still_there(events)
+        elif page.next is None or any(chat.id < self._chat_id for chat in page.chats):
+            self._gone(events)  # newest first: ours would be on a page that reaches back beyond it
+        elif page.chats and self._reads < _PAGES:
+            self._reads += 1
+            self._list_after = page.next
         else:
             self._still_there(events)
 
     def _still_there(self, events: list[ev.Event]) -> None:
         self._move(Trigger.STILL_THERE)
         self._delete_again(events)
-
-    def _list_lacks_chat(self, reply: Reply) -> bool:
-        if reply.status != 200:
-            return False
-        try:
-            page = reply.decode(schemas.decode_chat_list, "a list of chats", None)
-        except OAError:
-            return False
-        ids = [chat.id for chat in page.chats]
-        # Newest first: ours would be on this page where the page reaches back beyond it.
-        return self._chat_id not in ids and (page.next is None or min(ids, default=self._chat_id) < self._chat_id)
 
     # Which outcome is awaited where; whatever comes elsewhere is late.
     _JUDGES: ClassVar[dict[tuple[Phase, type[Exchange]], _Judge]] = {
@@ -964,6 +962,16 @@ def _is_unclear(outcome: Reply | TransportError) -> bool:
     if isinstance(outcome, Reply):
         return not outcome.is_refusal and not outcome.is_busy
     return not isinstance(outcome, NotSent)
+
+
+def _page(outcome: Reply | TransportError) -> schemas.ChatList | None:
+    """Return the page of chats that was read, or None where there is none."""
+    if not isinstance(outcome, Reply) or outcome.status != 200:
+        return None
+    try:
+        return outcome.decode(schemas.decode_chat_list, "a list of chats", None)
+    except OAError:
+        return None
 
 
 def _retry_after(outcome: Reply | TransportError | None) -> float:

@@ -36,7 +36,8 @@ class Limits(NamedTuple):
     def last_exchanges(self) -> int:
         """How many exchanges may follow once nothing is waited for any more.
 
-        DELETE, read, list for each attempt, each of them once more with other credentials.
+        DELETE, read, list for each attempt, each of them once more with other credentials; further pages of the list
+        are not counted.
         """
         return 6 * self.attempts
 

@@ -20,6 +20,7 @@ from oa_protocol.intents import (
     FetchMessage,
     HttpRequest,
     Intent,
+    ListChats,
     LoadCookies,
     OpenStream,
     RequestAssistant,
@@ -418,7 +419,8 @@ def _asked(peer: Peer, intent: Exchange) -> Ledger:
     name = _COUNTED.get(type(intent))
     if name is not None:
         ledger = ledger._replace(**{name: getattr(ledger, name) + 1})
-    if ledger.leaving == 2 or phase in CLEANING:
+    further_page = isinstance(intent, ListChats) and "after=" in intent.request.url  # there are as many as there are
+    if (ledger.leaving == 2 or phase in CLEANING) and not further_page:
         ledger = ledger._replace(last=ledger.last + 1)
     return ledger
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -69,7 +70,8 @@ async def test_leaving_while_something_is_put_off_deletes_the_chat(site: Site) -
         async with anyio.create_task_group() as group:
             group.start_soon(read_on, answer)
             await site.reached("prompt")
-            while chat._driver._due < anyio.current_time() + 10:  # the refusal has not come
+            driver = cast("Any", chat)._driver
+            while driver._due < anyio.current_time() + 10:  # the refusal has not come
                 await anyio.sleep(0.001)
             group.cancel_scope.cancel()
     assert site.steps.count("prompt") == 1

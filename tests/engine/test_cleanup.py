@@ -253,13 +253,34 @@ def test_a_page_of_the_list_that_reaches_back_beyond_the_chat_is_enough(story: S
     assert story.delete_unclear() >> story.not_found << ListChats >> Reply(200, page) << Deleted(CHAT)
 
 
+NEWER_CHATS = {"chats": [{"id": ANSWER_2}, {"id": ANSWER}], "next": "a page&more"}
+
+
+@pytest.mark.clause("OA-7.5")
+@website_only
+@pytest.mark.parametrize(
+    ("last", "phase"),
+    [
+        (Reply(200, chats()), Phase.DELETED),
+        (Reply(200, chats(CHAT)), Phase.DELETING),
+        (Reply(200, NEWER_CHATS), Phase.DELETING),
+    ],
+    ids=["the last one", "with the chat", "one more"],
+)
+def test_where_a_page_has_only_newer_chats_the_next_ones_are_read(story: Story, last: Reply, phase: Phase) -> None:
+    told = story.delete_unclear() >> story.not_found << ListChats
+    for _ in range(50):
+        told = told >> Reply(200, NEWER_CHATS) << Sends(ListChats, path="/api/chat?after=a%20page%26more")
+    assert (told >> last).drop_events() << phase
+
+
 @pytest.mark.clause("OA-7.5")
 @website_only
 @pytest.mark.parametrize(
     "outcome",
     [
         Reply(200, chats(ANSWER_2, CHAT)),
-        Reply(200, {"chats": [{"id": ANSWER_2}, {"id": ANSWER}], "next": "a page on which ours may be"}),
+        Reply(200, {"chats": [], "next": "a page on which ours may be"}),
         Reply(200, GARBAGE),
         Reply(200),
         Reply(200, b'{"chats": "\xff"}'),

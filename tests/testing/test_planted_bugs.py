@@ -14,7 +14,16 @@ from oa_protocol import conversation as engine
 from oa_protocol import events as ev
 from oa_protocol.conversation import Conversation
 from oa_protocol.errors import MaybeSent, NotSent, OAError, TransportError
-from oa_protocol.intents import CreateChat, DeleteChat, Exchange, Intent, OpenStream, RequestAssistant, SendPrompt
+from oa_protocol.intents import (
+    CreateChat,
+    DeleteChat,
+    Exchange,
+    Intent,
+    ListChats,
+    OpenStream,
+    RequestAssistant,
+    SendPrompt,
+)
 from oa_protocol.phases import Phase, Trigger
 from oa_protocol.testing import Explorer
 from oa_protocol.testing.invariants import INVARIANTS
@@ -113,7 +122,7 @@ def any_404_is_believed(patch: Patch) -> None:
 
 
 def a_list_is_believed_unread(patch: Patch) -> None:
-    patch.setattr(Conversation, "_list_lacks_chat", always(True))
+    judge(patch, Phase.DELETE_UNCLEAR, ListChats, lambda self, _, events: self._gone(events))
 
 
 def stream_opened_again_after_a_loss(patch: Patch) -> None:

@@ -404,7 +404,6 @@ def _lists() -> Iterator[Case]:
         yield listing(name).reply(200, listed, DELETED, to="DELETED").asks_nothing()
     replies: tuple[tuple[str, int, Json | str | None], ...] = (
         ("a list with it: still there", 200, page(NEWER, CHAT, OLDER)),
-        ("a page of newer ones with a further page: not known", 200, page(NEWER, following=NEWER)),
         ("an empty page with a further page: not known", 200, page(following=NEWER)),
         ("no list: not known", 200, _PAGE),
         ("a list without chats: not known", 200, {}),
@@ -413,6 +412,16 @@ def _lists() -> Iterator[Case]:
     )
     for name, status, body in replies:
         yield listing(name).reply(status, body, to="DELETING").asks("DeleteChat", delay=0.5)
+    further = "a page of newer ones with a further page: that one is read"
+    for name, listed, events, phase in (
+        ("and is the last: gone", page(), [DELETED], "DELETED"),
+        ("and reaches back beyond it: gone", page(OLDER, following=OLDER), [DELETED], "DELETED"),
+        ("and has it: still there", page(CHAT, OLDER), [], "DELETING"),
+        ("and is empty with a further page: not known", page(following=OLDER), [], "DELETING"),
+    ):
+        case = listing(f"{further}, {name}").reply(200, page(NEWER, following=NEWER)).asks("ListChats", after=NEWER)
+        case.reply(200, listed, *events, to=phase)
+        yield case.asks_nothing() if phase == "DELETED" else case.asks("DeleteChat", delay=0.5)
     yield listing("a list that is lost: not known").lost(to="DELETING").asks("DeleteChat", delay=0.5)
     yield (
         listing("a list that is refused, for the upstream key is rejected: named")

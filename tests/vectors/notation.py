@@ -194,9 +194,10 @@ class Case:
 
     # ---- what the engine must ask for
 
-    def asks(self, kind: str, *, delay: float = 0.0) -> Self:
-        """The engine asks for this exchange."""
+    def asks(self, kind: str, *, delay: float = 0.0, after: str = "") -> Self:
+        """The engine asks for this exchange; for the page of a list ``after`` a cursor."""
         method, _, path = _PATHS[self.api][kind].partition(" ")
+        path += f"?after={after}" if after else ""
         intent: Json = {
             "kind": kind,
             "method": method,
