@@ -1,8 +1,10 @@
 """The connections under the fast transport: nothing is lost, nothing is hoarded, and news is noticed."""
 
+import asyncio
 import contextlib
 import socket
 import struct
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 
@@ -11,6 +13,7 @@ import anyio.to_thread
 import pytest
 from anyio.abc import ByteStream
 
+from oa_protocol.testing.peers import refusing_port
 from oa_protocol.transports.sockets import AsyncioStream, connect, is_silent
 
 from .peers import peer
@@ -49,6 +52,42 @@ async def test_all_bytes_come_and_then_the_end() -> None:
 async def test_a_name_is_connected_to() -> None:
     async with connected(lambda connection: connection.sendall(b"abc"), "localhost") as stream:
         assert await read_all(stream) == 3
+
+
+@pytest.fixture
+def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name has two, and nobody listens at the first one."""
+
+    async def addresses(name: str, port: int) -> list[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    monkeypatch.setattr("oa_protocol.transports.sockets._addresses", addresses)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.usefixtures("two_addresses")
+async def test_where_one_address_of_a_name_refuses_the_next_one_is_tried() -> None:
+    async with connected(lambda connection: connection.sendall(b"abc"), "a.name") as stream:
+        assert await read_all(stream) == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.usefixtures("two_addresses")
+async def test_where_every_address_of_a_name_refuses_each_one_is_told() -> None:
+    with refusing_port() as place, pytest.raises(OSError, match=r"127\.0\.0\.2.*; .*127\.0\.0\.1"):
+        await connect("a.name", int(place.rpartition(":")[2]))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="came with 3.12")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_name_is_connected_to_with_eager_tasks() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - not every Python has it
+    try:
+        async with connected(lambda connection: connection.sendall(b"abc"), "localhost") as stream:
+            assert await read_all(stream) == 3
+    finally:
+        loop.set_task_factory(None)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
