@@ -90,8 +90,8 @@ class Cleanup:
     """How a chat is cleaned up.
 
     ``drain``: seconds to wait for an answer that may be running, since deleting its chat breaks other users' answers;
-    0 deletes at once. ``timeout``: seconds for waiting for a create, draining and deleting together. ``attempts``: how
-    many DELETEs at most.
+    0 deletes at once. ``timeout``: seconds for waiting for a create, draining and deleting together; of these one
+    attempt to delete has its share, however long the others take. ``attempts``: how many DELETEs at most.
     """
 
     drain: float = 5.0
