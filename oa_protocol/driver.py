@@ -426,8 +426,10 @@ class Driver:
             if self._put_off is not None:
                 self._not_sent("the owner left")
             ends = self._cleanup_deadline()
-            # However long draining may take, one attempt to delete has its share of the time.
-            drained = min(anyio.current_time() + self._cleanup.drain, ends - self._share())
+            # However long draining may take, an attempt to delete has its share of the time.
+            drained = min(
+                anyio.current_time() + self._cleanup.drain, ends - min(self._share(), self._cleanup.timeout / 2)
+            )
             conversation.close(drain=self._cleanup.drain > 0)
             while (intent := conversation.next_intent()) is not None:
                 self._note_phase()

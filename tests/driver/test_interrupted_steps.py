@@ -95,12 +95,15 @@ async def test_the_time_for_cleaning_up_does_not_run_while_the_owner_is_back(sit
 
 
 @pytest.mark.clause("OA-7.1")
-async def test_draining_leaves_time_to_delete(site: Site) -> None:
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_draining_leaves_time_to_delete(site: Site, attempts: int) -> None:
     hold = Hold()
     site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
-    async with site.client(cleanup=Cleanup(drain=PATIENCE, timeout=3.0, attempts=2)) as client, client.chat() as chat:
+    cleanup = Cleanup(drain=PATIENCE, timeout=3.0, attempts=attempts)
+    async with site.client(cleanup=cleanup) as client, client.chat() as chat:
         async for _ in chat.stream("Hello"):
             break
+    assert "message" in site.steps  # it did drain
     assert client.leaked == []
     assert site.chats == ()
     hold.release()
