@@ -93,7 +93,6 @@ class _Signals:
 
     def __init__(self) -> None:
         self._holders = 0
-        self._holds = False
         self._handlers: dict[int, _Handler] = {}
         self._raised: BaseException | None = None
 
@@ -101,7 +100,6 @@ class _Signals:
         self._holders += 1
         if self._holders > 1:
             return
-        self._holds = True
         for number in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(number)
             if callable(handler) and handler != self._receive:  # which others may have found there, and put back
@@ -110,15 +108,15 @@ class _Signals:
 
     def release(self) -> None:
         """Undo one ``hold``; the last one raises what was held back."""
-        self._holders -= 1
-        if self._holders:
+        if self._holders > 1:
+            self._holders -= 1
             return
         try:
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) == self._receive:  # nobody has put their own there meanwhile
                     signal.signal(number, signal.default_int_handler if _is_of_ended_runner(handler) else handler)
         finally:  # the next signal may strike right here
-            self._holds = False
+            self._holders = 0
             raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
@@ -127,7 +125,7 @@ class _Signals:
         try:
             self._handlers[number](number, frame)
         except BaseException as error:  # somebody who found this handler has put it back when all was over
-            if not self._holds:
+            if not self._holders:
                 raise
             self._raised = self._raised or error
 

@@ -62,7 +62,7 @@ class Trigger(Enum):
     LEAK = "the chat cannot be deleted, or not in time"
     NOTHING_MADE = "the owner left before there was a chat"
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # as that of Phase
 
 
 _P = Phase

@@ -117,7 +117,9 @@ def test_models_are_read() -> None:
         b'"sampling_parameters":{"top_k":50,"top_p":0.95,"typical_p":null}}],"more":1},{"name":"_lorem"}]'
     )
     assert [model.name for model in found] == ["OA", "_lorem"]
-    assert found[0].parameter_configs[0].sampling_parameters == {"top_k": 50, "top_p": 0.95, "typical_p": None}
+    preset = found[0].parameter_configs[0].sampling_parameters
+    assert preset == {"top_k": 50, "top_p": 0.95, "typical_p": None}
+    assert schemas.SamplingParameters.of(preset).top_k == 50  # which takes no 50.0
 
 
 @pytest.mark.clause("OA-5.5")
