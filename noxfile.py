@@ -21,13 +21,11 @@ nox.options.default_venv_backend = "venv"
 PROJECT = nox.project.load_toml()
 
 CORE = [
-    "oa_protocol/phases.py",
-    "oa_protocol/conversation.py",
-    "oa_protocol/turn.py",
-    "oa_protocol/wire/*",
-    "oa_protocol/finalize.py",
-    "oa_protocol/driver.py",
-    "oa_protocol/read_scope.py",
+    "oa_protocol/engine/*",
+    "oa_protocol/bindings/*",
+    "oa_protocol/client/_shield.py",
+    "oa_protocol/client/_driver.py",
+    "oa_protocol/client/_read_timeout.py",
 ]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "wire", "driver", "gate", "client", "journal")]
 

@@ -10,8 +10,7 @@ import msgspec
 import yaml
 
 from oa_protocol import __version__
-from oa_protocol.events import Message
-from oa_protocol.wire.schemas import (
+from oa_protocol.bindings.json import (
     Chat,
     ChatList,
     Created,
@@ -21,6 +20,7 @@ from oa_protocol.wire.schemas import (
     NewPrompt,
     StreamEvent,
 )
+from oa_protocol.engine.events import Message
 
 PATH = Path(__file__).parents[1] / "specs" / "openapi.yaml"
 

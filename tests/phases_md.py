@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oa_protocol.phases import TERMINAL, TRANSITIONS, Phase
+from oa_protocol.engine.phases import TERMINAL, TRANSITIONS, Phase
 
 PATH = Path(__file__).parent.parent / "specs" / "phases.md"
 
@@ -29,7 +29,7 @@ _TERMINAL = "– (terminal)"
 
 HEAD = """# Phases
 
-Drawn from `oa_protocol/phases.py` by `python -m tests.phases_md`; a test keeps both equal.
+Drawn from `oa_protocol/engine/phases.py` by `python -m tests.phases_md`; a test keeps both equal.
 
 A phase names what is established on the server. What is in flight is the outstanding intent; the state of a
 conversation is the pair of both. In any phase but STREAMING a stream that is still open is closed first (CloseStream),

@@ -6,9 +6,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from oa_protocol import events as ev
-from oa_protocol.conversation import Conversation
-from oa_protocol.intents import (
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine import events as ev
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
     Exchange,
@@ -19,10 +23,6 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.wire.binding import AnswerOptions, Binding, Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.schemas import SamplingParameters
-from oa_protocol.wire.website import Website
 
 from .captures import Recorded, scenario
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from oa_protocol import events as ev
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import AnswerFailed, ApiError, AuthenticationError, HTTPStatusError, MaybeSent
-from oa_protocol.intents import (
+from oa_protocol.engine import events as ev
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import AnswerFailed, ApiError, AuthenticationError, HTTPStatusError, MaybeSent
+from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
@@ -25,7 +25,7 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import Phase
+from oa_protocol.engine.phases import Phase
 
 from .captures import Recorded, every, scenario
 from .replay import (

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oa_protocol import cookies as cookies_module
-from oa_protocol.cookies import Cookie, load_cookies
-from oa_protocol.errors import AuthenticationError
+from oa_protocol.client import cookies as cookies_module
+from oa_protocol.client.cookies import Cookie, load_cookies
+from oa_protocol.engine.errors import AuthenticationError
 
 DATA = Path(__file__).parent / "data" / "cookies"
 BASE = "https://oa.example.org"

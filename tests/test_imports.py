@@ -11,10 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "oa_protocol"
 IO = ("anyio", "asyncio", "httpx", "selectors", "socket", "ssl")
-LEAVES = ["phases", "events", "intents", "errors"]
-WIRE = [f"wire.{path.stem}" for path in sorted((PACKAGE / "wire").glob("[a-z]*.py"))]
-TAPE = [f"tape.{path.stem}" for path in sorted((PACKAGE / "tape").glob("[a-z]*.py"))]
-ENGINE = [*LEAVES, "wire", *WIRE, "turn", "conversation", "tape", *TAPE]
+
+
+def layer(folder: str) -> list[str]:
+    return [folder, *(f"{folder}.{path.stem}" for path in sorted((PACKAGE / folder).glob("[a-z]*.py")))]
+
+
+BASE = ["_version"]
+LEAVES = ["engine", "engine.phases", "engine.events", "engine.intents", "engine.errors"]
+BINDINGS, ENGINE, TAPE = layer("bindings"), layer("engine"), layer("tape")
 
 BLOCK = f"""
 import sys
@@ -36,7 +41,7 @@ def run(program: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ENGINE)
+@pytest.mark.parametrize("name", [*BINDINGS, *ENGINE, *TAPE])
 def test_the_engine_imports_where_nothing_can_do_io(name: str) -> None:
     run(f"{BLOCK}\nimport oa_protocol.{name}")
 
@@ -47,9 +52,9 @@ def test_the_block_works() -> None:
 
 def test_an_engine_without_io_speaks() -> None:
     program = """
-from oa_protocol.conversation import Conversation
-from oa_protocol.wire.binding import Credentials
-from oa_protocol.wire.website import Website
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.website import Website
 conversation = Conversation(Website("http://127.0.0.1"), Credentials(token="t"))
 conversation.prompt("Hello")
 print(conversation.next_intent().request.url)
@@ -93,12 +98,11 @@ def _module(imported: str) -> str:
 @pytest.mark.parametrize(
     ("names", "may_import"),
     [
-        pytest.param(["phases", "errors", "intents"], [], id="leaves"),
-        pytest.param(["events"], ["errors"], id="events"),
-        pytest.param(["wire", *WIRE], [*LEAVES, *WIRE], id="wire"),
-        pytest.param(["turn"], [*LEAVES, *WIRE], id="turn"),
-        pytest.param(["conversation"], [*LEAVES, *WIRE, "turn"], id="conversation"),
-        pytest.param(["tape", *TAPE], [*LEAVES, *WIRE, "conversation", *TAPE], id="tape"),
+        pytest.param(["engine.phases", "engine.errors", "engine.intents"], [], id="leaves"),
+        pytest.param(["engine.events"], ["engine.errors"], id="events"),
+        pytest.param(BINDINGS, [*BASE, *LEAVES, *BINDINGS], id="bindings"),
+        pytest.param(ENGINE, [*BINDINGS, *ENGINE], id="engine"),
+        pytest.param(TAPE, [*BINDINGS, *ENGINE, *TAPE], id="tape"),
     ],
 )
 def test_imports_point_downwards(names: list[str], may_import: list[str]) -> None:
@@ -107,5 +111,5 @@ def test_imports_point_downwards(names: list[str], may_import: list[str]) -> Non
 
 
 def test_a_leafs_imports_are_seen() -> None:
-    assert imports_of("events") == {"errors"}
-    assert "wire.sse" in imports_of("conversation")
+    assert imports_of("engine.events") == {"engine.errors"}
+    assert "bindings.sse" in imports_of("engine.conversation")

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 import yaml
 
-from oa_protocol.intents import HttpRequest
-from oa_protocol.wire import schemas
-from oa_protocol.wire.binding import AnswerOptions, Binding, Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.website import Website
+from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.intents import HttpRequest
 
 from .captures import Recorded, every
 from .openapi import PATH, text

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from oa_protocol.cli.terminal import Terminal, discard_stdout
-from oa_protocol.tape import Difference, parse_tapes, story
+from oa_protocol.tape import Difference, parse_tapes, transcript
 from oa_protocol.tape import replay as run
 from oa_protocol.tape.har import parse_har
 
@@ -25,7 +25,7 @@ def replay(file: str) -> int:
         if not tapes:
             raise ValueError("there is nothing in it")
         differences = [run(tape) for tape in tapes]
-        stories = [list(story(tape)) for tape in tapes]
+        stories = [list(transcript(tape)) for tape in tapes]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise click.UsageError(f"{file} cannot be replayed: {error}") from None
     try:

@@ -18,11 +18,12 @@ import click
 from msgspec.structs import asdict
 from platformdirs import user_state_path
 
+from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.cli.interrupts import Interrupts, heartbeat
 from oa_protocol.cli.terminal import Terminal, discard_stdout, tracing
-from oa_protocol.client import Answer, Chat, Client
-from oa_protocol.driver import Timeouts
-from oa_protocol.errors import (
+from oa_protocol.client._driver import Timeouts
+from oa_protocol.client.client import Answer, Chat, Client
+from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
     AuthenticationError,
@@ -30,9 +31,18 @@ from oa_protocol.errors import (
     HTTPStatusError,
     OAError,
 )
-from oa_protocol.events import Corrected, Created, Event, LeakRecord, PluginStep, Prompted, Queued, Requested, Token
-from oa_protocol.phases import Phase
-from oa_protocol.wire.schemas import SamplingParameters
+from oa_protocol.engine.events import (
+    Corrected,
+    Created,
+    Event,
+    LeakRecord,
+    PluginStep,
+    Prompted,
+    Queued,
+    Requested,
+    Token,
+)
+from oa_protocol.engine.phases import Phase
 
 Work = Callable[[Client], Awaitable[None]]
 

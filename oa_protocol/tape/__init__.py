@@ -1,15 +1,15 @@
 """Tapes: everything that went into and came out of an engine, as JSON lines (docs/tapes.md, specs/vectors).
 
-``Recorder`` makes one, for any driver; ``replay`` runs the engine over it again; ``story`` tells it; ``normalised``
+``Recorder`` makes one, for any driver; ``replay`` runs the engine over it again; ``transcript`` tells it; ``normalize``
 makes two tapes of the same conversation comparable, whoever drove it. ``oa_protocol.tape.har`` reads a browser's
 recording.
 """
 
 from oa_protocol.tape.format import Tape, load_tapes, parse_tapes
-from oa_protocol.tape.normal import normalised
+from oa_protocol.tape.normalize import normalize
 from oa_protocol.tape.recorder import Recorder, TapeFile
 from oa_protocol.tape.replay import Difference, replay
-from oa_protocol.tape.story import story
+from oa_protocol.tape.transcript import transcript
 
 __all__ = [
     "Difference",
@@ -17,8 +17,8 @@ __all__ = [
     "Tape",
     "TapeFile",
     "load_tapes",
-    "normalised",
+    "normalize",
     "parse_tapes",
     "replay",
-    "story",
+    "transcript",
 ]

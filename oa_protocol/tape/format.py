@@ -11,9 +11,13 @@ from typing import Any, cast
 
 from msgspec import to_builtins
 
-from oa_protocol import events as ev
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import (
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine import events as ev
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
     AuthenticationError,
@@ -22,11 +26,7 @@ from oa_protocol.errors import (
     NotSent,
     TransportError,
 )
-from oa_protocol.intents import Exchange, Intent, LoadCookies
-from oa_protocol.wire.binding import AnswerOptions, Binding, Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.schemas import SamplingParameters
-from oa_protocol.wire.website import Website
+from oa_protocol.engine.intents import Exchange, Intent, LoadCookies
 
 Json = dict[str, Any]
 Bytes = str | Json | list[Any]

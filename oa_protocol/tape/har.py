@@ -11,14 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from msgspec import Struct, field
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import MaybeSent
-from oa_protocol.intents import Exchange, HttpRequest, LoadCookies, OpenStream
+from oa_protocol.bindings.base import AnswerOptions, Credentials, check_text
+from oa_protocol.bindings.json import SamplingParameters, decode_created
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import MaybeSent
+from oa_protocol.engine.intents import Exchange, HttpRequest, LoadCookies, OpenStream
 from oa_protocol.tape.format import Json, Tape, parse_tapes
 from oa_protocol.tape.recorder import Recorder
-from oa_protocol.wire.binding import AnswerOptions, Credentials, check_text
-from oa_protocol.wire.schemas import SamplingParameters, decode_created
-from oa_protocol.wire.website import Website
 
 _PATH = "/api/chat"
 _CREDENTIALS = Credentials({"next-auth.session-token": "left out"})

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import NotSent, TransportError
-from oa_protocol.events import Event, Failed, Leaked
-from oa_protocol.intents import Intent
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import NotSent, TransportError
+from oa_protocol.engine.events import Event, Failed, Leaked
+from oa_protocol.engine.intents import Intent
 from oa_protocol.tape.format import Json, encode_config, encode_intent, result, to_line
-from oa_protocol.tape.masks import Masks, without_password
-from oa_protocol.wire.binding import AnswerOptions, Binding, Credentials
+from oa_protocol.tape.redact import Masks, without_password
 
 logger = logging.getLogger("oa_protocol")
 

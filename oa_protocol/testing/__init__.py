@@ -12,46 +12,9 @@ of them.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+from oa_protocol._lazy import attach
 
-if TYPE_CHECKING:
-    from oa_protocol.testing.explorer import Exploration, Explorer
-    from oa_protocol.testing.faults import Faults
-    from oa_protocol.testing.machine import ConversationMachine
-    from oa_protocol.testing.playbook import Play, play
-    from oa_protocol.testing.story import Line, Story
-    from oa_protocol.testing.transport import TransportConformance
-
-_HOMES = {
-    "ConversationMachine": "machine",
-    "Exploration": "explorer",
-    "Explorer": "explorer",
-    "Faults": "faults",
-    "Line": "story",
-    "Play": "playbook",
-    "Story": "story",
-    "TransportConformance": "transport",
-    "play": "playbook",
-}
-
-__all__ = [
-    "ConversationMachine",
-    "Exploration",
-    "Explorer",
-    "Faults",
-    "Line",
-    "Play",
-    "Story",
-    "TransportConformance",
-    "play",
-]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __all__ = attach(__name__, __file__)
 
 
 def __dir__() -> list[str]:

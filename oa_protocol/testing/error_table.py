@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from oa_protocol.errors import ApiError, AuthenticationError, HTTPStatusError, OAError
+from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError
 
 Api = Literal["website", "inference"]
 Step = Literal["create", "prompt", "request", "events", "message", "chat", "delete", "models"]

@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from oa_protocol.bindings.base import Binding
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.website import Website
 from oa_protocol.testing.explorer import Explorer
-from oa_protocol.wire.binding import Binding
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.website import Website
 
 _BINDINGS: dict[str, Binding] = {
     "website": Website("http://oa.test"),

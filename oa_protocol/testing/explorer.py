@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.phases import Phase
-from oa_protocol.testing.invariants import Limits, first_violation
-from oa_protocol.testing.story import Line, Story
-from oa_protocol.testing.world import Action, World, line, words
-from oa_protocol.wire.binding import Binding, Credentials
+from oa_protocol.bindings.base import Binding, Credentials
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.phases import Phase
+from oa_protocol.testing._model.invariants import Limits, first_violation
+from oa_protocol.testing._model.simulation import Action, World, line, words
+from oa_protocol.testing._model.trace import Line, Story
 
 
 @dataclass(frozen=True, slots=True)

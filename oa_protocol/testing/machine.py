@@ -20,14 +20,14 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.testing.conversation_like import ConversationLike
-from oa_protocol.testing.course import Course
-from oa_protocol.testing.far_end import TransportedWorld
-from oa_protocol.testing.invariants import Limits
+from oa_protocol.bindings.base import Binding, Credentials
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.testing._model.conversation_like import ConversationLike
+from oa_protocol.testing._model.invariants import Limits
+from oa_protocol.testing._model.model_transport import TransportedWorld
+from oa_protocol.testing._model.scenario import Course
 from oa_protocol.transports import Transport
-from oa_protocol.wire.binding import Binding, Credentials
-from oa_protocol.wire.website import Website
 
 _CHOICES = st.integers(0, 31)
 

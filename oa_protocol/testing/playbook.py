@@ -38,12 +38,12 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import NoReturn, Protocol
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import AnswerFailed, MaybeSent, NotSent, OAError, TransportError
-from oa_protocol.events import Event, Failed, Leaked
-from oa_protocol.intents import CloseStream, Exchange, Intent, LoadCookies
-from oa_protocol.phases import Phase
-from oa_protocol.wire.binding import Credentials
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import AnswerFailed, MaybeSent, NotSent, OAError, TransportError
+from oa_protocol.engine.events import Event, Failed, Leaked
+from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCookies
+from oa_protocol.engine.phases import Phase
 
 __all__ = [
     "Abandon",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and have the asserts of the suite for transports explain themselves."""
-    pytest.register_assert_rewrite("oa_protocol.testing.transport")
+    pytest.register_assert_rewrite("oa_protocol.testing.conformance")
     config.addinivalue_line(
         "markers",
         "oa_server(may_leave_chats=False, **settings): how the fixture oa_server is made (oa_protocol.server.Server), "

@@ -14,16 +14,16 @@ from typing import Any, Literal, cast
 
 from hypothesis import strategies as st
 
-from oa_protocol.conversation import Conversation
+from oa_protocol.bindings.base import Binding, Credentials
+from oa_protocol.engine.conversation import Conversation
 from oa_protocol.server import Abandon, Answer, Close, End, Fault, Reset, Scripted, Send, Step, StreamFault, WorkerError
 from oa_protocol.server import Reply as ServerReply
 from oa_protocol.tape import Recorder, Tape, parse_tapes
-from oa_protocol.testing.course import SORTS, Course
+from oa_protocol.testing._model.invariants import Limits
+from oa_protocol.testing._model.scenario import SORTS, Course
+from oa_protocol.testing._model.simulation import World
 from oa_protocol.testing.error_table import ROWS
-from oa_protocol.testing.invariants import Limits
 from oa_protocol.testing.playbook import Reply
-from oa_protocol.testing.world import World
-from oa_protocol.wire.binding import Binding, Credentials
 
 __all__ = [
     "answers",

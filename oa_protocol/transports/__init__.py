@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
 
 
 class Response(Protocol):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import aiohttp
 from yarl import URL
 
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import KEEP_ALIVE
-from oa_protocol.transports.failures import cannot_reach, connection_failed, origin_of, reply_broke
+from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, reply_broke
 
 _NOT_SENT = (
     aiohttp.ClientConnectorError,

@@ -16,8 +16,8 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 from anyio import to_thread
 
-from oa_protocol.errors import MaybeSent, NotSent
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.errors import MaybeSent, NotSent
+from oa_protocol.engine.intents import HttpRequest
 
 _T = TypeVar("_T")
 

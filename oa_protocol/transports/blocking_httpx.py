@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, reply_broke
 from oa_protocol.transports.blocking import BlockingTransport
-from oa_protocol.transports.failures import cannot_reach, connection_failed, origin_of, reply_broke
 from oa_protocol.transports.httpx import NOT_SENT, default_ssl_context
 
 

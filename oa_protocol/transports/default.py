@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from oa_protocol.transports import TransportFactory
 
 if TYPE_CHECKING:
-    from oa_protocol.transports.httptools import HttptoolsTransport
+    from oa_protocol.transports.fast.httptools import HttptoolsTransport
     from oa_protocol.transports.httpx import HttpxTransport
 
 
@@ -30,7 +30,7 @@ def default_transport_factory(*, connect_timeout: float | None = None, proxy: st
 def _transport_class(proxy: str | None) -> type[HttptoolsTransport | HttpxTransport]:
     is_socks = proxy is not None and urlsplit(proxy).scheme.startswith("socks")
     if find_spec("httptools") is not None and not is_socks:
-        from oa_protocol.transports.httptools import HttptoolsTransport
+        from oa_protocol.transports.fast.httptools import HttptoolsTransport
 
         return HttptoolsTransport
     from oa_protocol.transports.httpx import HttpxTransport

@@ -16,10 +16,10 @@ import anyio
 import anyio.abc
 import httpx
 
-from oa_protocol.errors import MaybeSent
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.errors import MaybeSent
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import KEEP_ALIVE
-from oa_protocol.transports.failures import cannot_reach, connection_failed, origin_of, raise_ungrouped, reply_broke
+from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, raise_ungrouped, reply_broke
 
 NOT_SENT: tuple[type[Exception], ...] = (
     httpx.ConnectError,

@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from oa_protocol.errors import MaybeSent
-from oa_protocol.intents import HttpRequest
-from oa_protocol.transports.failures import words_of
+from oa_protocol.engine.errors import MaybeSent
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.transports._failures import words_of
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

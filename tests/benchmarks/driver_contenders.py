@@ -9,7 +9,7 @@ import aiohttp
 
 from oa_protocol import Cleanup, Client, Timeouts
 from oa_protocol.transports import TransportFactory
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
 
 from .driver_server import CHAT

@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from oa_protocol.conversation import Conversation
+from oa_protocol.engine.conversation import Conversation
 from tests.engine.stories import ANSWER, CHAT, COOKIES, PROMPT, WEBSITE, complete, final
 
 from .engine_contenders import CONTENDERS, WORDS, Read, cut, events_of, msgspec_alone, payloads_of

@@ -10,7 +10,7 @@ import httpx_sse
 import msgspec
 from aiohttp.base_protocol import BaseProtocol
 
-from oa_protocol.wire.schemas import StreamEvent
+from oa_protocol.bindings.json import StreamEvent
 from tests.engine.stories import WEBSITE, token
 
 WORDS = ("Lorem ", "ipsum ", "dolor ", "sit ", "amet, ", "consectetur ", "adipisci ", "velit ", "“sed” ", "quia ")

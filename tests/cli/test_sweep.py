@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from oa_protocol.journal import Journal
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.website import Website
+from oa_protocol.client.journal import Journal
 from oa_protocol.server import Answer, Close, Fault, Hold, Reply, Server
-from oa_protocol.wire.binding import Credentials
-from oa_protocol.wire.website import Website
 
 from .command import credentials, ended, oa_protocol, started
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from oa_protocol import AnswerFailed, Cleanup, LocalProtocolError, Phase
-from oa_protocol.events import Answered, Created, Prompted, Queued, Requested, Token
+from oa_protocol.engine.events import Answered, Created, Prompted, Queued, Requested, Token
 from oa_protocol.server import Answer, Close, Echo, Hold, StreamFault
 from tests.driver.site import PATIENCE, Site
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from oa_protocol import ApiError, ChatLeakedWarning, HTTPStatusError, OpenAssistant
-from oa_protocol.provider import format_prompt
+from oa_protocol.client.compat import format_prompt
 from oa_protocol.server import Answer, Fault, Hold, Reply
 from tests.driver.site import HASTY, Site, settle
 

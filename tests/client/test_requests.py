@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from oa_protocol import AuthenticationError, Client, OpenAssistant
+from oa_protocol.bindings.json import DEFAULT_MODEL
 from oa_protocol.server import Answer
-from oa_protocol.wire.schemas import DEFAULT_MODEL
 from tests.driver.site import Site
 
 pytestmark = pytest.mark.anyio

@@ -5,10 +5,10 @@ from typing import Any
 import anyio
 import pytest
 
-from oa_protocol.driver import Driver
-from oa_protocol.intents import Exchange
+from oa_protocol.client._driver import Driver
+from oa_protocol.engine.intents import Exchange
 from oa_protocol.server import Lorem, Server
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
 
 from .site import PATIENCE, Api, Site, living_tasks
@@ -31,8 +31,8 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off and polling as usual, a hundred times as fast."""
-    monkeypatch.setattr("oa_protocol.conversation._FIRST_BACK_OFF", 0.005)
-    monkeypatch.setattr("oa_protocol.conversation._SLOWEST_POLL", 0.05)
+    monkeypatch.setattr("oa_protocol.engine.conversation._FIRST_BACK_OFF", 0.005)
+    monkeypatch.setattr("oa_protocol.engine.conversation._SLOWEST_POLL", 0.05)
 
 
 @pytest.fixture

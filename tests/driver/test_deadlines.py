@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from oa_protocol import AnswerFailed, ChatLeakedWarning, Cleanup, Client, NotSent, Phase, Timeouts, TransportError
-from oa_protocol.intents import FetchChat, RequestAssistant, SendPrompt
+from oa_protocol.engine.intents import FetchChat, RequestAssistant, SendPrompt
 from oa_protocol.server import Answer, Fault, Freeze, Hang, Hold, Never, Reset, Step, StreamFault
 
 from .site import PATIENCE, Site

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from oa_protocol.transports.default import default_transport_factory
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
 
 

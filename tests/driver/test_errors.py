@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from oa_protocol import ChatLeakedWarning, OAError
+from oa_protocol.bindings.replies import MAX_BODY
 from oa_protocol.server import Answer, Close, Fault, Never, Reply, StreamFault
 from oa_protocol.testing.error_table import ROWS, Row
-from oa_protocol.wire.replies import MAX_BODY
 
 from .site import Api, Site
 

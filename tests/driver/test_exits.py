@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from oa_protocol import Chat, ChatLeakedWarning, LocalProtocolError, Phase
-from oa_protocol.events import Answered, Prompted, Requested, Token
+from oa_protocol.engine.events import Answered, Prompted, Requested, Token
 from oa_protocol.server import Answer, Fault, Hold, Reply, Step
 
 from .site import Site, settle

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 import sniffio
 
-from oa_protocol.finalize import finalize
+from oa_protocol.client._shield import finalize
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ import pytest
 import trustme
 
 from oa_protocol import MaybeSent, NotSent
-from oa_protocol.intents import HttpRequest
-from oa_protocol.transports import httptools as transport_module
-from oa_protocol.transports.httptools import HttptoolsResponse, HttptoolsTransport
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.transports.fast import httptools as transport_module
+from oa_protocol.transports.fast.httptools import HttptoolsResponse, HttptoolsTransport
 
 from .peers import peer, read_head
 

@@ -8,11 +8,11 @@ import anyio
 import pytest
 
 from oa_protocol import AnswerFailed, Cleanup, Phase, Timeouts
-from oa_protocol.client import Answer as ClientAnswer
-from oa_protocol.intents import HttpRequest
+from oa_protocol.client.client import Answer as ClientAnswer
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer, Fault, Freeze, Hang, Hold, Reply, Reset, StreamFault
 from oa_protocol.transports import Response
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 
 from .site import PATIENCE, Site
 

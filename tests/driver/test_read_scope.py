@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from oa_protocol.read_scope import AsyncioReadScope, ReadScope, read_scope
+from oa_protocol.client._read_timeout import AsyncioReadScope, ReadScope, read_scope
 
 pytestmark = pytest.mark.anyio
 

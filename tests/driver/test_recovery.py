@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oa_protocol import AnswerFailed, AuthenticationError, ChatLeakedWarning, HTTPStatusError, Timeouts
-from oa_protocol.intents import OpenStream
+from oa_protocol.engine.intents import OpenStream
 from oa_protocol.server import (
     Abandon,
     Answer,

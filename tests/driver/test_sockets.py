@@ -14,7 +14,7 @@ import pytest
 from anyio.abc import ByteStream
 
 from oa_protocol.testing.peers import refusing_port
-from oa_protocol.transports.sockets import AsyncioStream, connect, is_silent
+from oa_protocol.transports.fast.sockets import AsyncioStream, connect, is_silent
 
 from .peers import peer
 
@@ -61,7 +61,7 @@ def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     async def addresses(name: str, port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
-    monkeypatch.setattr("oa_protocol.transports.sockets._addresses", addresses)
+    monkeypatch.setattr("oa_protocol.transports.fast.sockets._addresses", addresses)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from oa_protocol import ChatLeakedWarning, Client, MaybeSent, NotSent, Phase
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer
 from oa_protocol.transports import Response, Transport
 from oa_protocol.transports.httpx import HttpxTransport

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.events import Answered, Created, Message, Prompted, Requested, Token
-from oa_protocol.intents import (
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.events import Answered, Created, Message, Prompted, Requested, Token
+from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
@@ -18,11 +21,8 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import Phase
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.playbook import Close, Data, Ended, Json, Lost, Opened, Play, Prompt, Reply, TimedOut, play
-from oa_protocol.wire.binding import AnswerOptions, Binding, Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.website import Website
 
 CHAT = "06b02a54-89e8-7932-8000-0fb1fa73d8de"
 PROMPT = "06b02a54-8a8e-7be5-8000-08c00366f721"

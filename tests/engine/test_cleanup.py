@@ -2,8 +2,8 @@
 
 import pytest
 
-from oa_protocol.events import Created, Deleted, Failed, Leaked, NeverCreated, Prompted, Requested
-from oa_protocol.intents import (
+from oa_protocol.engine.events import Created, Deleted, Failed, Leaked, NeverCreated, Prompted, Requested
+from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
@@ -13,7 +13,7 @@ from oa_protocol.intents import (
     OpenStream,
     RequestAssistant,
 )
-from oa_protocol.phases import Phase
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.playbook import (
     Abandon,
     Bytes,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from oa_protocol.errors import AuthenticationError
-from oa_protocol.events import Answered, Created, Deleted, NeverCreated, Token
-from oa_protocol.intents import (
+from oa_protocol.engine.errors import AuthenticationError
+from oa_protocol.engine.events import Answered, Created, Deleted, NeverCreated, Token
+from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
@@ -16,7 +16,7 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import Phase
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.playbook import (
     Bytes,
     Close,

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from oa_protocol.events import Deleted, Failed, NeverCreated
-from oa_protocol.intents import (
+from oa_protocol.bindings.replies import Reply as JudgedReply
+from oa_protocol.engine.events import Deleted, Failed, NeverCreated
+from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
@@ -18,10 +19,9 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import Phase
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.error_table import ROWS, Row, markdown
 from oa_protocol.testing.playbook import Close, Cookies, Ended, Happening, Play, Reply
-from oa_protocol.wire.replies import Reply as JudgedReply
 
 from .stories import CHAT, INFERENCE, WEBSITE, Begin, Story, chat, complete, prompter
 

@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import AnswerFailed, LocalProtocolError, OAError
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import AnswerFailed, LocalProtocolError, OAError
 from oa_protocol.testing.playbook import (
     Abandon,
     Close,

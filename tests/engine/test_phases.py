@@ -7,7 +7,7 @@ import weakref
 import pytest
 from transitions import MachineError
 
-from oa_protocol.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, fire
+from oa_protocol.engine.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, fire
 from tests.phases_md import PATH, phases_md
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from oa_protocol.errors import ApiError, HTTPStatusError, MaybeSent, NotSent, OAError, RemoteProtocolError
-from oa_protocol.events import Created, Deleted, NeverCreated, Prompted, Requested
-from oa_protocol.intents import (
+from oa_protocol.engine.errors import ApiError, HTTPStatusError, MaybeSent, NotSent, OAError, RemoteProtocolError
+from oa_protocol.engine.events import Created, Deleted, NeverCreated, Prompted, Requested
+from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
     Exchange,
@@ -13,7 +13,7 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import Phase
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.playbook import (
     Broken,
     Close,

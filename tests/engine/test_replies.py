@@ -2,9 +2,9 @@
 
 import pytest
 
-from oa_protocol.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
-from oa_protocol.wire import schemas
-from oa_protocol.wire.replies import MAX_BODY, Reply
+from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings.replies import MAX_BODY, Reply
+from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
 
 DOING = "requesting the answer"
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oa_protocol import conversation as engine
-from oa_protocol.errors import (
+from oa_protocol.engine import conversation as engine
+from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
     AuthenticationError,
@@ -13,9 +13,9 @@ from oa_protocol.errors import (
     OAError,
     RemoteProtocolError,
 )
-from oa_protocol.events import Answered, Corrected, Event, Queued, Token
-from oa_protocol.intents import CloseStream, DeleteChat, FetchMessage, LoadCookies, OpenStream
-from oa_protocol.phases import Phase
+from oa_protocol.engine.events import Answered, Corrected, Event, Queued, Token
+from oa_protocol.engine.intents import CloseStream, DeleteChat, FetchMessage, LoadCookies, OpenStream
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.playbook import (
     Bytes,
     Close,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from oa_protocol import conversation as engine
-from oa_protocol.conversation import Conversation
-from oa_protocol.events import Created, Deleted, Event, Leaked, NeverCreated
-from oa_protocol.intents import CloseStream, CreateChat, DeleteChat, Exchange, FetchChat, ListChats, LoadCookies
-from oa_protocol.phases import TERMINAL, TRANSITIONS, HasPhase, Phase, Trigger, fire
+from oa_protocol.engine import conversation as engine
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.events import Created, Deleted, Event, Leaked, NeverCreated
+from oa_protocol.engine.intents import CloseStream, CreateChat, DeleteChat, Exchange, FetchChat, ListChats, LoadCookies
+from oa_protocol.engine.phases import TERMINAL, TRANSITIONS, HasPhase, Phase, Trigger, fire
 from oa_protocol.testing.playbook import Abandon, Close, Cookies, Ended, Happening, Lost, Reply, Unsent
 
 from .explorer import Answers, State, Step, alphabet, contents, essence, explore

@@ -2,8 +2,20 @@
 
 import pytest
 
-from oa_protocol.events import Answered, Created, Deleted, NeverCreated, PluginStep, Prompted, Queued, Requested, Token
-from oa_protocol.intents import (
+from oa_protocol.bindings.base import AnswerOptions
+from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.engine.events import (
+    Answered,
+    Created,
+    Deleted,
+    NeverCreated,
+    PluginStep,
+    Prompted,
+    Queued,
+    Requested,
+    Token,
+)
+from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
@@ -13,10 +25,8 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import Phase
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.playbook import Close, Cookies, Data, Ended, Opened, Prompt, Reply, Sends
-from oa_protocol.wire.binding import AnswerOptions
-from oa_protocol.wire.schemas import SamplingParameters
 
 from .stories import (
     ANSWER,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
-from oa_protocol.events import Event, Failed
-from oa_protocol.intents import CloseStream, Exchange, LoadCookies, OpenStream
+from oa_protocol.engine.events import Event, Failed
+from oa_protocol.engine.intents import CloseStream, Exchange, LoadCookies, OpenStream
 
 TIMEOUT = 45.0  # for anything from the server, whose streams show a ping every 15 s
 DRAIN, CLEANUP = 5.0, 10.0

@@ -12,7 +12,7 @@ from twisted.internet import reactor, threads
 from twisted.internet.defer import Deferred
 
 from oa_protocol import Conversation, Credentials, InferenceServer, Website, sync
-from oa_protocol.events import Event
+from oa_protocol.engine.events import Event
 from oa_protocol.tape import Recorder
 from tests.driver.site import HASTY, Site
 from tests.examples import asyncio_aiohttp, http_client, thread_pool, twisted_agent

@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from oa_protocol import AnswerFailed
-from oa_protocol.events import Answered, Event, Token
+from oa_protocol.engine.events import Answered, Event, Token
 from oa_protocol.server import Answer, Close, Fault, Hold, Server, Step, StreamFault, WorkerError
 from tests.driver.site import Site, settle
 from tests.examples import asyncio_aiohttp, running, thread_pool, twisted_agent

@@ -11,7 +11,7 @@ import pytest
 
 from oa_protocol import Client
 from oa_protocol.server import Answer, Close, Fault, PluginStep, StreamFault
-from oa_protocol.tape import Tape, load_tapes, normalised, replay
+from oa_protocol.tape import Tape, load_tapes, normalize, replay
 from tests.driver.site import HASTY, Site
 from tests.examples import running
 
@@ -50,6 +50,6 @@ def recorded(site: Site, hold: running.Hold, tape: Path) -> Tape:
 def test_the_same_conversation_has_the_same_tape(site: Site, hold: running.Hold, tmp_path: Path) -> None:
     first = recorded(site, DRIVERS[0], tmp_path / "first")
     second = recorded(site, hold, tmp_path / "second")
-    assert normalised(first).steps == normalised(second).steps
-    assert normalised(first).config == normalised(second).config
+    assert normalize(first).steps == normalize(second).steps
+    assert normalize(first).config == normalize(second).config
     assert replay(second) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oa_protocol.server import Answer, Hold, WorkerError
-from oa_protocol.tape import load_tapes, normalised
+from oa_protocol.tape import load_tapes, normalize
 from tests.driver.site import Site
 from tests.examples import running
 from tests.sync.clients import client_of
@@ -99,4 +99,4 @@ def test_its_conversation_has_the_same_tape_as_one_through_the_engine_alone(site
     running.through_http_client(site, ["Count"], print, tmp_path / "engine")
     (worker,) = load_tapes(tmp_path / "worker")
     (engine,) = load_tapes(tmp_path / "engine")
-    assert normalised(worker) == normalised(engine)
+    assert normalize(worker) == normalize(engine)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from oa_protocol import sync
-from oa_protocol.events import Event
+from oa_protocol.engine.events import Event
 
 
 def converse(client: sync.Client, prompts: Sequence[str], tell: Callable[[Event], object]) -> list[str]:

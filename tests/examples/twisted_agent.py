@@ -17,8 +17,8 @@ from twisted.web.client import Agent, FileBodyProducer, RequestTransmissionFaile
 from twisted.web.http_headers import Headers
 
 from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
-from oa_protocol.events import Event, Failed
-from oa_protocol.intents import CloseStream, Exchange, LoadCookies, OpenStream
+from oa_protocol.engine.events import Event, Failed
+from oa_protocol.engine.intents import CloseStream, Exchange, LoadCookies, OpenStream
 
 CONNECT, REPLY, IDLE = 10.0, 30.0, 45.0  # a stream shows a ping every 15 s
 DRAIN, CLEANUP = 5.0, 10.0

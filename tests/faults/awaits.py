@@ -21,10 +21,10 @@ import anyio
 import trio
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, MaybeSent, NotSent, Timeouts, TransportError
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Server
 from oa_protocol.transports import Response, Transport, TransportFactory
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
 from tests.driver.site import Api, Site
 

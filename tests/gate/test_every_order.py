@@ -9,9 +9,9 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.gate import Gate
-from oa_protocol.intents import HttpRequest, RequestAssistant
+from oa_protocol.client._pending_slot import Gate
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.intents import HttpRequest, RequestAssistant
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-4.7")]
 
@@ -127,7 +127,7 @@ async def search(gate: type[Gate]) -> tuple[int, list[Move] | None, str | None]:
 
 @pytest.fixture(autouse=True)
 def looks_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oa_protocol.gate._LOOK_EVERY", 0)
+    monkeypatch.setattr("oa_protocol.client._pending_slot._LOOK_EVERY", 0)
 
 
 async def test_one_message_waits_at_a_time_and_nobody_stands_at_an_open_gate(

@@ -7,9 +7,9 @@ import anyio
 import pytest
 
 from oa_protocol import AnswerFailed, Chat, LocalProtocolError, Timeouts
-from oa_protocol.conversation import Conversation
-from oa_protocol.events import Queued, Requested, Token
-from oa_protocol.gate import Gate
+from oa_protocol.client._pending_slot import Gate
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.events import Queued, Requested, Token
 from oa_protocol.server import Answer, Echo, Fault, Hold, Never, Reply, WorkerError
 from tests.driver.site import Site, settle
 
@@ -29,7 +29,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
         await look(gate)
         found.append(gate)
 
-    monkeypatch.setattr("oa_protocol.gate._LOOK_EVERY", 0.01)
+    monkeypatch.setattr("oa_protocol.client._pending_slot._LOOK_EVERY", 0.01)
     monkeypatch.setattr(Gate, "_look_at_holder", noted)
     return found
 
@@ -37,7 +37,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
 @pytest.fixture
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who passes, does so because somebody let it through."""
-    monkeypatch.setattr("oa_protocol.gate._LOOK_EVERY", 1000.0)
+    monkeypatch.setattr("oa_protocol.client._pending_slot._LOOK_EVERY", 1000.0)
 
 
 def states(site: Site) -> list[str]:

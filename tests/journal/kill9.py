@@ -20,8 +20,8 @@ from typing import Any, Literal
 import anyio
 
 from oa_protocol import Client
+from oa_protocol.client.sweep import Swept
 from oa_protocol.server import Answer, Fault, Hold, Lorem, Never, Reset, Scripted, Server, Step, StreamFault
-from oa_protocol.sweep import Swept
 
 from .victims import Order, Stop
 

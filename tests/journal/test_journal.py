@@ -14,11 +14,11 @@ import anyio
 import pytest
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, OAError
-from oa_protocol.errors import NotSent
-from oa_protocol.journal import Journal, Line, fingerprint
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.website import Website
+from oa_protocol.client.journal import Journal, Line, fingerprint
+from oa_protocol.engine.errors import NotSent
 from oa_protocol.server import Fault, Hold, Reply, Reset
-from oa_protocol.wire.binding import Credentials
-from oa_protocol.wire.website import Website
 from tests.driver.site import Site
 
 pytestmark = pytest.mark.anyio
@@ -263,9 +263,9 @@ def test_an_owner_takes_its_lock_once_however_many_threads_begin(path: Path) -> 
 
 _WRITER = """
 import sys
-from oa_protocol.journal import Journal
-from oa_protocol.wire.binding import Credentials
-from oa_protocol.wire.website import Website
+from oa_protocol.client.journal import Journal
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.website import Website
 
 journal = Journal(sys.argv[1])
 for number in range(int(sys.argv[2])):

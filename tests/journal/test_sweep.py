@@ -14,12 +14,12 @@ import httpx
 import pytest
 
 from oa_protocol import AuthenticationError, Cleanup, Client
-from oa_protocol.journal import Journal
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.website import Website
+from oa_protocol.client.journal import Journal
+from oa_protocol.client.sweep import Left, Swept
 from oa_protocol.server import Answer, Fault, Hold, Reply
-from oa_protocol.sweep import Left, Swept
-from oa_protocol.wire.binding import Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.website import Website
 from tests.driver.site import Site
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-7.2")]
@@ -462,7 +462,7 @@ def listed(chats: Iterable[str], *, created: datetime, date: datetime) -> Reply:
 
 @pytest.mark.clause("OA-7.1")
 async def test_an_answer_that_still_runs_is_waited_for(site: Site, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oa_protocol.sweep._LOOK_EVERY", 0.01)
+    monkeypatch.setattr("oa_protocol.client.sweep._LOOK_EVERY", 0.01)
     hold = Hold()
     site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
     async with site.client() as other, other.chat() as chat:

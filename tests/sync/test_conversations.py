@@ -17,11 +17,11 @@ from oa_protocol import (
     Cleanup,
     LocalProtocolError,
     Phase,
-    client,
     sync,
 )
-from oa_protocol.events import Answered, Created, Prompted, Requested, Token
-from oa_protocol.journal import Journal
+from oa_protocol.client import client
+from oa_protocol.client.journal import Journal
+from oa_protocol.engine.events import Answered, Created, Prompted, Requested, Token
 from oa_protocol.server import Answer, Close, Fault, Reply, StreamFault, WorkerError
 from tests.driver.site import Site
 
@@ -217,6 +217,8 @@ def test_a_cleanup_is_checked_as_always(site: Site) -> None:
 
 
 def test_it_is_imported_when_it_is_first_used() -> None:
-    program = "import oa_protocol, sys; assert 'oa_protocol.sync' not in sys.modules; print(oa_protocol.sync.Client)"
+    program = (
+        "import oa_protocol, sys; assert 'oa_protocol.client.sync' not in sys.modules; print(oa_protocol.sync.Client)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "<class 'oa_protocol.sync.Client'>\n", done.stderr
+    assert done.stdout == "<class 'oa_protocol.client.sync.Client'>\n", done.stderr

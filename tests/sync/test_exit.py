@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oa_protocol.journal import Journal
+from oa_protocol.client.journal import Journal
 from oa_protocol.server import Answer, Fault, Hold, Reply, Server
 from tests.driver.site import Api
 from tests.programs import Program, program

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from oa_protocol import loop_thread
-from oa_protocol.loop_thread import LoopThread
+from oa_protocol.client import _loop_thread as loop_thread
+from oa_protocol.client._loop_thread import LoopThread
 
 from .clients import threads_of_clients
 

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from oa_protocol import Phase
-from oa_protocol.events import Token
+from oa_protocol.engine.events import Token
 from oa_protocol.server import Answer, Hold
-from oa_protocol.tape import load_tapes, normalised, replay
+from oa_protocol.tape import load_tapes, normalize, replay
 from tests.driver.site import Site
 
 from .taping import two_turns
@@ -45,7 +45,7 @@ async def test_two_recordings_of_one_conversation_have_one_normal_form(site: Sit
     first = await two_turns(site, tmp_path / "first.jsonl")
     second = await two_turns(site, tmp_path / "second.jsonl")
     assert first != second
-    assert normalised(first) == normalised(second)
+    assert normalize(first) == normalize(second)
 
 
 async def test_a_tape_is_readable_while_its_chat_goes_on(site: Site, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oa_protocol.tape import Tape, load_tapes, normalised, replay
+from oa_protocol.tape import Tape, load_tapes, normalize, replay
 from oa_protocol.tape.format import Json, decode_bytes
 from oa_protocol.tape.har import parse_har
 from tests.captures import Recorded, every, scenario
@@ -143,7 +143,7 @@ def test_whatever_happened_with_a_real_website_replays(name: str) -> None:
 async def test_what_a_browser_recorded_of_our_own_conversation_is_the_same_tape(site: Site, tmp_path: Path) -> None:
     original = await two_turns(site, tmp_path / "tape.jsonl")
     (tape,) = parse_har(har(from_tape(original)))
-    assert normalised(tape).steps == normalised(with_close_at_once(original)).steps
+    assert normalize(tape).steps == normalize(with_close_at_once(original)).steps
 
 
 def test_each_chat_of_a_recording_has_a_tape() -> None:

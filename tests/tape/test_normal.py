@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from oa_protocol.tape import Tape, normalised
+from oa_protocol.tape import Tape, normalize
 from oa_protocol.tape.format import Json, decode_bytes
 
 from .taping import CASES, ONE_TURN, recorded
@@ -22,7 +22,7 @@ ENDED: list[Json] = [{"stream_end": True}, *DELETED]
 
 def made(*steps: Json, config: Json | None = None) -> Tape:
     """The normal form of a recording of these steps: what comes of each is the engine's."""
-    return normalised(recorded(Tape(config or ONE_TURN.config, (*BEFORE, {"stream_opened": True}, *steps))))
+    return normalize(recorded(Tape(config or ONE_TURN.config, (*BEFORE, {"stream_opened": True}, *steps))))
 
 
 def data(*chunks: bytes) -> list[Json]:
@@ -74,7 +74,7 @@ def test_left_out_is(steps: list[Json]) -> None:
 def test_left_out_are_ids_and_urls() -> None:
     text = str(recorded(ONE_TURN)).replace("06b02a53", "16b02a53").replace("http://oa.example.org", "http://[::1]:8000")
     config, *steps = map(json.loads, text.splitlines())
-    assert normalised(Tape(config["config"], tuple(steps))) == normalised(recorded(ONE_TURN))
+    assert normalize(Tape(config["config"], tuple(steps))) == normalize(recorded(ONE_TURN))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_difference_is(steps: list[Json]) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_normal_form_has_neither_ids_nor_delays(case: Tape) -> None:
-    text = str(normalised(recorded(case)))
+    text = str(normalize(recorded(case)))
     assert "06b02a53" not in text
     assert '"delay"' not in text
     assert "oa.example.org" not in text

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import LocalProtocolError, MaybeSent, NotSent, TransportError
-from oa_protocol.intents import Exchange
-from oa_protocol.phases import Phase
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, NotSent, TransportError
+from oa_protocol.engine.intents import Exchange
+from oa_protocol.engine.phases import Phase
 from oa_protocol.tape import Recorder, Tape, load_tapes, parse_tapes, replay
 from oa_protocol.tape.format import Json, decode_bytes
-from oa_protocol.wire.binding import Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.website import Website
 
 from .taping import CASES, ONE_TURN, record, recorded, recorder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oa_protocol.tape import Tape, load_tapes, normalised, parse_tapes, replay, story
+from oa_protocol.tape import Tape, load_tapes, normalize, parse_tapes, replay, transcript
 
 from .taping import CASES, ONE_TURN
 
@@ -61,8 +61,8 @@ def test_a_tape_is_its_text() -> None:
 def test_a_tape_without_a_step_is_one() -> None:
     (tape,) = parse_tapes(str(Tape(ONE_TURN.config, ())))
     assert replay(tape) is None
-    assert normalised(tape).steps == ()
-    assert len(list(story(tape))) == 1
+    assert normalize(tape).steps == ()
+    assert len(list(transcript(tape))) == 1
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_the_conformance_vectors_are_tapes(path: Path) -> None:
     assert conversations or path.stem == "sse"
     for tape in conversations:
         assert replay(tape) is None
-        assert list(story(tape))
+        assert list(transcript(tape))

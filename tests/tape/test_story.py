@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from oa_protocol.tape import Tape, story
+from oa_protocol.tape import Tape, transcript
 
 from .taping import CASES, ONE_TURN, recorded
 
 
 def told(case: Tape) -> str:
-    return "\n".join(story(case))
+    return "\n".join(transcript(case))
 
 
 def test_one_turn_is_told_from_the_prompt_to_the_delete() -> None:
@@ -19,7 +19,7 @@ def test_one_turn_is_told_from_the_prompt_to_the_delete() -> None:
         "06b02a53-f2ad-71f3-8000-f5d0e5605120",
         "06b02a53-f2e8-7d17-8000-1b6ef2482de9",
     )
-    assert list(story(ONE_TURN)) == [
+    assert list(transcript(ONE_TURN)) == [
         "website at http://oa.example.org, model (default)",
         '   2. owner    asks "Hello"',
         "   3. engine   CreateChat: POST /api/chat",
@@ -41,7 +41,7 @@ def test_one_turn_is_told_from_the_prompt_to_the_delete() -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_every_conversation_can_be_told(case: Tape) -> None:
-    lines = list(story(recorded(case)))
+    lines = list(transcript(recorded(case)))
     assert len(lines) > 1
     assert all("\n" not in line for line in lines)
 

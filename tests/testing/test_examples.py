@@ -13,9 +13,10 @@ import pytest
 from hypothesis import strategies as st
 
 import oa_protocol
-from oa_protocol import events, intents, server, tape, testing
+from oa_protocol import server, tape, testing
+from oa_protocol.bindings.sse import SSEDecoder
+from oa_protocol.engine import events, intents
 from oa_protocol.testing import playbook, strategies, vectors
-from oa_protocol.wire.sse import SSEDecoder
 
 FEW = hypothesis.settings(max_examples=20, derandomize=True, deadline=None, database=None)
 

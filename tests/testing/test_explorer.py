@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from oa_protocol.conversation import Conversation
-from oa_protocol.phases import Phase
+from oa_protocol.bindings.base import Binding, Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.phases import Phase
 from oa_protocol.testing import Exploration, Explorer, Line, Story
+from oa_protocol.testing._model.invariants import Limits
+from oa_protocol.testing._model.simulation import World
 from oa_protocol.testing.explore import main
-from oa_protocol.testing.invariants import Limits
-from oa_protocol.testing.world import World
-from oa_protocol.wire.binding import Binding, Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.website import Website
 
 pytestmark = pytest.mark.once
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from oa_protocol.testing.invariants import INVARIANTS
+from oa_protocol.testing._model.invariants import INVARIANTS
 from tests.testing.test_explorer import test_whatever_happens_every_promise_is_kept as exhaustive
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"

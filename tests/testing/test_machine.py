@@ -15,16 +15,16 @@ from hypothesis.stateful import run_state_machine_as_test
 from msgspec.structs import replace
 
 from oa_protocol import Conversation, Credentials, InferenceServer, MaybeSent, NotSent, TransportError
-from oa_protocol.events import Event, Token
-from oa_protocol.intents import Exchange, HttpRequest, Intent
-from oa_protocol.phases import TERMINAL
+from oa_protocol.bindings.base import Binding
+from oa_protocol.engine.events import Event, Token
+from oa_protocol.engine.intents import Exchange, HttpRequest, Intent
+from oa_protocol.engine.phases import TERMINAL
 from oa_protocol.testing import ConversationMachine
-from oa_protocol.testing.conversation_like import ConversationLike
-from oa_protocol.testing.course import SORTS
-from oa_protocol.testing.invariants import Limits, Moment
-from oa_protocol.testing.world import Action, World
+from oa_protocol.testing._model.conversation_like import ConversationLike
+from oa_protocol.testing._model.invariants import Limits, Moment
+from oa_protocol.testing._model.scenario import SORTS
+from oa_protocol.testing._model.simulation import Action, World
 from oa_protocol.transports import Response, Transport
-from oa_protocol.wire.binding import Binding
 
 pytestmark = pytest.mark.once
 

@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from oa_protocol import conversation as engine
-from oa_protocol import events as ev
-from oa_protocol.conversation import Conversation
-from oa_protocol.errors import MaybeSent, NotSent, OAError, TransportError
-from oa_protocol.intents import (
+from oa_protocol.bindings.base import Binding
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.json import Chat
+from oa_protocol.bindings.replies import Reply
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine import conversation as engine
+from oa_protocol.engine import events as ev
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import MaybeSent, NotSent, OAError, TransportError
+from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
     Exchange,
@@ -24,15 +29,10 @@ from oa_protocol.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.phases import Phase, Trigger
+from oa_protocol.engine.phases import Phase, Trigger
+from oa_protocol.engine.turn import Turn
 from oa_protocol.testing import Explorer
-from oa_protocol.testing.invariants import INVARIANTS
-from oa_protocol.turn import Turn
-from oa_protocol.wire.binding import Binding
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.replies import Reply
-from oa_protocol.wire.schemas import Chat
-from oa_protocol.wire.website import Website
+from oa_protocol.testing._model.invariants import INVARIANTS
 
 pytestmark = pytest.mark.once
 

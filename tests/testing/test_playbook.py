@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from oa_protocol import Conversation, Credentials, Phase, Website
-from oa_protocol.errors import AnswerFailed, ApiError, LocalProtocolError
-from oa_protocol.events import Created, Prompted, Token
-from oa_protocol.intents import (
+from oa_protocol.engine.errors import AnswerFailed, ApiError, LocalProtocolError
+from oa_protocol.engine.events import Created, Prompted, Token
+from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,

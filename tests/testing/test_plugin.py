@@ -224,7 +224,7 @@ import sys
 
 def test_it():
     ours = {name for name in sys.modules if name.startswith("oa_protocol.")}
-    assert ours == {"oa_protocol.testing", "oa_protocol.testing.plugin"}
+    assert ours == {"oa_protocol._lazy", "oa_protocol.testing", "oa_protocol.testing.plugin"}
     assert not {"anyio", "httpx", "starlette", "msgspec", "hypothesis"} & set(sys.modules)
 """
     )

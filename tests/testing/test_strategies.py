@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from oa_protocol import Conversation, Credentials, InferenceServer, Phase, Website
-from oa_protocol.intents import (
+from oa_protocol.bindings.base import Binding
+from oa_protocol.bindings.json import encode, is_id
+from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
     FetchChat,
@@ -29,13 +31,11 @@ from oa_protocol.server import Answer, Fault, Reset, Scripted, StreamFault, Work
 from oa_protocol.server.identifiers import Identifiers
 from oa_protocol.tape import replay
 from oa_protocol.testing import play
-from oa_protocol.testing.course import SORTS
-from oa_protocol.testing.invariants import Moment
+from oa_protocol.testing._model.invariants import Moment
+from oa_protocol.testing._model.scenario import SORTS
+from oa_protocol.testing._model.simulation import Action, World
 from oa_protocol.testing.playbook import Close, Lost, Opened, Play, Prompt, Reply
 from oa_protocol.testing.strategies import answers, chunkings, faults, ids, json_values, replies, spellings, tapes
-from oa_protocol.testing.world import Action, World
-from oa_protocol.wire.binding import Binding
-from oa_protocol.wire.schemas import encode, is_id
 
 pytestmark = pytest.mark.once
 

@@ -1,6 +1,6 @@
 from typing import Unpack
 
-from oa_protocol.testing.transport import Options, TransportConformance
+from oa_protocol.testing.conformance import Options, TransportConformance
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
 
 

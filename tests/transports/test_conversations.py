@@ -12,7 +12,7 @@ from oa_protocol.server import Answer, Hold, Server
 from oa_protocol.transports import Transport
 from oa_protocol.transports.aiohttp import AiohttpTransport
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
 from oa_protocol.transports.httpx2 import Httpx2Transport
 

@@ -1,7 +1,7 @@
 from typing import Unpack
 
-from oa_protocol.testing.transport import Options, TransportConformance
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.testing.conformance import Options, TransportConformance
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 
 
 class TestHttptools(TransportConformance):

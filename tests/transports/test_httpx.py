@@ -4,9 +4,9 @@ import httpx
 import pytest
 
 from oa_protocol import MaybeSent, NotSent
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing.conformance import Options, TransportConformance
 from oa_protocol.testing.peers import Connection, Peer, refusing_port
-from oa_protocol.testing.transport import Options, TransportConformance
 from oa_protocol.transports import KEEP_ALIVE
 from oa_protocol.transports.httpx import HttpxTransport
 

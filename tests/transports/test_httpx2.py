@@ -3,9 +3,9 @@ from typing import Unpack
 import pytest
 
 from oa_protocol import NotSent
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing.conformance import Options, TransportConformance
 from oa_protocol.testing.peers import refusing_port
-from oa_protocol.testing.transport import Options, TransportConformance
 from oa_protocol.transports.httpx2 import Httpx2Transport
 
 

@@ -7,9 +7,9 @@ import anyio
 import pytest
 
 from oa_protocol import Client, MaybeSent
-from oa_protocol.intents import HttpRequest
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer, Server
-from oa_protocol.testing.transport import TransportConformance
+from oa_protocol.testing.conformance import TransportConformance
 from oa_protocol.transports.httpx import HttpxTransport
 from oa_protocol.transports.memory import Application, MemoryTransport, Message, Receive, Send
 

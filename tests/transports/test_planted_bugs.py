@@ -14,12 +14,12 @@ import pytest
 from msgspec.structs import replace
 
 from oa_protocol import MaybeSent, NotSent
-from oa_protocol.intents import HttpRequest
-from oa_protocol.testing.transport import TransportConformance
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing.conformance import TransportConformance
 from oa_protocol.transports import Response, Transport
 from oa_protocol.transports.blocking import BlockingExchange
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
-from oa_protocol.transports.httptools import HttptoolsTransport
+from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from tests.docs.transports_page import H11
 
 pytestmark = pytest.mark.once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oa_protocol.errors import ApiError, AuthenticationError, HTTPStatusError
+from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError
 from oa_protocol.testing.error_table import ROWS, Row
 
 from .notation import (

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oa_protocol.intents import HttpRequest
+from oa_protocol import __version__
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.testing.strategies import bad_ids
-from oa_protocol.wire.binding import AnswerOptions, Binding, Credentials
-from oa_protocol.wire.inference import InferenceServer
-from oa_protocol.wire.website import Website
 
 Spelled = Callable[[Binding, Credentials], HttpRequest]
 Json = dict[str, object]
@@ -132,7 +133,7 @@ def test_every_request_is_spelled_as_the_table_says(
     headers = [
         ("accept", "text/event-stream" if spell is stream else "application/json"),
         ("accept-encoding", "identity"),
-        ("user-agent", "oa_protocol/0.1.0"),
+        ("user-agent", f"oa_protocol/{__version__}"),
         shown,
     ]
     if body is None:

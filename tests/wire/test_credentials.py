@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oa_protocol.wire.binding import Credentials
-from oa_protocol.wire.website import Website
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.website import Website
 
 BREAKING = ["a\r\nx: y", "a\nb", "a\0", "a\tb", "é", "a\x7f", "\ud800"]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oa_protocol.wire import schemas
-from oa_protocol.wire.binding import AnswerOptions, check_text
-from oa_protocol.wire.schemas import SamplingParameters
+from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings.base import AnswerOptions, check_text
+from oa_protocol.bindings.json import SamplingParameters
 
 INTEGERS = ["top_k", "max_new_tokens"]
 NUMBERS = ["top_p", "typical_p", "temperature", "repetition_penalty"]

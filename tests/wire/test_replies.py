@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oa_protocol.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
-from oa_protocol.wire import schemas
-from oa_protocol.wire.replies import MAX_BODY, Reply
+from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings.replies import MAX_BODY, Reply
+from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
 
 
 @pytest.mark.clause("OA-6.3", "OA-6.8", "OA-2.7")

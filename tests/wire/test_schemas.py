@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oa_protocol.events import Answered, Message, PluginStep, Queued, Token, WorkerError
+from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings.base import server_words
+from oa_protocol.engine.events import Answered, Message, PluginStep, Queued, Token, WorkerError
 from oa_protocol.testing.strategies import json_values
-from oa_protocol.wire import schemas
-from oa_protocol.wire.binding import server_words
 from tests.captures import Recorded, every, scenario
 
 DECODERS: dict[str, Callable[[bytes], object]] = {

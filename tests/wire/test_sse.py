@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from oa_protocol.bindings.sse import SSEDecoder
 from oa_protocol.testing.strategies import chunkings, event_streams
-from oa_protocol.wire.sse import SSEDecoder
 
 from .whatwg import EventStream
 

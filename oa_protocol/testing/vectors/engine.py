@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from oa_protocol.conversation import Conversation
+from oa_protocol.bindings.sse import SSEDecoder
+from oa_protocol.engine.conversation import Conversation
 from oa_protocol.tape.format import Json, decode_bytes, encode_bytes, new_conversation, take_step
-from oa_protocol.wire.sse import SSEDecoder
 
 
 class Engine:

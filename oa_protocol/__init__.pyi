@@ -1,0 +1,32 @@
+from oa_protocol._version import __version__ as __version__
+from oa_protocol.bindings.base import AnswerOptions as AnswerOptions
+from oa_protocol.bindings.base import Credentials as Credentials
+from oa_protocol.bindings.inference import InferenceServer as InferenceServer
+from oa_protocol.bindings.json import ModelConfig as ModelConfig
+from oa_protocol.bindings.json import SamplingParameters as SamplingParameters
+from oa_protocol.bindings.website import Website as Website
+from oa_protocol.client import sync as sync
+from oa_protocol.client._driver import Cleanup as Cleanup
+from oa_protocol.client._driver import Timeouts as Timeouts
+from oa_protocol.client.client import Answer as Answer
+from oa_protocol.client.client import Chat as Chat
+from oa_protocol.client.client import Client as Client
+from oa_protocol.client.client import TextStream as TextStream
+from oa_protocol.client.compat import OpenAssistant as OpenAssistant
+from oa_protocol.client.cookies import load_cookies as load_cookies
+from oa_protocol.engine.conversation import Conversation as Conversation
+from oa_protocol.engine.errors import AnswerFailed as AnswerFailed
+from oa_protocol.engine.errors import ApiError as ApiError
+from oa_protocol.engine.errors import AuthenticationError as AuthenticationError
+from oa_protocol.engine.errors import ChatLeakedWarning as ChatLeakedWarning
+from oa_protocol.engine.errors import HTTPStatusError as HTTPStatusError
+from oa_protocol.engine.errors import LocalProtocolError as LocalProtocolError
+from oa_protocol.engine.errors import MaybeSent as MaybeSent
+from oa_protocol.engine.errors import NotSent as NotSent
+from oa_protocol.engine.errors import OAError as OAError
+from oa_protocol.engine.errors import ProtocolError as ProtocolError
+from oa_protocol.engine.errors import RemoteProtocolError as RemoteProtocolError
+from oa_protocol.engine.errors import TransportError as TransportError
+from oa_protocol.engine.phases import Phase as Phase
+
+__all__: list[str]

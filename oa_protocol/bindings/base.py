@@ -1,0 +1,243 @@
+"""What the two APIs have in common: the interface the engine speaks to, credentials, and reading error bodies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+from urllib.parse import quote, urlsplit
+
+from msgspec import UNSET, UnsetType
+
+from oa_protocol._version import __version__
+from oa_protocol.bindings import json as schemas
+from oa_protocol.engine.intents import HttpRequest
+
+_WHOLE = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", f"oa_protocol/{__version__}"))
+_STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
+_BODY = ("content-type", "application/json")
+
+_NOT_IN_URLS = frozenset(' "<>\\^`{|}')
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the server is shown: cookies (website only), a bearer token, or both. ``repr`` keeps them to itself.
+
+    ``headers`` are the header fields that show them. Raises ValueError for a cookie or a token that would break out of
+    its header, TypeError for one that is no text.
+    """
+
+    cookies: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    token: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value in self.cookies.items():
+            # What is in a bad name may be a whole Cookie header, so no error tells it.
+            if not _is_header_text(name) or not name or ";" in name or "=" in name:
+                raise ValueError("the name of a cookie has characters that a Cookie header cannot carry")
+            if not _is_header_text(value) or ";" in value:
+                raise ValueError(f"cookie {name!r} has characters that a Cookie header cannot carry")
+        if self.token is not None and (not _is_header_text(self.token) or not self.token or " " in self.token):
+            raise ValueError("the token has characters that an Authorization header cannot carry")
+        # Nobody else is to change them after this check.
+        object.__setattr__(self, "cookies", dict(self.cookies))
+        object.__setattr__(self, "headers", tuple(self._spell()))
+
+    def _spell(self) -> Iterator[tuple[str, str]]:
+        if self.cookies:
+            yield "cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        if self.token is not None:
+            yield "authorization", f"Bearer {self.token}"
+
+    def __bool__(self) -> bool:
+        return bool(self.cookies or self.token)
+
+
+def _is_header_text(text: object) -> bool:
+    if not isinstance(text, str):
+        raise TypeError(f"cookies and tokens must be text, not {type(text).__name__}")
+    return text.isascii() and text.isprintable()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What an answer is asked for with (OA-4.5); the optional fields are sent only where they are set.
+
+    Raises TypeError or ValueError, naming the field, for what cannot be sent.
+    """
+
+    model: str = schemas.DEFAULT_MODEL
+    sampling: schemas.SamplingParameters = field(default_factory=schemas.SamplingParameters)
+    plugins: tuple[Mapping[str, object], ...] = ()
+    system_prompt: str | None = None
+    user_profile: str | None = None
+    user_response_instructions: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("model", "system_prompt", "user_profile", "user_response_instructions"):
+            text: str | None = getattr(self, name)
+            if text is not None or name == "model":
+                check_text(name, text)
+        for plugin in cast("tuple[object, ...]", self.plugins):
+            if not isinstance(plugin, Mapping):
+                raise TypeError(f"each of plugins must be a mapping, not {type(plugin).__name__}")
+        try:
+            schemas.encode(self.plugins)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"plugins must be what JSON can carry: {error}") from None
+
+    def body(self, parent_id: str, *, chat_id: str | UnsetType = UNSET) -> schemas.NewAnswer:
+        """Return the body of the request for an answer to the prompter message ``parent_id``."""
+        return schemas.NewAnswer(
+            chat_id=chat_id,
+            parent_id=check_id(parent_id),
+            model_config_name=self.model,
+            sampling_parameters=self.sampling,
+            plugins=self.plugins,
+            system_prompt=_unset(self.system_prompt),
+            user_profile=_unset(self.user_profile),
+            user_response_instructions=_unset(self.user_response_instructions),
+        )
+
+
+def _unset(text: str | None) -> str | UnsetType:
+    return UNSET if text is None else text
+
+
+def check_text(name: str, text: object) -> None:
+    """Refuse what no server of this protocol can store (OA-4.4).
+
+    Raises TypeError for what is no text, ValueError for a NUL or a lone surrogate; both name the field.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be text, not {type(text).__name__}")
+    if "\0" in text:
+        raise ValueError(f"{name} has a NUL character, which the server cannot store")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has a lone surrogate at index {error.start}, which is no character") from None
+
+
+class Binding(Protocol):
+    """One of the two APIs: how its requests are spelled, and how its replies to a DELETE are to be read."""
+
+    @property
+    def api(self) -> str:
+        """The API's name in this package: ``website`` or ``inference``."""
+        ...
+
+    @property
+    def base_url(self) -> str:
+        """The server's URL, without a slash at its end."""
+        ...
+
+    @property
+    def list_confirms_gone(self) -> bool:
+        """Whether "not found" is to be believed only when the list of chats answers (OA-7.5)."""
+        ...
+
+    def create_chat(self, credentials: Credentials) -> HttpRequest:
+        """Make a chat."""
+        ...
+
+    def send_prompt(self, credentials: Credentials, chat_id: str, parent_id: str | None, content: str) -> HttpRequest:
+        """Post a prompter message."""
+        ...
+
+    def request_assistant(
+        self, credentials: Credentials, chat_id: str, parent_id: str, options: AnswerOptions
+    ) -> HttpRequest:
+        """Ask for the assistant's message."""
+        ...
+
+    def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
+        """Open a message's event stream."""
+        ...
+
+    def fetch_message(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
+        """Read a message."""
+        ...
+
+    def fetch_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
+        """Read a chat with its messages."""
+        ...
+
+    def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
+        """List the account's newest chats, or those after a page's cursor."""
+        ...
+
+    def list_models(self, credentials: Credentials) -> HttpRequest:
+        """List the models on offer."""
+        ...
+
+    def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
+        """Delete a chat."""
+        ...
+
+    def is_deleted(self, status: int, body: bytes) -> bool:
+        """Tell whether this reply to a DELETE says that the chat is gone (OA-7.3)."""
+        ...
+
+    def is_not_found(self, status: int, body: bytes) -> bool:
+        """Tell whether this reply to reading a chat says that there is none (OA-7.4)."""
+        ...
+
+
+def check_base_url(base_url: str) -> str:
+    """Return ``base_url`` without the slash at its end.
+
+    Raises ValueError where it is no http or https URL with a host, or has a query, a fragment or credentials in it.
+    """
+    if "@" in base_url:
+        raise ValueError("base_url must have no credentials in it; give them as cookies= or token=")
+    if not base_url.isascii() or not base_url.isprintable() or set(base_url) & _NOT_IN_URLS:
+        raise ValueError(f"base_url has characters that a URL cannot have: {base_url!r}")
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"base_url is no URL: {base_url!r}: {error}") from None
+    if parts.scheme not in ("http", "https") or not _HOST_AND_PORT.fullmatch(parts.netloc):
+        raise ValueError(f"base_url must be an http or https URL with a host, not {base_url!r}")
+    if "?" in base_url or "#" in base_url:
+        raise ValueError(f"base_url must have no query and no fragment: {base_url!r}")
+    return base_url.rstrip("/")
+
+
+def new_prompt(parent_id: str | None, content: str, *, chat_id: str | UnsetType = UNSET) -> bytes:
+    """Return the body of a prompter message."""
+    parent_id = None if parent_id is None else check_id(parent_id)
+    return schemas.encode(schemas.NewPrompt(chat_id=chat_id, parent_id=parent_id, content=content))
+
+
+def check_id(chat_or_message_id: str) -> str:
+    """Return the id. Raises ValueError where it is no UUID: it would end up in a path on the server (OA-2.6)."""
+    if not schemas.is_id(chat_or_message_id):
+        raise ValueError(f"not an id of this protocol (a UUID): {chat_or_message_id!r}")
+    return chat_or_message_id
+
+
+def page_query(after: str | None) -> str:
+    """Return the query that asks for the page after a cursor; the cursor is the server's, and may hold anything."""
+    return "" if after is None else f"?after={quote(after, safe='')}"
+
+
+def build_request(
+    method: str, url: str, credentials: Credentials, *, body: bytes = b"", stream: bool = False
+) -> HttpRequest:
+    """Return the request with the headers that both APIs take."""
+    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers)
+    return HttpRequest(method, url, (*headers, _BODY) if body else headers, body)
+
+
+def server_words(body: bytes) -> str:
+    """Return the error message in ``body``, or nothing where it has none in the API's form (OA-8.1)."""
+    try:
+        return schemas.decode_error(body).words
+    except schemas.DecodeErrors:
+        return ""

@@ -1,0 +1,94 @@
+"""The inference server's API: a bearer token, ids in the path (specs/protocol.md, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings.base import (
+    AnswerOptions,
+    Credentials,
+    build_request,
+    check_base_url,
+    check_id,
+    new_prompt,
+    page_query,
+    server_words,
+)
+from oa_protocol.engine.intents import HttpRequest
+
+_CHAT_NOT_FOUND = "Chat not found"
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceServer:
+    """The binding to an inference server itself. Raises ValueError for a bad ``base_url``."""
+
+    base_url: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base_url", check_base_url(self.base_url))
+
+    @property
+    def api(self) -> str:
+        """The API's name in this package."""
+        return "inference"
+
+    @property
+    def list_confirms_gone(self) -> bool:
+        """False: the server names what it did not find."""
+        return False
+
+    def create_chat(self, credentials: Credentials) -> HttpRequest:
+        """``POST /chats``; without a JSON body it is refused."""
+        return build_request("POST", f"{self.base_url}/chats", credentials, body=b"{}")
+
+    def send_prompt(self, credentials: Credentials, chat_id: str, parent_id: str | None, content: str) -> HttpRequest:
+        """``POST /chats/{chat_id}/prompter_message``."""
+        body = new_prompt(parent_id, content)
+        return build_request("POST", f"{self._chat(chat_id)}/prompter_message", credentials, body=body)
+
+    def request_assistant(
+        self, credentials: Credentials, chat_id: str, parent_id: str, options: AnswerOptions
+    ) -> HttpRequest:
+        """``POST /chats/{chat_id}/assistant_message``."""
+        body = schemas.encode(options.body(parent_id))
+        return build_request("POST", f"{self._chat(chat_id)}/assistant_message", credentials, body=body)
+
+    def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
+        """``GET /chats/{chat_id}/messages/{message_id}/events``."""
+        return build_request("GET", f"{self._message(chat_id, message_id)}/events", credentials, stream=True)
+
+    def fetch_message(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
+        """``GET /chats/{chat_id}/messages/{message_id}``."""
+        return build_request("GET", self._message(chat_id, message_id), credentials)
+
+    def fetch_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
+        """``GET /chats/{chat_id}``."""
+        return build_request("GET", self._chat(chat_id), credentials)
+
+    def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
+        """``GET /chats``."""
+        return build_request("GET", f"{self.base_url}/chats{page_query(after)}", credentials)
+
+    def list_models(self, credentials: Credentials) -> HttpRequest:
+        """``GET /configs/model_configs``."""
+        return build_request("GET", f"{self.base_url}/configs/model_configs", credentials)
+
+    def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
+        """``DELETE /chats/{chat_id}``."""
+        return build_request("DELETE", self._chat(chat_id), credentials)
+
+    def is_deleted(self, status: int, body: bytes) -> bool:
+        """Any 2xx says so, and so does a 404 that names the chat."""
+        return 200 <= status < 300 or self.is_not_found(status, body)
+
+    def is_not_found(self, status: int, body: bytes) -> bool:
+        """A 404 that names the chat says so; a 404 of something in between does not."""
+        return status == 404 and server_words(body) == _CHAT_NOT_FOUND
+
+    def _chat(self, chat_id: str) -> str:
+        return f"{self.base_url}/chats/{check_id(chat_id)}"
+
+    def _message(self, chat_id: str, message_id: str) -> str:
+        return f"{self._chat(chat_id)}/messages/{check_id(message_id)}"

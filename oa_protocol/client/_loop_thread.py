@@ -1,0 +1,263 @@
+"""An event loop on a thread of its own, in which other threads have operations carried out.
+
+A signal's handler, and whatever else interrupts a thread, can strike a thread that waits, but never the loop: there the
+operation is cancelled in an orderly way, and cleans up. A loop that nobody has stopped when the program ends is stopped
+then. Nothing here survives a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from oa_protocol.engine.errors import LocalProtocolError
+
+# A signal that comes just before a thread sleeps is noticed when it wakes; on Windows every one is.
+_WAKES_EVERY = 1.0
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+Operation = Callable[[], Coroutine[Any, Any, _T]]
+
+
+class LoopThread:
+    """The loop and its thread, which is started by the first operation.
+
+    When it is stopped, ``farewell`` is awaited in the loop, and what is still being carried out then is cancelled. At
+    the end of the program that is waited for, at most ``patience`` seconds.
+    """
+
+    def __init__(self, farewell: Operation[object], *, patience: float) -> None:
+        self.patience = patience
+        self._farewell = farewell
+        self._lock = threading.RLock()  # the garbage collector may call stop() in the middle of anything
+        self._is_closed = False
+        self._thread: _Thread | None = None
+        self._stop = asyncio.Event()
+        self._calls: set[_Call[Any]] = set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a thread, and it takes operations."""
+        return self._thread is not None and not self._is_closed
+
+    def run(self, operation: Operation[_T]) -> _T:
+        """Have ``operation`` carried out in the loop; return what it returns, or raise what it raises.
+
+        Where this thread is interrupted meanwhile (KeyboardInterrupt), the operation is cancelled and waited for, and
+        the interruption is raised then. Where the loop is stopped, its end is waited for, and LocalProtocolError is
+        raised.
+        """
+        call = _Call(operation)
+        interruption: BaseException | None = None
+        while not call.is_over:
+            try:
+                if interruption is not None:
+                    self._cancel(call)
+                elif not call.is_submitted:
+                    self._submit(call)
+                call.wait()
+            except BaseException as error:
+                interruption = interruption or error
+        with self._lock:
+            self._calls.discard(call)
+        if interruption is not None:
+            raise interruption
+        if call.is_cut_off:
+            self.join()
+            raise LocalProtocolError("the client is closed, or was closed while this was under way")
+        return call.result()
+
+    def stop(self) -> None:
+        """Have the loop end; this does not wait. It may be called from any thread, and again."""
+        with self._lock:
+            if self._thread is None:
+                self._is_closed = True
+            elif not self._is_closed:
+                self._thread.loop.call_soon_threadsafe(self._stop.set)
+
+    def join(self, deadline: float | None = None) -> None:
+        """Wait for the thread's end, until ``deadline`` by the monotonic clock; raise what interrupted that then."""
+        interruption: BaseException | None = None
+        while self._thread is not None and self._thread.is_alive():
+            try:
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                self._thread.join(_WAKES_EVERY)
+            except BaseException as error:
+                interruption = interruption or error
+        if interruption is not None:
+            raise interruption
+
+    def _submit(self, call: _Call[Any]) -> None:
+        with self._lock:
+            if self._is_closed:
+                call.give_up()
+                return
+            thread = self._thread or self._start()
+            self._calls.add(call)
+            # Not in the context of the thread that waits: that may say that it is trio's.
+            thread.loop.call_soon_threadsafe(call.begin, context=contextvars.Context())
+            call.is_submitted = True
+
+    def _cancel(self, call: _Call[Any]) -> None:
+        with self._lock:
+            if call not in self._calls:  # the interruption came first
+                call.give_up()
+            elif self._thread is not None and not self._is_closed:
+                self._thread.loop.call_soon_threadsafe(call.cancel)
+
+    def _start(self) -> _Thread:
+        thread = _Thread(self._run)
+        thread.start()
+        self._thread = thread
+        return thread
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:  # whoever starts this thread holds it until that is done
+            if self._thread is not threading.current_thread():  # or was interrupted: it will start another one
+                loop.close()
+                return
+        _RUNNING.add(self)
+        try:
+            loop.run_until_complete(self._serve())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            with self._lock:
+                self._is_closed = True
+                for call in self._calls:
+                    call.give_up()
+            loop.close()
+            _RUNNING.discard(self)
+
+    async def _serve(self) -> None:
+        try:
+            await self._stop.wait()
+            with self._lock:
+                self._is_closed = True
+            await asyncio.sleep(0)  # what was submitted before that has begun now
+            await self._farewell()
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            if others:
+                await asyncio.wait(others)
+
+
+class _Thread(threading.Thread):
+    """A thread with an event loop."""
+
+    def __init__(self, run: Callable[[asyncio.AbstractEventLoop], None]) -> None:
+        # A daemon: the others are waited for before any atexit hook is called.
+        super().__init__(name="oa_protocol.sync", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_Executor(thread_name_prefix="oa_protocol.sync helper"))
+        self._run_loop = run
+
+    def run(self) -> None:
+        """Called in the thread."""
+        self._run_loop(self.loop)
+
+
+class _Call(Generic[_T]):
+    """One operation, and what comes of it.
+
+    What waits is a lock, for that is safe to interrupt; threading's events and conditions are not.
+    """
+
+    def __init__(self, operation: Operation[_T]) -> None:
+        self.is_submitted = False
+        self.is_over = False
+        self._operation = operation
+        self._task: asyncio.Task[_T] | None = None
+        self._is_cancelled = False
+        self._settled = threading.Lock()
+        self._settled.acquire()
+
+    # ---- in the waiting thread
+
+    def wait(self) -> None:
+        """Wait for the end, or for a while."""
+        if not self.is_over:
+            self._settled.acquire(timeout=_WAKES_EVERY)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it was not done, or not to its end."""
+        return self._task is None or self._task.cancelled()
+
+    def result(self) -> _T:
+        """Return or raise what came of it; not where it is cut off."""
+        return cast("asyncio.Task[_T]", self._task).result()
+
+    # ---- in the loop
+
+    def begin(self) -> None:
+        """Begin with it."""
+        if not self.is_over:
+            self._task = asyncio.get_running_loop().create_task(self._operation())
+            self._task.add_done_callback(self._settle)
+
+    def cancel(self) -> None:
+        """Cancel it, if it has begun; once is enough."""
+        if self._task is None:
+            self.give_up()
+        elif not self._is_cancelled:
+            self._is_cancelled = True
+            self._task.cancel()
+
+    def _settle(self, task: asyncio.Task[_T]) -> None:
+        if not task.cancelled():
+            task.exception()  # or asyncio complains where nobody is there any more to hear of it
+        self.give_up()
+
+    # ---- in either
+
+    def give_up(self) -> None:
+        """End the waiting."""
+        if not self.is_over:
+            self.is_over = True
+            self._settled.release()
+
+
+class _Executor(ThreadPoolExecutor):
+    """The loop's, for looking up the names of hosts. While Python shuts down it does so at once, and in the loop."""
+
+    def submit(self, function: Callable[_P, _T], /, *args: _P.args, **keywords: _P.kwargs) -> Future[_T]:
+        try:
+            return super().submit(function, *args, **keywords)
+        except RuntimeError:
+            future: Future[_T] = Future()
+            try:
+                future.set_result(function(*args, **keywords))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+
+
+_RUNNING: set[LoopThread] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop what nobody has stopped; threads of the program have all ended by now."""
+    running = list(_RUNNING)
+    interruption: BaseException | None = None
+    began = time.monotonic()
+    for each in running:
+        each.stop()
+    for each in running:
+        try:
+            each.join(began + each.patience)
+        except BaseException as error:  # the others are waited for all the same
+            interruption = interruption or error
+    if interruption is not None:
+        raise interruption

@@ -1,0 +1,78 @@
+"""The drop-in for code that was written for the historic client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, cast
+
+from oa_protocol.bindings.json import DEFAULT_MODEL, SamplingParameters
+from oa_protocol.client.client import Client, CookieSource
+
+_CLIENT_OPTIONS = ("base_url", "api", "token", "transport", "timeouts", "retries", "cleanup", "journal")
+_CHAT_OPTIONS = ("plugins", "system_prompt", "user_profile", "user_response_instructions")
+
+
+class OpenAssistant:
+    """The historic provider's interface.
+
+    ``url`` is the historic site's, which closed in 2023: without ``base_url`` or ``OA_URL`` the generator says so.
+    """
+
+    url = "https://open-assistant.io/chat"
+    needs_auth = True
+    working = True
+    model = DEFAULT_MODEL
+
+    @classmethod
+    async def create_async_generator(
+        cls,
+        model: str | None,
+        messages: Sequence[Mapping[str, Any]],
+        proxy: str | None = None,
+        cookies: CookieSource | None = None,
+        **kwargs: Any,  # noqa: ANN401  # whatever callers of the historic client pass along
+    ) -> AsyncIterator[str]:
+        """Yield the pieces of the answer to ``messages``; the chat is deleted at the end, whatever the end is.
+
+        An empty ``model`` is the default. Of the other keywords only those that are known are used: sampling parameters
+        (``top_k``, ``temperature`` …) are sent; ``base_url``, ``api``, ``token``, ``transport``, ``timeouts``,
+        ``retries``, ``cleanup`` and ``journal`` are the Client's, ``plugins``, ``system_prompt``, ``user_profile`` and
+        ``user_response_instructions`` the chat's. The rest goes nowhere.
+
+        Raises RuntimeError's subclasses of ``oa_protocol.engine.errors``, ValueError or TypeError for bad arguments.
+        """
+        prompt = format_prompt(messages)
+        sampling = {name: kwargs[name] for name in SamplingParameters.__struct_fields__ if name in kwargs}
+        settings = {name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs}
+        options = {name: kwargs[name] for name in _CHAT_OPTIONS if name in kwargs}
+        async with (
+            Client(proxy=proxy, cookies=cookies, **settings) as client,
+            client.chat(model or cls.model, sampling=sampling, **options) as chat,
+        ):
+            async for piece in chat.stream(prompt):
+                yield piece
+
+
+def format_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return a conversation as one prompt: a single message as it is, several as ``Role: content`` lines.
+
+    A content that is a list of parts counts as its text parts, joined. Raises ValueError where there is no message.
+    """
+    if not messages:
+        raise ValueError("messages must not be empty")
+    if len(messages) == 1:
+        return _text(messages[0]["content"])
+    lines = [f"{str(message['role']).capitalize()}: {_text(message['content'])}" for message in messages]
+    return "\n".join([*lines, "Assistant:"])
+
+
+def _text(content: object) -> str:
+    match content:
+        case str():
+            return content
+        case list() | tuple():
+            return "".join(_text(part) for part in cast("Sequence[object]", content))
+        case {"text": str(text)}:
+            return text
+        case _:
+            return ""

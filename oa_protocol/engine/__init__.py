@@ -1,0 +1,1 @@
+"""The protocol itself: a state machine that does no I/O."""

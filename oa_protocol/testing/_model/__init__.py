@@ -1,0 +1,1 @@
+"""The simulation that the explorer and the state machine play in."""

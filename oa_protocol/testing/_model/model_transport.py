@@ -1,0 +1,284 @@
+"""A world whose exchanges go through a real transport: the model of network and server is its far end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from oa_protocol.engine import events as ev
+from oa_protocol.engine.errors import MaybeSent, TransportError
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing._model.network import Effect, Fate
+from oa_protocol.testing._model.server_model import read_request
+from oa_protocol.testing._model.simulation import FarReply, Peer, World
+from oa_protocol.transports import Response, Transport
+
+_T = TypeVar("_T")
+
+
+class Run(Protocol):
+    """Runs a coroutine to its end, as ``asyncio.Runner.run`` does."""
+
+    def __call__(self, awaitable: Coroutine[Any, Any, _T], /) -> _T:
+        """Return what it returns, raise what it raises."""
+        ...
+
+
+Answer = Callable[[HttpRequest], FarReply | TransportError]
+
+
+class _Due(NamedTuple):
+    """The request that is to come next, how it is answered, and what becomes of the reply."""
+
+    request: HttpRequest
+    answer: Answer
+    opens_stream: bool
+    breaks_off: bool
+
+
+class FarResponse:
+    """A reply at the far end. Of a stream, only what has arrived so far can be received."""
+
+    def __init__(self, far_end: FarEnd, reply: FarReply, *, is_open: bool = False, is_broken: bool = False) -> None:
+        self.status = reply.status
+        self.headers: Sequence[tuple[str, str]] = reply.headers
+        self.arrived = deque([reply.body] if reply.body else [])
+        self.is_open = is_open
+        self.is_broken = is_broken
+        self._far_end = far_end
+
+    async def receive(self) -> bytes:
+        """Return the next bytes, or ``b""`` at the end.
+
+        Raises MaybeSent where the reply broke off, and AssertionError where there is nothing yet: whoever asks for more
+        has not handed on all there was.
+        """
+        if self.arrived:
+            return self.arrived.popleft()
+        if self.is_open:
+            raise self._far_end.wrong("the transport asks for more of the stream, and holds back what has arrived")
+        if self.is_broken:
+            raise MaybeSent("the reply breaks off")
+        return b""
+
+    async def aclose(self) -> None:
+        """Nothing is to be let go of."""
+
+
+class FarEnd:
+    """The transport below the one that is tested: each request ends here, and meets the fate that is set for it.
+
+    ``problem`` is the first thing that the tested transport did wrong: it may catch what is raised here.
+    """
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self.outcome: FarReply | TransportError | None = None
+        self.stream: FarResponse | None = None
+        self._due: _Due | None = None
+
+    def expect(self, request: HttpRequest, answer: Answer, *, opens_stream: bool, breaks_off: bool) -> None:
+        """Let ``request`` come next, and nothing else, and be answered so.
+
+        ``opens_stream``: the body of a reply with status 200 is a stream. ``breaks_off``: a failure comes only after
+        the reply's head.
+        """
+        self.outcome = None
+        self._due = _Due(request, answer, opens_stream, breaks_off)
+
+    def wrong(self, problem: str) -> AssertionError:
+        """Note what the transport does wrong, and return the error that says so."""
+        self.problem = self.problem or problem
+        return AssertionError(problem)
+
+    async def open(self, request: HttpRequest) -> FarResponse:
+        """Return the model's reply, or raise its failure.
+
+        Raises AssertionError for another request than the one that was sent, and for a second one: whether one may be
+        sent again, only the engine knows.
+        """
+        due, self._due = self._due, None
+        if due is None:
+            raise self.wrong("the transport sends a request of its own accord")
+        if change := _change(_parts_of_request(due.request), _parts_of_request(request)):
+            raise self.wrong(f"the transport changed the request: {change}")
+        outcome = self.outcome = due.answer(request)
+        if isinstance(outcome, FarReply):
+            response = FarResponse(self, outcome, is_open=due.opens_stream and outcome.status == 200)
+            self.stream = response if response.is_open else self.stream
+            return response
+        if due.breaks_off:
+            return FarResponse(self, FarReply(200, (), b'{"id":'), is_broken=True)
+        raise outcome
+
+    async def aclose(self) -> None:
+        """Nothing is to be closed."""
+
+
+class TransportedWorld(World):
+    """A world with one conversation, whose requests, replies and stream go through a transport.
+
+    What the transport does wrong raises AssertionError.
+    """
+
+    __slots__ = ("_far_end", "_response", "_run", "_transport")
+
+    stream_ends = (*World.stream_ends, "breaks the stream")
+
+    def connect(self, make_transport: Callable[[Transport], Transport], run: Run) -> None:
+        """Put the transport that ``make_transport`` makes of the far end before everything that is sent."""
+        far_end = FarEnd()
+
+        async def make() -> Transport:
+            return make_transport(far_end)
+
+        self._run = run
+        self._far_end = far_end
+        self._transport = run(make())
+
+    def disconnect(self) -> None:
+        """Close the transport. Raises what it raises."""
+        self._run(self._transport.aclose())
+
+    def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError:
+        """Send ``request`` through the transport."""
+        opens_stream = read_request(self.server.api, request).step == "events"
+        self._far_end.expect(
+            request,
+            lambda arrived: self.answer(arrived, number, fate),
+            opens_stream=opens_stream,
+            breaks_off=fate.effect is Effect.DONE and not opens_stream,
+        )
+        outcome = self._ask(self._exchange_through(request, opens_stream=opens_stream))
+        far = self._far_end.outcome
+        if far is None:
+            raise AssertionError("the transport did not send the request")
+        if change := _change_of_outcome(far, outcome):
+            raise AssertionError(f"the transport changed the reply: {change}")
+        return outcome
+
+    async def _exchange_through(self, request: HttpRequest, *, opens_stream: bool) -> FarReply | TransportError:
+        try:
+            response = await self._transport.open(request)
+            if opens_stream and response.status == 200:
+                self._response: Response = response
+                return FarReply(200, tuple(response.headers), b"")
+            try:
+                return FarReply(response.status, tuple(response.headers), await _body(response))
+            finally:
+                await response.aclose()
+        except TransportError as failure:
+            return failure
+
+    def stream(self, peer: Peer, data: bytes) -> list[ev.Event]:
+        """Let bytes arrive at the far end, and hand in the pieces in which the transport hands them on."""
+        self._far_stream.arrived.append(data)
+        events: list[ev.Event] = []
+        handed_on = b""
+        while len(handed_on) < len(data):
+            piece = self._ask(self._next_piece())
+            handed_on += piece
+            if not data.startswith(handed_on):
+                raise AssertionError(f"the transport changed the reply: of {data!r} it made {handed_on!r}")
+            events += super().stream(peer, piece)
+        return events
+
+    async def _next_piece(self) -> bytes:
+        try:
+            piece = await self._response.receive()
+        except TransportError as failure:
+            raise AssertionError(f"the transport breaks off a stream that goes on: {failure!r}") from failure
+        if not piece:
+            raise AssertionError("the transport ends a stream that goes on")
+        return piece
+
+    def end_stream(self, peer: Peer, how: str) -> list[ev.Event]:
+        """Let the stream end at the far end, or break off, and the transport say so; or let the driver close it."""
+        if how != "closes the stream":
+            self._far_stream.is_open = False
+            self._far_stream.is_broken = how == "breaks the stream"
+        self._ask(self._end_through(how))
+        return super().end_stream(peer, how)
+
+    async def _end_through(self, how: str) -> None:
+        try:
+            if how != "closes the stream":
+                if more := await _body(self._response):
+                    raise AssertionError(
+                        f"the transport changed the reply: after the stream's end it hands on {more!r}"
+                    )
+                if how == "breaks the stream":
+                    raise AssertionError("the transport ends a stream cleanly that broke off")
+        except TransportError as failure:
+            if how != "breaks the stream":
+                raise AssertionError(f"the transport breaks off a stream that ended cleanly: {failure!r}") from failure
+        await self._response.aclose()
+
+    @property
+    def _far_stream(self) -> FarResponse:
+        stream = self._far_end.stream
+        assert stream is not None  # it is open
+        return stream
+
+    def _ask(self, awaitable: Coroutine[Any, Any, _T]) -> _T:
+        """Run what the transport does. Raises AssertionError for what the far end saw it do wrong, caught or not."""
+        try:
+            answer = self._run(awaitable)
+        except Exception as error:
+            if self._far_end.problem:
+                raise AssertionError(self._far_end.problem) from error
+            raise
+        if self._far_end.problem:
+            raise AssertionError(self._far_end.problem)
+        return answer
+
+
+# ---- what must stay as it is
+
+
+async def _body(response: Response) -> bytes:
+    """Return the whole body. Raises MaybeSent where it breaks off; what is over, either way, must stay so."""
+    pieces: list[bytes] = []
+    try:
+        while piece := await response.receive():
+            pieces.append(piece)
+    except TransportError:
+        with suppress(TransportError):
+            piece = await response.receive()
+            raise AssertionError(f"the transport goes on after a reply broke off, with {piece!r}") from None
+        raise
+    if await response.receive():
+        raise AssertionError("the transport goes on after a reply's end")
+    return b"".join(pieces)
+
+
+_ADDED = ("host", "content-length", "connection")
+
+
+def _parts_of_request(request: HttpRequest) -> dict[str, object]:
+    fields = [(name.lower(), value) for name, value in request.headers if name.lower() not in _ADDED]
+    return {"method": request.method, "URL": request.url, "headers": fields, "body": request.body}
+
+
+def _parts_of_reply(reply: FarReply) -> dict[str, object]:
+    fields = [(name.lower(), value) for name, value in reply.headers]
+    return {"status": reply.status, "headers": fields, "body": reply.body}
+
+
+def _change(before: dict[str, object], after: dict[str, object]) -> str:
+    """Say which part became another one; "" where none did."""
+    for part, value in before.items():
+        if after[part] != value:
+            return f"its {part} {'were' if part == 'headers' else 'was'} {value!r}, and became {after[part]!r}"
+    return ""
+
+
+def _change_of_outcome(before: FarReply | TransportError, after: FarReply | TransportError) -> str:
+    """Say what became of a reply; whether a failure is the right one is for the engine to suffer."""
+    if isinstance(before, FarReply) and isinstance(after, FarReply):
+        return _change(_parts_of_reply(before), _parts_of_reply(after))
+    if isinstance(before, TransportError) and isinstance(after, TransportError):
+        return ""
+    return f"it was {before!r}, and became {after!r}"

@@ -1,0 +1,120 @@
+"""What the network, and what stands between client and server, may do to one exchange.
+
+Outside of the model is a reply that forges the server's own word: an empty 200 to a website's DELETE or any 2xx to an
+inference server's, the words ``Chat not found``, a well-formed chat, message or list that is not so. The protocol has
+no other proof than these, so whoever can forge them, inside TLS, can have any client believe anything. Every other
+reply can come from a proxy, a login page or a broken gateway.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from oa_protocol.engine.errors import MaybeSent, NotSent, TransportError
+from oa_protocol.engine.intents import (
+    CreateChat,
+    DeleteChat,
+    Exchange,
+    FetchChat,
+    FetchMessage,
+    ListChats,
+    OpenStream,
+    RequestAssistant,
+    SendPrompt,
+)
+
+GARBAGE = b"<html>It works!</html>"
+
+WRITES = (CreateChat, SendPrompt, RequestAssistant, DeleteChat)
+
+
+class Effect(Enum):
+    """What the server does about the request."""
+
+    NONE = "the server never saw it"
+    DONE = "the server did it"
+    LATER = "the server does it later"
+    LEFT_BEHIND = "the server refused it, and leaves a pending message behind"
+
+
+class Fate(NamedTuple):
+    """What becomes of one exchange: its effect, and what the client sees of it.
+
+    The client sees the server's own reply (``status`` 0), another one, or ``failure``.
+    """
+
+    words: str
+    effect: Effect
+    status: int = 0
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    failure: type[TransportError] | None = None
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether anything is wrong."""
+        return self is not ARRIVES
+
+    @property
+    def rejects_credentials(self) -> bool:
+        """Whether the client is told to log in again."""
+        return self.status in (401, 403)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the client cannot know what the server did (OA-6.1)."""
+        return self.failure is MaybeSent or (self.status >= 500 and self.status != 503)
+
+
+ARRIVES = Fate("is answered by the server", Effect.DONE)
+
+_NOT_SENT = Fate("is not sent", Effect.NONE, failure=NotSent)
+_REQUEST_LOST = Fate("is lost on its way", Effect.NONE, failure=MaybeSent)
+_REPLY_LOST = Fate("is carried out, its reply is lost", Effect.DONE, failure=MaybeSent)
+_LATE = Fate("hangs until it is given up; the server may still carry it out", Effect.LATER, failure=MaybeSent)
+_DONE_500 = Fate("is carried out, and answered with 500", Effect.DONE, 500)
+_DONE_GARBAGE = Fate("is carried out, and answered with 200 and garbage", Effect.DONE, 200, GARBAGE)
+_GARBAGE = Fate("is answered with 200 and garbage by something else", Effect.NONE, 200, GARBAGE)
+_BUSY = Fate("is refused with 503, and leaves a pending message behind", Effect.LEFT_BEHIND)
+
+
+def _answered(status: int, body: bytes = b"", *, retry_after: str = "") -> Fate:
+    headers = (("retry-after", retry_after),) if retry_after else ()
+    tail = f" and retry-after: {retry_after}" if retry_after else ""
+    return Fate(f"is answered with {status}{tail}, not carried out", Effect.NONE, status, body, headers)
+
+
+def _possible(api: str, kind: type[Exchange]) -> tuple[Fate, ...]:
+    website = api == "website"
+    found = [ARRIVES, _NOT_SENT, _REQUEST_LOST]
+    found += [
+        _answered(302),
+        _answered(403 if website else 401),
+        # A website says this also where its own key is rejected, an inference server's proxy in words of its own.
+        _answered(404, b"" if website else GARBAGE),
+        _answered(429),
+        _answered(429, retry_after="3600"),
+        _answered(500),
+        _answered(503, retry_after="7"),
+    ]
+    if kind in WRITES:
+        found += [_REPLY_LOST, _LATE, _DONE_500, _DONE_GARBAGE]
+    if kind is OpenStream:
+        found.append(_REPLY_LOST)
+    if kind is RequestAssistant:
+        found.append(_BUSY)
+    if kind is not OpenStream and (kind is not DeleteChat or website):
+        found.append(_GARBAGE)
+    return tuple(found)
+
+
+_KINDS: tuple[type[Exchange], ...] = (*WRITES, OpenStream, FetchMessage, FetchChat, ListChats)
+_FATES: dict[tuple[str, type[Exchange]], tuple[Fate, ...]] = {
+    (api, kind): _possible(api, kind) for api in ("website", "inference") for kind in _KINDS
+}
+
+
+def fates(api: str, kind: type[Exchange]) -> tuple[Fate, ...]:
+    """Everything that may become of an exchange of this kind; the first is that all goes well."""
+    return _FATES[api, kind]

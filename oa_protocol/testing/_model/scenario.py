@@ -1,0 +1,194 @@
+"""One conversation on its way through a world: what can happen next, by sorts, and the story so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from oa_protocol.engine.errors import MaybeSent, NotSent, TransportError
+from oa_protocol.engine.intents import FetchChat, FetchMessage
+from oa_protocol.engine.phases import Phase
+from oa_protocol.testing._model.conversation_like import ConversationLike
+from oa_protocol.testing._model.invariants import first_violation
+from oa_protocol.testing._model.network import ARRIVES, Effect, Fate
+from oa_protocol.testing._model.simulation import Action, World, line, words
+from oa_protocol.testing._model.trace import Line, Story
+
+_LAST_STEPS = 60
+
+Sort = Callable[[Action], bool]
+
+
+# ---- the sorts of what can happen
+
+
+def _is(who: str, *whats: str) -> Sort:
+    return lambda action: action.who == who and action.what in whats
+
+
+def _fated(is_of_sort: Callable[[Fate], bool]) -> Sort:
+    return lambda action: action.fate is not None and action.fate.is_fault and is_of_sort(action.fate)
+
+
+def _arrives(action: Action) -> bool:
+    return action.fate is ARRIVES
+
+
+def _fails(effect: Effect, failure: type[TransportError] = MaybeSent) -> Sort:
+    return _fated(lambda fate: fate.effect is effect and fate.failure is failure)
+
+
+def _something_else_answers(*statuses: int) -> Sort:
+    return _fated(lambda fate: fate.effect is Effect.NONE and fate.status in statuses)
+
+
+SORTS: dict[str, Sort] = {
+    "driver_asks": _is("driver", "asks"),
+    "driver_closes_the_stream": _is("driver", "closes the stream"),
+    "owner_prompts": _is("owner", "prompts"),
+    "owner_closes": _is("owner", "closes"),
+    "owner_loses_patience": _is("owner", "loses patience with the answer", "closes without draining"),
+    "owner_gives_up": _is("owner", "abandons"),
+    "owner_finds_credentials": _is("owner", "has credentials", "has other credentials"),
+    "owner_finds_no_credentials": _is("owner", "has no credentials", "has no other credentials"),
+    "network_delivers": _arrives,
+    "network_sends_nothing": _fails(Effect.NONE, NotSent),
+    "network_loses_the_request": _fails(Effect.NONE),
+    "network_delays_the_request": _fails(Effect.LATER),
+    "network_loses_the_reply": _fails(Effect.DONE),
+    "network_spoils_the_reply": _fated(lambda fate: fate.effect is Effect.DONE and fate.failure is None),
+    "network_rejects_the_credentials": _something_else_answers(401, 403),
+    "network_refuses_the_request": _something_else_answers(302, 404),
+    "network_is_busy": _something_else_answers(429, 503),
+    "network_answers_garbage": _something_else_answers(200, 500),
+    "network_breaks_the_stream": _is("network", "ends the stream, cleanly", "breaks the stream"),
+    "network_falls_silent": _is("network", "falls silent"),
+    "network_garbles_the_stream": _is("network", "puts garbage into the stream"),
+    "server_streams": _is("server", "streams the next event"),
+    "server_streams_no_event": _is("server", "streams ten pending events", "streams three pings", "ends the stream"),
+    "server_is_busy": _fated(lambda fate: fate.effect is Effect.LEFT_BEHIND),
+    "server_is_late": _is("server", "carries out late"),
+    "server_drops_the_answer": _is("server", "cancels", "times out"),
+    "worker_works": _is("worker", "starts", "finishes"),
+    "worker_fails": _is("worker", "aborts"),
+}
+"""Everything that can happen is of one of these sorts; all but the first are rules.
+
+What goes wrong has many, for whoever draws a sort is to meet it often.
+"""
+
+# What comes first where all goes well: the stream is open before a worker begins, and is read as the worker goes on.
+_WELL = (
+    "driver_closes_the_stream",
+    "owner_finds_credentials",
+    "server_is_late",
+    "network_delivers",
+    "server_streams",
+    "worker_works",
+    "server_streams_no_event",
+)
+# Workers come before whoever waits by looking, or a drain would read a waiting message for ever.
+_WORKERS_FIRST = ("driver_closes_the_stream", "owner_finds_credentials", "worker_works", *_WELL)
+
+
+class Course:
+    """A world with one conversation, in which one thing happens after the other, and every invariant is checked.
+
+    Where one does not hold, and where the engine or the transport raises, AssertionError has the story. The driver
+    asks what to do as soon as it can. ``lines`` are what has happened, ``actions`` what can happen next: nothing before
+    ``begin``.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.lines: list[Line] = []
+        self.actions: tuple[Action, ...] = ()
+        self.is_broken = False
+        self._turns = 0
+        self._pings = False
+
+    @property
+    def conversation(self) -> ConversationLike:
+        """The engine."""
+        return self.world.peers[0].conversation
+
+    def can_happen(self, sort: str) -> bool:
+        """Tell whether something of this sort can happen next."""
+        return any(map(SORTS[sort], self.actions))
+
+    def happen(self, sort: str, choice: int = 0) -> None:
+        """Let something of this sort happen; ``choice`` tells which, counted round where there are fewer."""
+        possible = list(filter(SORTS[sort], self.actions))
+        self._turns += sort == "owner_prompts"
+        self._take(possible[choice % len(possible)])
+        self._look()
+
+    def go_well(self, steps: int) -> None:
+        """Let all go well for so many steps, or until the owner is awaited.
+
+        The answer comes over the stream, with some pings on the way. That of every other turn is quick: it is complete
+        before the stream is open.
+        """
+        for _ in range(steps):
+            sort = next(filter(self.can_happen, self._order()), None)
+            if sort is None:
+                return
+            self.happen(sort)
+            self._pings = sort == "server_streams"
+
+    def _order(self) -> tuple[str, ...]:
+        if self._pings:
+            return ("server_streams_no_event", *_WELL)
+        waits = self.conversation.phase is not Phase.STREAMING
+        looks = waits and isinstance(self.conversation.outstanding, (FetchMessage, FetchChat))
+        return _WORKERS_FIRST if looks or self._turns % 2 == 0 else _WELL
+
+    def begin(self, steps: int) -> None:
+        """Let the owner prompt, turn after turn, and all go well for so many steps, or let nothing happen with 0."""
+        self._look()
+        self.go_well(min(steps, 1))  # credentials come before the prompt
+        for _ in range(steps):
+            if self.can_happen("owner_prompts"):
+                self.happen("owner_prompts")
+            else:
+                self.go_well(1)
+
+    def leave(self) -> None:
+        """Let the owner leave, and all go well; the end must come."""
+        for leave in ("owner_closes", "owner_loses_patience"):
+            if self.can_happen(leave):
+                self.happen(leave)
+            self.go_well(_LAST_STEPS)
+        if not self.conversation.is_over:
+            self._break("ends", f"still {self.conversation.phase.name}, though the owner left and all went well")
+
+    def let_go(self, close: Callable[[], None]) -> None:
+        """Let the driver close the transport, by ``close``. After a failure only that one is told."""
+        try:
+            close()
+        except Exception as error:
+            if not self.is_broken:
+                self.lines.append(Line("driver", "closes the transport", self.conversation.phase.name))
+                self._break("never_raises", f"{type(error).__name__}: {error}", error)
+
+    def _look(self) -> None:
+        """See what can happen next; where the driver can ask what to do, it does."""
+        self.actions = tuple(self.world.actions())
+        while asked := next(filter(SORTS["driver_asks"], self.actions), None):
+            self._take(asked)
+            self.actions = tuple(self.world.actions())
+
+    def _take(self, action: Action) -> None:
+        what = words(action, self.world)
+        try:
+            moment = self.world.take(action)
+        except Exception as error:  # whatever the engine or the transport raises is found
+            self.lines.append(line(action, what, self.world, None))
+            self._break("never_raises", f"{type(error).__name__}: {error}", error)
+        else:
+            self.lines.append(line(action, what, self.world, moment))
+            if problem := first_violation(moment):
+                self._break(*problem)
+
+    def _break(self, invariant: str, problem: str, cause: Exception | None = None) -> None:
+        self.is_broken = True
+        raise AssertionError(Story(self.world.server.api, invariant, problem, tuple(self.lines))) from cause

@@ -1,0 +1,1 @@
+"""A transport of our own on httptools, for streams of many tokens."""
