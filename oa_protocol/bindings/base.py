@@ -1,9 +1,9 @@
-"""What the two APIs have in common: the interface the engine speaks to, credentials, and reading error bodies."""
+"""What a binding is, and what the bindings have in common: credentials, the options of an answer, the headers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 from urllib.parse import quote, urlsplit
@@ -12,7 +12,13 @@ from msgspec import UNSET, UnsetType
 
 from oa_protocol._version import __version__
 from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings.ids import check_id
+from oa_protocol.bindings.json import Chat, ChatList, ModelConfig, StreamEvent
+from oa_protocol.engine.events import Message
 from oa_protocol.engine.intents import HttpRequest
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
+"""Header fields as HTTP libraries have them: a mapping, or pairs of text or of bytes. Names may have any case."""
 
 _WHOLE = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", f"oa_protocol/{__version__}"))
 _STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
@@ -123,12 +129,37 @@ def check_text(name: str, text: object) -> None:
         raise ValueError(f"{name} has a lone surrogate at index {error.start}, which is no character") from None
 
 
+class StreamDecoder(Protocol):
+    """Cuts the bytes of one stream into the payloads of its events. ``bindings.sse.SSEDecoder`` is one.
+
+    Attributes:
+        settled: nothing but whole events has come, so that the other two need no look.
+        too_large: an event was over the limit; what follows is of no use.
+        keepalives: how many signs of life without content have come since the last event. The engine resets it.
+
+    """
+
+    settled: bool
+    too_large: bool
+    keepalives: int
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """Return the payloads of the events that ``data`` completes."""
+        ...
+
+
 class Binding(Protocol):
-    """One of the two APIs: how its requests are spelled, and how its replies to a DELETE are to be read."""
+    """One API: how its requests are spelled, and how its replies are read. docs/bindings.md shows how to write one.
+
+    What is read comes in the terms of this package: ``Message``, ``Chat``, ``ChatList`` and the stream's events, with
+    the states of OA-3.1. A method that reads raises ``ValueError`` (or msgspec's ``DecodeError``) if the body isn't
+    what it must be; the engine turns that into a ``RemoteProtocolError``. A method that spells a request raises
+    ``ValueError`` for an id that isn't one of this API.
+    """
 
     @property
     def api(self) -> str:
-        """The API's name in this package: ``website`` or ``inference``."""
+        """The API's name: ``website``, ``inference``, or one of your own."""
         ...
 
     @property
@@ -138,8 +169,10 @@ class Binding(Protocol):
 
     @property
     def list_confirms_gone(self) -> bool:
-        """Whether "not found" is to be believed only when the list of chats answers (OA-7.5)."""
-        ...
+        """Whether "not found" is believed only if the list of chats then answers, too (OA-7.5)."""
+        return False
+
+    # ---- requests
 
     def create_chat(self, credentials: Credentials) -> HttpRequest:
         """Make a chat."""
@@ -179,12 +212,76 @@ class Binding(Protocol):
         """Delete a chat."""
         ...
 
+    # ---- replies
+
+    def is_id(self, text: str) -> bool:
+        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one."""
+        ...
+
+    def read_chat_id(self, body: bytes) -> str:
+        """Read the id of the chat that was made."""
+        ...
+
+    def read_prompt_id(self, body: bytes) -> str:
+        """Read the id of the prompter message that was made."""
+        ...
+
+    def read_answer_id(self, body: bytes) -> str:
+        """Read the id of the assistant message that was made."""
+        ...
+
+    def read_message(self, body: bytes, message_id: str) -> Message:
+        """Read the message that was asked for."""
+        ...
+
+    def read_chat(self, body: bytes) -> Chat:
+        """Read a chat with its messages."""
+        ...
+
+    def read_chat_list(self, body: bytes) -> ChatList:
+        """Read a page of the account's chats, newest first."""
+        ...
+
+    def read_models(self, body: bytes) -> list[ModelConfig]:
+        """Read the models on offer."""
+        ...
+
+    def read_error(self, body: bytes) -> str:
+        """Return the error message in ``body``, or an empty text if it has none in the API's form (OA-8.1)."""
+        ...
+
     def is_deleted(self, status: int, body: bytes) -> bool:
-        """Tell whether this reply to a DELETE says that the chat is gone (OA-7.3)."""
+        """Return whether this reply to a DELETE confirms that the chat is gone (OA-7.3)."""
         ...
 
     def is_not_found(self, status: int, body: bytes) -> bool:
-        """Tell whether this reply to reading a chat says that there is none (OA-7.4)."""
+        """Return whether this reply to reading a chat says that there is none (OA-7.4)."""
+        ...
+
+    def is_prompt_there(self, status: int, words: str) -> bool:
+        """Return whether a refused first prompt says that the chat has one already (OA-6.10)."""
+        return False
+
+    def leaves_message(self, status: int, words: str) -> bool:
+        """Return whether a refused request for an answer leaves a message behind that never runs (OA-6.7)."""
+        return False
+
+    def hint(self, status: int, words: str) -> str:
+        """Return what a person can do about this error, as a sentence, or an empty text."""
+        return ""
+
+    # ---- the stream
+
+    def stream_decoder(self, limit: int) -> StreamDecoder:
+        """Return a decoder for one stream, whose events may have ``limit`` bytes."""
+        ...
+
+    def read_event(self, payload: bytes) -> StreamEvent:
+        """Read one event. A message in it may have an empty id, because a stream is that of one message."""
+        ...
+
+    def is_unknown_event(self, payload: bytes) -> bool:
+        """Return whether a payload that can't be read is an event of a type that says nothing to us (OA-5.5)."""
         ...
 
 
@@ -215,13 +312,6 @@ def new_prompt(parent_id: str | None, content: str, *, chat_id: str | UnsetType 
     return schemas.encode(schemas.NewPrompt(chat_id=chat_id, parent_id=parent_id, content=content))
 
 
-def check_id(chat_or_message_id: str) -> str:
-    """Return the id. Raises ValueError where it is no UUID: it would end up in a path on the server (OA-2.6)."""
-    if not schemas.is_id(chat_or_message_id):
-        raise ValueError(f"not an id of this protocol (a UUID): {chat_or_message_id!r}")
-    return chat_or_message_id
-
-
 def page_query(after: str | None) -> str:
     """Return the query that asks for the page after a cursor; the cursor is the server's, and may hold anything."""
     return "" if after is None else f"?after={quote(after, safe='')}"
@@ -233,11 +323,3 @@ def build_request(
     """Return the request with the headers that both APIs take."""
     headers = (*(_STREAM if stream else _WHOLE), *credentials.headers)
     return HttpRequest(method, url, (*headers, _BODY) if body else headers, body)
-
-
-def server_words(body: bytes) -> str:
-    """Return the error message in ``body``, or nothing where it has none in the API's form (OA-8.1)."""
-    try:
-        return schemas.decode_error(body).words
-    except schemas.DecodeErrors:
-        return ""

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings.base import (
     AnswerOptions,
     Credentials,
     build_request,
     check_base_url,
-    check_id,
     new_prompt,
     page_query,
-    server_words,
 )
+from oa_protocol.bindings.ids import check_id
+from oa_protocol.bindings.json import OpenAssistantJson, encode
 from oa_protocol.engine.intents import HttpRequest
 
 _CHAT_NOT_FOUND = "Chat not found"
 
 
 @dataclass(frozen=True, slots=True)
-class InferenceServer:
+class InferenceServer(OpenAssistantJson):
     """The binding to an inference server itself. Raises ValueError for a bad ``base_url``."""
 
     base_url: str
@@ -52,7 +51,7 @@ class InferenceServer:
         self, credentials: Credentials, chat_id: str, parent_id: str, options: AnswerOptions
     ) -> HttpRequest:
         """``POST /chats/{chat_id}/assistant_message``."""
-        body = schemas.encode(options.body(parent_id))
+        body = encode(options.body(parent_id))
         return build_request("POST", f"{self._chat(chat_id)}/assistant_message", credentials, body=body)
 
     def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
@@ -80,12 +79,12 @@ class InferenceServer:
         return build_request("DELETE", self._chat(chat_id), credentials)
 
     def is_deleted(self, status: int, body: bytes) -> bool:
-        """Any 2xx says so, and so does a 404 that names the chat."""
-        return 200 <= status < 300 or self.is_not_found(status, body)
+        """A 2xx without content says so, and so does a 404 that names the chat."""
+        return (200 <= status < 300 and body in (b"", b"null")) or self.is_not_found(status, body)
 
     def is_not_found(self, status: int, body: bytes) -> bool:
         """A 404 that names the chat says so; a 404 of something in between does not."""
-        return status == 404 and server_words(body) == _CHAT_NOT_FOUND
+        return status == 404 and self.read_error(body) == _CHAT_NOT_FOUND
 
     def _chat(self, chat_id: str) -> str:
         return f"{self.base_url}/chats/{check_id(chat_id)}"

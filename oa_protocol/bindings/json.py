@@ -1,4 +1,4 @@
-"""The JSON of both APIs: what is sent, what is received, and the ids that both are held to.
+"""The JSON of both APIs of Open Assistant: what is sent, what is received, and how it is read.
 
 Received structs name only the fields the client has a use for; a server may send more.
 """
@@ -6,23 +6,19 @@ Received structs name only the fields the client has a use for; a server may sen
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from oa_protocol.bindings.ids import is_id
+from oa_protocol.bindings.sse import SSEDecoder
 from oa_protocol.engine.events import Answered, Message, PluginStep, Queued, Token, WorkerError
 
 DEFAULT_MODEL = "OA_SFT_Llama_30B_6"
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-
-
-def is_id(text: str) -> bool:
-    """Tell whether ``text`` is a UUID in its canonical spelling: nothing else is ever sent as an id (OA-2.6)."""
-    return _UUID.fullmatch(text) is not None
+_ALREADY_PROMPTED = "Trying to add first message to non-empty chat"
 
 
 class SamplingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -169,26 +165,79 @@ class _AnyEvent(Struct, frozen=True):
 
 
 StreamEvent = Token | Queued | PluginStep | Answered | WorkerError
+"""What a stream says. Token text joined is the answer; ``Answered`` and ``WorkerError`` end it."""
 
 _STREAM_EVENTS = frozenset({"token", "pending", "plugin_intermediate", "message", "error"})
 _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
 
-decode_created = msgspec.json.Decoder(Created).decode
-decode_message = msgspec.json.Decoder(Message).decode
-decode_chat = msgspec.json.Decoder(Chat).decode
-decode_chat_list = msgspec.json.Decoder(ChatList).decode
-decode_models = msgspec.json.Decoder(list[ModelConfig]).decode
-decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
-decode_error = msgspec.json.Decoder(ErrorBody).decode
+_decode_created = msgspec.json.Decoder(Created).decode
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_error = msgspec.json.Decoder(ErrorBody).decode
 encode = msgspec.json.Encoder().encode
 
 # msgspec lets two others through: for text that is not UTF-8, and for JSON nested deeper than Python calls may be.
 DecodeErrors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def is_unknown_event(data: bytes) -> bool:
-    """Tell whether ``data``, which could not be decoded, is an event of a type this client does not know (OA-5.5)."""
-    try:
-        return _decode_any_event(data).event_type not in _STREAM_EVENTS
-    except DecodeErrors:
-        return False
+class OpenAssistantJson:
+    """How both APIs of Open Assistant are read; the bindings inherit it. What each method is for, ``Binding`` says."""
+
+    is_id = staticmethod(is_id)
+    read_chat = staticmethod(msgspec.json.Decoder(Chat).decode)
+    read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)
+    read_models = staticmethod(msgspec.json.Decoder(list[ModelConfig]).decode)
+    # The decoder itself, because this is what each token takes.
+    read_event: ClassVar[Callable[[bytes], StreamEvent]] = staticmethod(msgspec.json.Decoder(StreamEvent).decode)
+
+    def read_chat_id(self, body: bytes) -> str:
+        """Read ``{"id": …}``."""
+        return _decode_created(body).id
+
+    read_prompt_id = read_chat_id
+    read_answer_id = read_chat_id
+
+    def read_message(self, body: bytes, message_id: str) -> Message:
+        """Read a message."""
+        return _decode_message(body)
+
+    def read_error(self, body: bytes) -> str:
+        """Read ``{"detail": …}`` or ``{"message": …}``."""
+        try:
+            return _decode_error(body).words
+        except DecodeErrors:
+            return ""
+
+    def is_prompt_there(self, status: int, words: str) -> bool:
+        """Know the server's own words."""
+        return words == _ALREADY_PROMPTED
+
+    def leaves_message(self, status: int, words: str) -> bool:
+        """Return whether it is a 503 in the server's own words, and not a proxy's (WIRE 30)."""
+        return status == 503 and bool(words)
+
+    def hint(self, status: int, words: str) -> str:
+        """Know what the server's errors mean in practice."""
+        match status:
+            case 401 | 403:
+                return "Log in again and give the new cookies or token"
+            case 413:
+                return "Shorten the prompt, or begin a new chat"
+            case 422 if words.startswith("Model "):
+                return "The server's models: await client.models(), or oa-protocol models"
+            case 404 if words in ("", "Not Found"):  # the latter are the words of a server that has no such path
+                return "Is the base URL right, the API the right one, and the chat feature on?"
+            case 500:
+                return "Servers of this protocol say that for a rate limit, too: wait some minutes"
+            case _:
+                return ""
+
+    def stream_decoder(self, limit: int) -> SSEDecoder:
+        """Return a decoder of server-sent events."""
+        return SSEDecoder(limit)
+
+    def is_unknown_event(self, payload: bytes) -> bool:
+        """Look at the event's type alone."""
+        try:
+            return _decode_any_event(payload).event_type not in _STREAM_EVENTS
+        except DecodeErrors:
+            return False

@@ -1,15 +1,14 @@
-"""A reply as the engine judges it, and the exception that an unwelcome one is to be raised as."""
+"""A reply as the engine sees it, and the exception that an unwelcome one becomes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar, cast
 
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
-from oa_protocol.bindings import json as schemas
-from oa_protocol.bindings.base import server_words
+from oa_protocol.bindings.base import Binding, Headers
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 
 MAX_BODY = 8 * 1024 * 1024
@@ -19,12 +18,16 @@ _SNIPPET = 200
 _BUSY = frozenset({429, 503})
 _AWAY = _BUSY | {502, 504}
 
+UNREADABLE = (ValueError, DecodeError, RecursionError)
+"""What a binding may raise if a body or an event isn't what it must be."""
+
 T = TypeVar("T")
 
 
 class Reply(Struct, frozen=True):
     """A status, a body, and the three headers that matter; ``retry_after`` is in seconds."""
 
+    binding: Binding
     status: int
     body: bytes
     date: str | None = None
@@ -32,10 +35,23 @@ class Reply(Struct, frozen=True):
     retry_after: float | None = None
 
     @classmethod
-    def of(cls, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Reply:
-        """Pick what matters out of ``headers``, whose names may have any case."""
-        found = {name.lower(): value for name, value in headers}
-        return cls(status, body, found.get("date"), found.get("location"), _seconds(found.get("retry-after")))
+    def of(cls, binding: Binding, status: int, headers: Headers, body: bytes) -> Reply:
+        """Pick what matters out of ``headers``, whose names may have any case.
+
+        Raises:
+            TypeError: the status is no number, the headers aren't fields, or the body isn't bytes.
+
+        """
+        if isinstance(cast("object", status), bool) or not isinstance(cast("object", status), int):
+            raise TypeError(f"status must be a number, not {status!r}")
+        if not isinstance(cast("object", body), (bytes, bytearray, memoryview)):
+            raise TypeError(f"body must be bytes, not {type(body).__name__}")
+        if not isinstance(cast("object", headers), Iterable):
+            raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
+        found = {name.lower(): value for name, value in _pairs(headers)}
+        return cls(
+            binding, status, bytes(body), found.get("date"), found.get("location"), _seconds(found.get("retry-after"))
+        )
 
     @property
     def is_success(self) -> bool:
@@ -62,18 +78,21 @@ class Reply(Struct, frozen=True):
         """Whether other credentials may help."""
         return self.status in (401, 403)
 
-    def decode(self, decoder: Callable[[bytes], T], what: str, phase: str | None) -> T:
-        """Return the body decoded.
+    def decode(self, reader: Callable[[bytes], T], what: str, phase: str | None) -> T:
+        """Return the body as ``reader`` reads it.
 
-        Raises ApiError where it holds an error message after all, RemoteProtocolError where it is not ``what``.
+        Raises:
+            ApiError: the body holds an error message after all.
+            RemoteProtocolError: the body isn't ``what`` it must be.
+
         """
         problem = f"more than {MAX_BODY:,} bytes"
         if len(self.body) <= MAX_BODY:
             try:
-                return decoder(self.body)
-            except schemas.DecodeErrors as error:
+                return reader(self.body)
+            except UNREADABLE as error:
                 problem = str(error)
-            if words := server_words(self.body):
+            if words := self.words:
                 raise ApiError(
                     f"{words} (instead of {what}){_in(phase)}", phase=phase, status=self.status, message=words
                 )
@@ -83,9 +102,14 @@ class Reply(Struct, frozen=True):
             phase=phase,
         )
 
+    @property
+    def words(self) -> str:
+        """The server's own error message, or an empty text."""
+        return self.binding.read_error(self.body) if len(self.body) <= MAX_BODY else ""
+
     def error(self, doing: str, phase: str | None = None) -> OAError:
-        """Return what this reply is to be raised as; ``doing`` is what was being done, such as "creating the chat"."""
-        words = server_words(self.body) if len(self.body) <= MAX_BODY else ""
+        """Return the exception that this reply becomes; ``doing`` says what was being done ("creating the chat")."""
+        words = self.words
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
         hint = self._hint(words)
         if self.rejects_credentials:
@@ -99,22 +123,28 @@ class Reply(Struct, frozen=True):
 
     def _hint(self, words: str) -> str:
         match self.status:
-            case 401 | 403:
-                return ". Log in again and give the new cookies or token"
-            case 413:
-                return ". Shorten the prompt, or begin a new chat"
-            case 422 if words.startswith("Model "):
-                return ". The server's models: await client.models(), or oa-protocol models"
             case 429 | 503:
-                return ". The server is busy: try again later"
-            case 404 if words in ("", "Not Found"):  # the latter are the words of a server that has no such path
-                return ". Is the base URL right, the API the right one, and the chat feature on?"
-            case 500:
-                return ". Servers of this protocol say that for a rate limit, too: wait some minutes"
+                hint = "The server is busy: try again later"
             case status if 300 <= status < 400:
-                return f". It points to {self.location!r}, and redirects are not followed: use that server's URL"
-            case _:
-                return ""
+                hint = f"It points to {self.location!r}, and redirects are not followed: use that server's URL"
+            case status:
+                hint = self.binding.hint(status, words)
+        return f". {hint}" if hint else ""
+
+
+def _pairs(headers: Headers) -> Iterator[tuple[str, str]]:
+    """Return header fields as pairs of text, however an HTTP library spells them."""
+    pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
+    for name, value in cast("Iterable[tuple[object, object]]", pairs):
+        yield _text(name), _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")  # what HTTP/1.1 has always allowed in a field's value
+    if isinstance(value, str):
+        return value
+    raise TypeError(f"headers must be text or bytes, not {value!r}")
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings.base import (
     AnswerOptions,
     Credentials,
     build_request,
     check_base_url,
-    check_id,
     new_prompt,
     page_query,
 )
+from oa_protocol.bindings.ids import check_id
+from oa_protocol.bindings.json import OpenAssistantJson, encode
 from oa_protocol.engine.intents import HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Website:
+class Website(OpenAssistantJson):
     """The binding to a website in front of an inference server. Raises ValueError for a bad ``base_url``."""
 
     base_url: str
@@ -51,7 +51,7 @@ class Website:
         """``POST /api/chat/assistant_message``."""
         answer = options.body(parent_id, chat_id=check_id(chat_id))
         url = f"{self.base_url}/api/chat/assistant_message"
-        return build_request("POST", url, credentials, body=schemas.encode(answer))
+        return build_request("POST", url, credentials, body=encode(answer))
 
     def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
         """``GET /api/chat/events``."""

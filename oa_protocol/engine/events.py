@@ -124,7 +124,7 @@ class LeakRecord(Struct, frozen=True, kw_only=True):
 class Leaked(Struct, frozen=True):
     """The conversation ended, and these chats are, or may be, left."""
 
-    records: tuple[LeakRecord, ...]
+    leaked: tuple[LeakRecord, ...]
 
 
 Event = (

@@ -1,23 +1,24 @@
-"""What the engine asks for: each intent is one thing for a driver to do, handed out once.
+"""What the engine asks for: each intent is one thing for a driver to do, handed out once and when it is due.
 
 ::
 
     Exchange            send the request, hand in the reply (or the failure)
     ├── CreateChat  SendPrompt  RequestAssistant  FetchMessage  FetchChat  ListChats  DeleteChat
     └── OpenStream      status 200: the body is the stream; any other: a reply like the others
-    LoadCookies         find cookies or a token, hand them in
+    LoadCredentials     find cookies or a token, hand them in
     CloseStream         close the stream, hand in its end
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 
 class HttpRequest(Struct, frozen=True):
-    """An HTTP request, complete but for what the transport adds (``host``, ``content-length``, ``connection``).
+    """An HTTP request, complete except for what the transport adds (``host``, ``content-length``, ``connection``).
 
     ``url`` is absolute and percent-encoded. Header names are lower-case. The headers hold credentials, so ``repr``
     leaves them out.
@@ -33,57 +34,87 @@ class HttpRequest(Struct, frozen=True):
 
     @property
     def target(self) -> str:
-        """The path and query of ``url``, for whoever writes the request line (RFC 9112, origin-form)."""
+        """The path and query of ``url``, as a request line has them (RFC 9112, origin-form)."""
         parts = urlsplit(self.url)
         return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 class Exchange(Struct, frozen=True):
-    """Wait ``delay`` seconds, then send ``request`` and hand in what came of it.
+    """Send ``request``, and hand in what came of it.
 
-    ``shielded``: nothing may interrupt it, or a chat may be left on the server. A driver may stretch ``delay`` by some
-    jitter, and may cut it short only by closing the conversation.
+    If it is ``shielded``, it must not be interrupted, because a chat could be left on the server.
+
+    The class says what is true of each exchange of its kind: what it is ``doing`` in words, whether it ``is_write``
+    (it changes something on the server, so that its outcome must be known before the conversation can end well), and
+    whether it ``is_counted`` as a try of its step. Reads have a count of their own.
     """
 
+    doing: ClassVar[str]
+    is_write: ClassVar[bool] = False
+    is_counted: ClassVar[bool] = False
+
     request: HttpRequest
-    delay: float = 0.0
     shielded: bool = False
 
 
 class CreateChat(Exchange, frozen=True):
-    """Make the chat. Always shielded: without the reply nobody knows the chat's id."""
+    """Make the chat. Always shielded, because the chat's id is only in the reply."""
+
+    doing: ClassVar[str] = "creating the chat"
+    is_write: ClassVar[bool] = True
+    is_counted: ClassVar[bool] = True
 
 
 class SendPrompt(Exchange, frozen=True):
     """Post the prompter message."""
 
+    doing: ClassVar[str] = "sending the prompt"
+    is_write: ClassVar[bool] = True
+    is_counted: ClassVar[bool] = True
+
 
 class RequestAssistant(Exchange, frozen=True):
     """Ask for the assistant's message."""
 
+    doing: ClassVar[str] = "requesting the answer"
+    is_write: ClassVar[bool] = True
+    is_counted: ClassVar[bool] = True
+
 
 class OpenStream(Exchange, frozen=True):
-    """Open the event stream: hand in ``receive_stream_opened`` and then its bytes where the status is 200."""
+    """Open the event stream. If the status is 200, hand in ``StreamOpened``, and then the body as it arrives."""
+
+    doing: ClassVar[str] = "opening the stream"
+    is_counted: ClassVar[bool] = True
 
 
 class FetchMessage(Exchange, frozen=True):
     """Read the assistant's message, to see whether it has finished."""
 
+    doing: ClassVar[str] = "reading the answer"
+
 
 class FetchChat(Exchange, frozen=True):
     """Read the chat with its messages, to see what arrived or whether it is gone."""
+
+    doing: ClassVar[str] = "reading the chat"
 
 
 class ListChats(Exchange, frozen=True):
     """List the account's chats, to see whether the server answers us at all."""
 
+    doing: ClassVar[str] = "listing the chats"
+
 
 class DeleteChat(Exchange, frozen=True):
     """Delete the chat. Always shielded."""
 
+    doing: ClassVar[str] = "deleting the chat"
+    is_counted: ClassVar[bool] = True
 
-class LoadCookies(Struct, frozen=True):
-    """Find credentials (again, where ``refused`` ones were used) and hand them in, or None."""
+
+class LoadCredentials(Struct, frozen=True):
+    """Find credentials, and hand them in. If ``refused``, the server has refused the last ones: look for others."""
 
     refused: bool = False
 
@@ -92,4 +123,16 @@ class CloseStream(Struct, frozen=True):
     """Close the stream's connection, and hand in that it ended."""
 
 
-Intent = Exchange | LoadCookies | CloseStream
+Intent = Exchange | LoadCredentials | CloseStream
+
+EXCHANGES: tuple[type[Exchange], ...] = (
+    CreateChat,
+    SendPrompt,
+    RequestAssistant,
+    OpenStream,
+    FetchMessage,
+    FetchChat,
+    ListChats,
+    DeleteChat,
+)
+"""Every kind of exchange, in the order of a conversation."""

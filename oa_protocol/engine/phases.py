@@ -1,15 +1,21 @@
-"""The whole protocol on one screen: the phases of a conversation and what moves it from one to the next.
+"""The whole protocol on one screen: the phases of a conversation, and what moves it from one to the next.
 
-A phase names what is established on the server. What is in flight is the engine's outstanding intent; the state of a
-conversation is the pair of both. specs/phases.md is drawn from this table.
+A phase names what is established on the server. What is in flight is a second matter: the engine's outstanding intent.
+The state of a conversation is the pair of both. specs/phases.md is drawn from this table.
+
+The table is one machine of the ``transitions`` library. The library is used for what it does well: it declares the
+states and triggers, it refuses a table that names an unknown state, and it draws diagrams. It does not move the
+conversations. Its triggers resolve callbacks, conditions and queues that this table doesn't have, which takes 8 µs, and
+a machine keeps a reference to each of its models, so that conversations would never be freed. Moving is therefore one
+look-up in the table that the machine has checked.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
-from transitions import Event, Machine, Transition
+from transitions import Machine, MachineError
 
 
 class Phase(Enum):
@@ -71,8 +77,8 @@ _IDLE = (_P.CHAT_CREATED, _P.ANSWERED)
 _NO_ANSWER_YET = (*_IDLE, _P.PROMPT_LOST, _P.PROMPTED)
 _RUNNING = (_P.ASSISTANT_REQUESTED, _P.STREAMING, _P.POLLING)
 _MAYBE_RUNNING = (_P.REQUEST_LOST, *_RUNNING)
-LEAVING = (_P.DRAINING, _P.DELETING, _P.DELETE_UNCLEAR)
-_WITH_CHAT = (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, *LEAVING)
+_LEAVING = (_P.DRAINING, _P.DELETING, _P.DELETE_UNCLEAR)
+_WITH_CHAT = (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, *_LEAVING)
 
 TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
     (Trigger.CREDENTIALS_LOADED, (_P.START,), _P.COOKIES),
@@ -99,37 +105,20 @@ TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
     (Trigger.NOTHING_MADE, _NO_CHAT, _P.NEVER_CREATED),
 )
 
+LEAVING = frozenset(_LEAVING)
+"""The owner has left, and the chat is on its way to be deleted."""
+
 TERMINAL = frozenset({_P.DELETED, _P.NEVER_CREATED, _P.LEAKED})
+"""Nothing follows."""
 
+AWAITS_ANSWER = frozenset({_P.PROMPTED, *_MAYBE_RUNNING})
+"""The prompt is on the server, and its answer is waited for: ``Timeouts.answer`` runs."""
 
-class _LookUp(Event):
-    """No row of this table has a callback or a condition, so that to move on is to look up.
+ANSWER_MAY_RUN = frozenset(_MAYBE_RUNNING)
+"""An answer waits or runs on the server, or may do so."""
 
-    That takes a fraction of the library's own time, and writes no log records; the driver's trace says it better, once.
-    """
-
-    def __init__(self, name: str, machine: Machine) -> None:
-        super().__init__(name, machine)
-        self._targets: dict[Phase, Phase] = {}
-
-    def add_transition(self, transition: Transition) -> None:
-        super().add_transition(transition)
-        self._targets[Phase[transition.source]] = Phase[str(transition.dest)]
-
-    def trigger(self, model: Any, *args: Any, **kwargs: Any) -> bool:  # noqa: ANN401 - the library's own signature
-        target = self._targets.get(model.phase)
-        if target is None:
-            return super().trigger(model, *args, **kwargs)  # which raises
-        model.phase = target
-        return True
-
-
-class _Table(Machine):
-    event_cls = _LookUp
-
-
-# One machine for all conversations: without models of its own it keeps no reference to any of them.
-MACHINE = _Table(
+# One machine for all conversations: without models it keeps no reference to any of them.
+MACHINE = Machine(
     model=None,
     states=Phase,
     initial=Phase.START,
@@ -140,7 +129,12 @@ MACHINE = _Table(
     model_attribute="phase",
 )
 
-_EVENTS = {trigger: MACHINE.events[trigger.name] for trigger in Trigger}
+_TARGETS = {
+    (trigger, Phase[source]): Phase[str(transition.dest)]
+    for trigger in Trigger
+    for source, transitions in MACHINE.events[trigger.name].transitions.items()
+    for transition in transitions
+}
 
 
 class HasPhase(Protocol):
@@ -152,6 +146,11 @@ class HasPhase(Protocol):
 def fire(trigger: Trigger, conversation: HasPhase) -> None:
     """Move ``conversation`` on by ``trigger``; nothing else writes a phase.
 
-    Raises ``transitions.MachineError`` where the table has no such row, which is a bug of the engine.
+    Raises:
+        transitions.MachineError: the table has no such row, which is a bug of the engine.
+
     """
-    _EVENTS[trigger].trigger(conversation)
+    target = _TARGETS.get((trigger, conversation.phase))
+    if target is None:
+        raise MachineError(f"{trigger.name} is not possible in phase {conversation.phase.name}")
+    conversation.phase = target

@@ -1,0 +1,292 @@
+"""The state of a conversation, and the moves that several outcomes share: on, again, out of here, or to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, assert_never, cast
+
+from msgspec.structs import replace
+
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.replies import Reply
+from oa_protocol.engine import events as ev
+from oa_protocol.engine.errors import (
+    AnswerFailed,
+    AuthenticationError,
+    MaybeSent,
+    NotSent,
+    OAError,
+    RemoteProtocolError,
+    TransportError,
+)
+from oa_protocol.engine.intents import CloseStream, Exchange
+from oa_protocol.engine.phases import LEAVING, Phase, Trigger, fire
+from oa_protocol.engine.state import Attempt, Leaving, Outstanding, Remote, Stream, Turn
+from oa_protocol.engine.timers import Cleanup, Clock, Timeouts
+
+Outcome = Reply | TransportError
+"""What came of an exchange."""
+
+_FIRST_BACK_OFF = 0.5
+_SLOWEST_POLL = 5.0
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds; after a ``Retry-After`` of more than that nothing is tried again (OA-6.3)."""
+
+_DEFAULT_OPTIONS = AnswerOptions()
+
+_T = TypeVar("_T")
+
+
+class Settings:
+    """What a conversation is made with, and never changes."""
+
+    __slots__ = ("binding", "cleanup", "options", "retries", "timeouts")
+
+    def __init__(
+        self,
+        binding: Binding,
+        options: AnswerOptions | None,
+        retries: int,
+        timeouts: Timeouts | None,
+        cleanup: Cleanup | None,
+    ) -> None:
+        self.binding = binding
+        self.options = options or _DEFAULT_OPTIONS
+        self.retries = retries
+        self.timeouts = timeouts or Timeouts()
+        self.cleanup = cleanup or Cleanup()
+
+
+class Moves:
+    """A conversation's state and its moves. ``steps.py`` says when which move is made."""
+
+    __slots__ = (
+        "_attempt",
+        "_clock",
+        "_credentials",
+        "_leaving",
+        "_outstanding",
+        "_remote",
+        "_stream",
+        "_turn",
+        "error",
+        "leaked",
+        "phase",
+        "settings",
+    )
+
+    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+        self.settings = settings
+        self.phase = Phase.START
+        self.error: OAError | None = None
+        self.leaked: tuple[ev.LeakRecord, ...] = ()
+        self._credentials = credentials
+        self._clock = Clock()
+        self._outstanding: Outstanding | None = None
+        self._attempt = Attempt()
+        self._stream: Stream | None = None
+        self._turn: Turn | None = None
+        self._remote = Remote()
+        self._leaving: Leaving | None = None
+
+    @property
+    def _current(self) -> Turn:
+        """The turn; there is one in every phase that asks for it."""
+        return cast("Turn", self._turn)
+
+    # ---- on
+
+    def _move(self, trigger: Trigger) -> None:
+        fire(trigger, self)
+        self._attempt.refused = None  # other credentials were wanted for a step that is over
+
+    def _begin_step(self, pause: float = 0.0) -> None:
+        self._attempt = Attempt(self._clock.elapsed + pause)
+
+    def _begin_looking(self, error: OAError) -> None:
+        """Look whether what was lost has arrived, before the step is tried again; the tries so far count."""
+        self._attempt = Attempt(self._clock.elapsed + _FIRST_BACK_OFF, self._attempt.tries, error)
+
+    def _lose_stream(self) -> None:
+        if self.phase in (Phase.ASSISTANT_REQUESTED, Phase.STREAMING):
+            self._move(Trigger.STREAM_LOST)
+            self._begin_step()
+            turn = self._current
+            turn.ends = min(turn.ends, self._clock.elapsed + self.settings.timeouts.poll)
+
+    # ---- again
+
+    def _pause(self, seconds: float) -> None:
+        self._attempt.not_before = self._clock.elapsed + seconds
+
+    def _try_again(self, error: OAError, outcome: Outcome | None = None) -> None:
+        """Leave the phase as it is, so that its step is tried again; raise ``error`` if that would not help."""
+        wait = retry_after(outcome)
+        if _is_refusal(outcome) or self._attempt.tries > self.settings.retries or wait > LONGEST_RETRY_AFTER:
+            raise error
+        self._pause(max(_back_off(self._attempt.tries), wait))
+
+    def _read(self, kind: type[Exchange], outcome: Outcome, reader: Callable[[bytes], _T], what: str) -> _T | None:
+        """Return what was read, or None if it is to be read again. Raise if that would not help."""
+        if isinstance(outcome, Reply) and outcome.is_success:
+            found = outcome.decode(reader, what, self.phase.name)
+            self._attempt.misses = 0
+            return found
+        self._attempt.misses += 1
+        wait = retry_after(outcome)
+        if _is_refusal(outcome) or self._attempt.misses > self.settings.retries or wait > LONGEST_RETRY_AFTER:
+            raise self._problem(kind, outcome)
+        self._pause(max(_back_off(self._attempt.misses), wait))
+        return None
+
+    def _poll_again(self, wait: float = 0.0) -> None:
+        self._attempt.tries += 1
+        self._pause(max(min(_back_off(self._attempt.tries), _SLOWEST_POLL), wait))
+
+    # ---- out of here
+
+    def _advance(self, events: list[ev.Event]) -> None:
+        """If the owner has left, move on towards the end; what was written must be settled first."""
+        leaving = self._leaving
+        if leaving is None or self._is_writing:
+            return
+        match self.phase:
+            case Phase.START | Phase.COOKIES:
+                self._outstanding = None
+                self._end_without_chat(Trigger.NOTHING_MADE, events)
+            case Phase.CHAT_CREATED | Phase.PROMPT_LOST | Phase.PROMPTED | Phase.ANSWERED:
+                self._delete()
+            case (
+                Phase.REQUEST_LOST
+                | Phase.ASSISTANT_REQUESTED
+                | Phase.STREAMING
+                | Phase.POLLING
+                | Phase.FAILED
+                | Phase.DRAINING
+            ):
+                if not self._remote.may_be_running or self._clock.has_come(leaving.drained):
+                    self._delete()
+                elif self.phase is not Phase.DRAINING:
+                    # A lost request may still be under way, and then its answer is not in the chat yet.
+                    pause = _FIRST_BACK_OFF if self.phase is Phase.REQUEST_LOST else 0.0
+                    self._drop_read()
+                    self._move(Trigger.DRAIN)
+                    self._begin_step(pause)
+            case Phase.DELETING | Phase.DELETE_UNCLEAR | Phase.DELETED | Phase.NEVER_CREATED | Phase.LEAKED:
+                pass
+            case _:
+                assert_never(self.phase)
+
+    @property
+    def _is_writing(self) -> bool:
+        intent = self._outstanding.intent if self._outstanding else None
+        return isinstance(intent, Exchange) and intent.is_write
+
+    def _drop_read(self) -> None:
+        """Forget what is under way, because what it would say no longer matters. A stream is closed all the same."""
+        if self._outstanding is not None and not isinstance(self._outstanding.intent, CloseStream):
+            self._outstanding = None
+
+    def _delete(self) -> None:
+        self._drop_read()
+        self._move(Trigger.DELETE)
+        self._begin_step()
+
+    def _delete_again(self, events: list[ev.Event]) -> None:
+        attempt = self._attempt
+        if attempt.tries >= self.settings.cleanup.attempts:
+            self._leak(f"the chat could not be deleted in {attempt.tries} attempts: {attempt.error}", events)
+        else:
+            self._pause(_back_off(attempt.tries + attempt.misses))
+
+    # ---- to the end
+
+    def _step_failed(self, error: OAError, events: list[ev.Event]) -> None:
+        """Fail the turn, because its step can't be done. On the way out, go on as well as possible."""
+        if self.phase is Phase.DRAINING:
+            self._delete()
+        elif self.phase in LEAVING:
+            self._leak(str(error), events)
+        else:
+            self._fail(error, events)
+
+    def _fail(self, error: OAError, events: list[ev.Event]) -> None:
+        self.error = error
+        events.append(ev.Failed(error))
+        if self._remote.chat_id:
+            self._move(Trigger.FAILED)
+        else:
+            self._end_without_chat(Trigger.CREATE_FAILED, events)
+
+    def _end_without_chat(self, trigger: Trigger, events: list[ev.Event]) -> None:
+        if self.leaked:
+            self._move(Trigger.CREATE_UNCLEAR)
+            events.append(ev.Leaked(self.leaked))
+        else:
+            self._move(trigger)
+            events.append(ev.NeverCreated())
+
+    def _gone(self, events: list[ev.Event]) -> None:
+        events.append(ev.Deleted(self._remote.chat_id))
+        if self.leaked:
+            self._move(Trigger.LEAK)
+            events.append(ev.Leaked(self.leaked))
+        else:
+            self._move(Trigger.GONE)
+
+    def _leak(self, reason: str, events: list[ev.Event]) -> None:
+        self._name_leak(self._remote.chat_id, reason)
+        self._move(Trigger.LEAK)
+        events.append(ev.Leaked(self.leaked))
+
+    def _name_leak(self, chat_id: str | None, reason: str, not_after: str | None = None) -> None:
+        """Name a chat that is or may be left. The window is that of a lost create; an id needs none."""
+        not_before = None if chat_id else self._remote.date
+        self.leaked += (ev.LeakRecord(chat_id=chat_id, reason=reason, not_before=not_before, not_after=not_after),)
+
+    def _end_windows(self, date: str | None) -> None:
+        """Note that the creates of unknown outcome were sent before ``date``: no later than now."""
+        self.leaked = tuple(
+            record if record.chat_id or record.not_after else replace(record, not_after=date) for record in self.leaked
+        )
+
+    # ---- what goes wrong, in words
+
+    def _problem(self, kind: type[Exchange], outcome: Outcome) -> OAError:
+        if isinstance(outcome, Reply):
+            return outcome.error(kind.doing, self.phase.name)
+        failure = NotSent if isinstance(outcome, NotSent) else MaybeSent  # a transport's own class may need more words
+        error = failure(f"{outcome} (while {kind.doing}, phase {self.phase.name})", phase=self.phase.name)
+        error.__cause__ = outcome
+        return error
+
+    def _broken(self, text: str) -> RemoteProtocolError:
+        return RemoteProtocolError(f"{text} (phase {self.phase.name})", phase=self.phase.name)
+
+    def _answer_failed(self, text: str) -> AnswerFailed:
+        return AnswerFailed(f"{text} (phase {self.phase.name})", phase=self.phase.name, text=self._current.text)
+
+    def _no_credentials(self) -> AuthenticationError:
+        return AuthenticationError(
+            "there are no credentials: give cookies= or token=, or set OA_COOKIES (a cookies file, or a Cookie header) "
+            "or OA_TOKEN",
+            phase=self.phase.name,
+        )
+
+    def _valid_id(self, text: str, what: str) -> str:
+        if not self.settings.binding.is_id(text):
+            raise self._broken(f"the server sent {text[:80]!r} as the id of {what}, which is no UUID")
+        return text
+
+
+def _is_refusal(outcome: Outcome | None) -> bool:
+    return isinstance(outcome, Reply) and outcome.is_refusal
+
+
+def retry_after(outcome: Outcome | None) -> float:
+    """Return the seconds to wait that the server asks for."""
+    return (outcome.retry_after or 0.0) if isinstance(outcome, Reply) else 0.0
+
+
+def _back_off(tries: int) -> float:
+    return _FIRST_BACK_OFF * 2.0 ** min(max(tries, 1) - 1, 10)

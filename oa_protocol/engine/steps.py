@@ -1,0 +1,489 @@
+"""What each outcome means where the conversation stands: one handler for each exchange of each phase.
+
+Read it from top to bottom to follow one conversation: create, prompt, request, stream, poll, drain, delete. ``STEPS``
+at the end says which exchange is next in which phase, and which handler takes what comes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple, assert_never, cast
+
+from oa_protocol.bindings.base import Credentials, StreamDecoder
+from oa_protocol.bindings.replies import Reply
+from oa_protocol.engine import events as ev
+from oa_protocol.engine.errors import ApiError, AuthenticationError, MaybeSent, NotSent, OAError
+from oa_protocol.engine.intents import (
+    EXCHANGES,
+    CreateChat,
+    DeleteChat,
+    Exchange,
+    FetchChat,
+    FetchMessage,
+    HttpRequest,
+    ListChats,
+    OpenStream,
+    RequestAssistant,
+    SendPrompt,
+)
+from oa_protocol.engine.moves import LONGEST_RETRY_AFTER, Moves, Outcome, retry_after
+from oa_protocol.engine.phases import Phase, Trigger
+from oa_protocol.engine.state import GoneCheck, Turn
+
+MAX_EVENT = 8 * 1024 * 1024
+"""The most bytes that one event of a stream may have."""
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""The most characters that one answer's tokens may have; once it is over, no more are taken."""
+
+_PENDINGS_PER_CHECK = 10
+_KEEPALIVES_PER_CHECK = 3
+_PAGES = 50  # of the account's chats, behind the first one
+
+Events = list[ev.Event]
+
+
+class Steps(Moves):
+    """The handlers. Each gets an outcome, makes a move, and adds to ``events``.
+
+    A handler raises an ``OAError`` if its step can't be done; ``_settle`` then fails the step with it.
+    """
+
+    __slots__ = ()
+
+    def _settle(self, exchange: Exchange, outcome: Outcome, events: Events) -> None:
+        """Take what came of an exchange."""
+        step = next((step for step in STEPS[self.phase] if step.kind is type(exchange)), None)
+        if step is None:
+            return  # the owner left, or the answer came, while it was under way; it is no longer needed
+        try:
+            if not self._asks_for_credentials(exchange, outcome):
+                step.handler(self, outcome, events)
+        except OAError as error:
+            self._step_failed(error, events)
+
+    # ---- create
+
+    def _on_create(self, outcome: Outcome, events: Events) -> None:
+        if isinstance(outcome, Reply) and outcome.is_success:
+            try:
+                chat_id = self._valid_id(self._decode_id(outcome, "a new chat"), "a new chat")
+            except OAError as unnamed:  # another try can't help, and would leave another chat behind
+                self._name_leak(None, str(unnamed), outcome.date)
+                raise
+            self._remote.chat_id = chat_id
+            self._move(Trigger.CREATED)
+            events.append(ev.Created(chat_id))
+            self._begin_step()
+            return
+        error = self._problem(CreateChat, outcome)
+        if _is_unclear(outcome):
+            self._name_leak(None, str(error), outcome.date if isinstance(outcome, Reply) else None)
+        self._try_again(error, outcome)
+
+    # ---- prompt
+
+    def _on_prompt(self, outcome: Outcome, events: Events) -> None:
+        if isinstance(outcome, Reply) and outcome.is_success:
+            what = "a new prompter message"
+            self._prompted(self._decode(outcome, self.settings.binding.read_prompt_id, what), what, events)
+            return
+        error = self._problem(SendPrompt, outcome)
+        if _is_unclear(outcome) or (self._attempt.tries > 1 and self._says_prompt_is_there(error)):
+            self._move(Trigger.PROMPT_LOST)
+            self._begin_looking(error)
+        else:
+            self._try_again(error, outcome)
+
+    def _says_prompt_is_there(self, error: OAError) -> bool:
+        return isinstance(error, ApiError) and self.settings.binding.is_prompt_there(error.status, error.message)
+
+    def _on_chat_with_prompt(self, outcome: Outcome, events: Events) -> None:
+        chat = self._read(FetchChat, outcome, self.settings.binding.read_chat, "a chat")
+        if chat is None:
+            return
+        if found := self._current.find_prompt(chat):
+            self._prompted(found, "a prompter message", events)
+            return
+        self._move(Trigger.NEXT_PROMPT_MISSING if self._remote.parent_id else Trigger.FIRST_PROMPT_MISSING)
+        self._try_again(cast("OAError", self._attempt.error))
+
+    def _prompted(self, message_id: str, what: str, events: Events) -> None:
+        turn = self._current
+        turn.prompt_id = self._valid_id(message_id, what)
+        if self.settings.timeouts.answer is not None:
+            turn.ends = self._clock.elapsed + self.settings.timeouts.answer
+        self._move(Trigger.PROMPTED)
+        events.append(ev.Prompted(message_id))
+        self._begin_step()
+
+    # ---- request
+
+    def _on_request(self, outcome: Outcome, events: Events) -> None:
+        if isinstance(outcome, Reply) and outcome.is_success:
+            self._remote.may_be_running = True
+            what = "a new assistant message"
+            self._requested(self._decode(outcome, self.settings.binding.read_answer_id, what), what, events)
+            return
+        error = self._problem(RequestAssistant, outcome)
+        if _is_unclear(outcome):
+            self._remote.may_be_running = True
+            self._move(Trigger.REQUEST_LOST)
+            self._begin_looking(error)
+            return
+        if isinstance(error, ApiError) and self.settings.binding.leaves_message(error.status, error.message):
+            self._current.left_pending += 1
+        self._try_again(error, outcome)
+
+    def _on_chat_with_answer(self, outcome: Outcome, events: Events) -> None:
+        chat = self._read(FetchChat, outcome, self.settings.binding.read_chat, "a chat")
+        if chat is None:
+            return
+        if found := self._current.find_answer(chat):
+            self._requested(found, "an assistant message", events)
+            return
+        self._remote.may_be_running = False
+        self._move(Trigger.REQUEST_MISSING)
+        self._try_again(cast("OAError", self._attempt.error))
+
+    def _requested(self, message_id: str, what: str, events: Events) -> None:
+        self._current.message_id = self._valid_id(message_id, what)
+        self._move(Trigger.REQUESTED)
+        events.append(ev.Requested(message_id))
+        self._begin_step()
+
+    # ---- stream
+
+    def _on_stream_refused(self, outcome: Outcome, events: Events) -> None:
+        if isinstance(outcome, NotSent):
+            self._try_again(self._problem(OpenStream, outcome))
+        else:
+            # It may have been opened, and a second reader would lose tokens (OA-6.5); or there is nothing to stream.
+            self._lose_stream()
+
+    def _on_undecodable(self, payload: bytes, error: Exception, events: Events) -> None:
+        if not self.settings.binding.is_unknown_event(payload):
+            self._fail(self._broken(f"the stream has data that is no event of this protocol: {error}"), events)
+
+    def _on_stream_event(
+        self, event: ev.Queued | ev.PluginStep | ev.Answered | ev.WorkerError, turn: Turn, events: Events
+    ) -> None:
+        match event:
+            case ev.Queued():
+                self._on_queued()
+                events.append(event)
+            case ev.PluginStep():
+                turn.is_at_work = True
+                events.append(event)
+            case ev.Answered():
+                try:
+                    if not self._on_message(event.message, events, cut=False):
+                        raise self._broken(f"the server ended the stream with a message in state {event.message.state}")
+                except OAError as error:
+                    self._fail(error, events)
+            case ev.WorkerError():
+                self._remote.may_be_running = False
+                self._fail(self._answer_failed(f"the server says {event.error!r}"), events)
+            case _:
+                assert_never(event)
+
+    def _on_queued(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            stream.pendings += 1
+            stream.check_due = stream.check_due or stream.pendings % _PENDINGS_PER_CHECK == 0
+
+    def _look_at_the_rest(self, decoder: StreamDecoder, events: Events) -> None:
+        """Mind what a stream has besides whole events: one that is too large, or signs that the server is there."""
+        if decoder.too_large:
+            self._fail(self._broken(f"the stream has an event of more than {MAX_EVENT:,} bytes"), events)
+        if decoder.keepalives >= _KEEPALIVES_PER_CHECK and self._stream is not None:
+            decoder.keepalives = 0
+            self._stream.check_due = True
+
+    def _on_check(self, outcome: Outcome, events: Events) -> None:
+        """Only the message itself says whether an answer was cancelled or still waits (OA-5.8).
+
+        If it can't be read, the stream goes on, and so do its checks. But a stream never says that its chat was
+        deleted, or that the credentials are no longer good. So if the server keeps answering with errors, the stream is
+        given up for polling, which has an end.
+        """
+        stream = self._stream
+        if stream is None or not isinstance(outcome, Reply) or outcome.is_away:
+            return
+        if outcome.is_success:
+            stream.failed_checks = 0
+            self._on_message(self._decode_message(outcome), events, cut=True)
+            return
+        stream.failed_checks += 1
+        if stream.failed_checks > self.settings.retries:
+            self._lose_stream()
+
+    # ---- poll
+
+    def _on_poll(self, outcome: Outcome, events: Events) -> None:
+        if not isinstance(outcome, Reply) or outcome.is_away:
+            # The server may come back, and with it the answer. ``Timeouts`` say how long to wait for that (OA-6.9).
+            wait = retry_after(outcome)
+            if wait > LONGEST_RETRY_AFTER:
+                raise self._problem(FetchMessage, outcome)
+            self._poll_again(wait)
+            return
+        message = self._read(FetchMessage, outcome, self._read_message, "a message")
+        if message is not None and not self._on_message(message, events, cut=True):
+            self._poll_again()
+
+    def _on_message(self, message: ev.Message, events: Events, *, cut: bool) -> bool:
+        """Take what the server says of the answer; return whether that settles it."""
+        turn = self._current
+        if message.id not in ("", turn.message_id):
+            raise self._broken(f"the server sent message {message.id!r} instead of {turn.message_id}")
+        match message.state:
+            case "complete":
+                if message.content is None:
+                    raise self._broken("the server sent a complete message without content")
+                self._remote.may_be_running = False
+                self._remote.parent_id = turn.message_id
+                events.extend(turn.reconcile(message.content, cut=cut))
+                self._move(Trigger.ANSWERED)
+                events.append(ev.Answered(message))
+                self._turn = None
+                return True
+            case "aborted_by_worker" | "cancelled" | "timeout":
+                self._remote.may_be_running = False
+                raise self._answer_failed(f"the server says that the answer is in state {message.state}")
+            case _:
+                turn.is_at_work = message.state == "in_progress"
+                return False
+
+    # ---- drain
+
+    def _on_drained_message(self, outcome: Outcome, events: Events) -> None:
+        message = self._read(FetchMessage, outcome, self._read_message, "a message")
+        if message is not None:
+            self._drain(running=message.state in ("pending", "in_progress"))
+
+    def _on_drained_chat(self, outcome: Outcome, events: Events) -> None:
+        chat = self._read(FetchChat, outcome, self.settings.binding.read_chat, "a chat")
+        if chat is not None:
+            self._drain(running=self._current.is_running(chat))
+
+    def _drain(self, *, running: bool) -> None:
+        if running:
+            self._poll_again()
+        else:
+            self._delete()
+
+    # ---- delete
+
+    def _on_delete(self, outcome: Outcome, events: Events) -> None:
+        if isinstance(outcome, Reply) and self.settings.binding.is_deleted(outcome.status, outcome.body):
+            self._gone(events)
+            return
+        attempt = self._attempt
+        attempt.error = self._problem(DeleteChat, outcome)
+        if isinstance(outcome, NotSent):  # what was not sent is no attempt; only the time ends these
+            attempt.tries -= 1
+            attempt.misses += 1
+            self._delete_again(events)
+            return
+        wait = retry_after(outcome)
+        if wait > LONGEST_RETRY_AFTER:
+            raise attempt.error
+        self._move(Trigger.DELETE_UNCLEAR)
+        self._gone_check = GoneCheck()
+        self._pause(wait)
+
+    def _on_chat_after_delete(self, outcome: Outcome, events: Events) -> None:
+        binding = self.settings.binding
+        if not isinstance(outcome, Reply) or not binding.is_not_found(outcome.status, outcome.body):
+            self._still_there(events)
+        elif binding.list_confirms_gone:
+            self._gone_check = GoneCheck(listing=True)
+        else:
+            self._gone(events)
+
+    def _on_list_after_delete(self, outcome: Outcome, events: Events) -> None:
+        chat_id, check = self._remote.chat_id, self._gone_check
+        page = None
+        if isinstance(outcome, Reply) and outcome.status == 200:
+            with suppress(OAError):
+                page = outcome.decode(self.settings.binding.read_chat_list, "a list of chats", None)
+        if page is None or any(chat.id == chat_id for chat in page.chats):
+            self._still_there(events)
+        elif page.next is None or any(chat.id < chat_id for chat in page.chats):
+            self._gone(events)  # newest first: ours would be on a page that reaches back beyond it
+        elif page.chats and check.pages < _PAGES:
+            self._gone_check = GoneCheck(listing=True, after=page.next, pages=check.pages + 1)
+        else:
+            self._still_there(events)
+
+    def _still_there(self, events: Events) -> None:
+        self._move(Trigger.STILL_THERE)
+        self._delete_again(events)
+
+    @property
+    def _gone_check(self) -> GoneCheck:
+        return self._leaving.check if self._leaving else GoneCheck()
+
+    @_gone_check.setter
+    def _gone_check(self, check: GoneCheck) -> None:
+        if self._leaving:
+            self._leaving.check = check
+
+    # ---- credentials
+
+    def _asks_for_credentials(self, exchange: Exchange, outcome: Outcome) -> bool:
+        """Return whether other credentials are to be tried before this reply is believed (OA-6.4).
+
+        Raises:
+            AuthenticationError: other ones have been tried for this step, and were rejected, too.
+
+        """
+        attempt = self._attempt
+        if not isinstance(outcome, Reply):
+            return False
+        if not outcome.rejects_credentials:
+            attempt.renewed = False
+            return False
+        if self.phase is Phase.STREAMING:
+            return False  # a stream that is alive needs no others
+        rejection = cast("AuthenticationError", self._problem(type(exchange), outcome))
+        if attempt.renewed:
+            raise rejection
+        attempt.refused = rejection
+        if exchange.is_counted:
+            attempt.tries -= 1
+        return True
+
+    def _on_credentials(self, credentials: Credentials | None, events: Events) -> None:
+        attempt = self._attempt
+        refused, attempt.refused = attempt.refused, None
+        if credentials and credentials != self._credentials:
+            self._credentials = credentials
+            attempt.renewed = refused is not None
+            if self.phase is Phase.START:
+                self._move(Trigger.CREDENTIALS_LOADED)
+        elif refused is not None:
+            self._step_failed(refused, events)
+        elif self.phase is Phase.START:
+            self._fail(self._no_credentials(), events)
+
+    # ---- interruptions
+
+    def _give_up(self, exchange: Exchange, events: Events) -> None:
+        """The owner wants control back, and the exchange costs no try. A create is not given up."""
+        attempt = self._attempt
+        if exchange.is_counted:
+            attempt.tries -= 1
+        if exchange.is_write or isinstance(exchange, OpenStream):
+            self._settle(exchange, MaybeSent("interrupted"), events)
+
+    # ---- what is sent
+
+    def _spell(self, kind: type[Exchange]) -> HttpRequest:
+        api, credentials, chat_id = self.settings.binding, self._credentials, self._remote.chat_id
+        if kind is CreateChat:
+            return api.create_chat(credentials)
+        if kind is FetchChat:
+            return api.fetch_chat(credentials, chat_id)
+        if kind is ListChats:
+            return api.list_chats(credentials, self._gone_check.after)
+        if kind is DeleteChat:
+            return api.delete_chat(credentials, chat_id)
+        turn = self._current
+        if kind is SendPrompt:
+            return api.send_prompt(credentials, chat_id, turn.parent_id, turn.prompt)
+        if kind is RequestAssistant:
+            return api.request_assistant(credentials, chat_id, turn.prompt_id, self.settings.options)
+        if kind is OpenStream:
+            return api.open_stream(credentials, chat_id, turn.message_id)
+        return api.fetch_message(credentials, chat_id, turn.message_id)
+
+    # ---- what is read
+
+    def _decode(self, reply: Reply, reader: Callable[[bytes], str], what: str) -> str:
+        return reply.decode(reader, what, self.phase.name)
+
+    def _decode_id(self, reply: Reply, what: str) -> str:
+        return self._decode(reply, self.settings.binding.read_chat_id, what)
+
+    def _read_message(self, body: bytes) -> ev.Message:
+        return self.settings.binding.read_message(body, self._current.message_id)
+
+    def _decode_message(self, reply: Reply) -> ev.Message:
+        return reply.decode(self._read_message, "a message", self.phase.name)
+
+    def _next_step(self) -> Step | None:
+        return next((step for step in STEPS[self.phase] if step.is_next(self)), None)
+
+
+class Step(NamedTuple):
+    """In its phase, send an exchange of this kind if ``is_next`` says so, and give what comes of it to ``handler``."""
+
+    kind: type[Exchange]
+    handler: Callable[[Steps, Outcome, Events], None]
+    is_next: Callable[[Steps], bool] = lambda _: True
+
+
+def _has_turn(steps: Steps) -> bool:
+    return steps._turn is not None
+
+
+def _knows_message(steps: Steps) -> bool:
+    return bool(steps._current.message_id)
+
+
+def _lists(steps: Steps) -> bool:
+    return steps._gone_check.listing
+
+
+STEPS: dict[Phase, Sequence[Step]] = {
+    Phase.START: [Step(CreateChat, Steps._on_create, _has_turn)],
+    Phase.COOKIES: [Step(CreateChat, Steps._on_create, _has_turn)],
+    Phase.CHAT_CREATED: [Step(SendPrompt, Steps._on_prompt, _has_turn)],
+    Phase.ANSWERED: [Step(SendPrompt, Steps._on_prompt, _has_turn)],
+    Phase.PROMPT_LOST: [Step(FetchChat, Steps._on_chat_with_prompt)],
+    Phase.PROMPTED: [Step(RequestAssistant, Steps._on_request)],
+    Phase.REQUEST_LOST: [Step(FetchChat, Steps._on_chat_with_answer)],
+    Phase.ASSISTANT_REQUESTED: [Step(OpenStream, Steps._on_stream_refused)],
+    Phase.STREAMING: [Step(FetchMessage, Steps._on_check)],
+    Phase.POLLING: [Step(FetchMessage, Steps._on_poll)],
+    Phase.DRAINING: [
+        Step(FetchMessage, Steps._on_drained_message, _knows_message),
+        Step(FetchChat, Steps._on_drained_chat),
+    ],
+    Phase.DELETING: [Step(DeleteChat, Steps._on_delete)],
+    Phase.DELETE_UNCLEAR: [
+        Step(ListChats, Steps._on_list_after_delete, _lists),
+        Step(FetchChat, Steps._on_chat_after_delete),
+    ],
+    Phase.FAILED: [],
+    Phase.DELETED: [],
+    Phase.NEVER_CREATED: [],
+    Phase.LEAKED: [],
+}
+"""The first step of a phase that is next is sent. An outcome that has no row here came too late, and is dropped.
+
+What is asked for and who takes the outcome are one row, so that an exchange without a handler can't loop.
+"""
+
+
+def _is_unclear(outcome: Outcome) -> bool:
+    """Return whether the request may have been carried out, whatever came back (OA-6.1)."""
+    if isinstance(outcome, Reply):
+        return not outcome.is_refusal and not outcome.is_busy
+    return not isinstance(outcome, NotSent)
+
+
+def check_steps(steps: dict[Phase, Sequence[Step]]) -> None:
+    """Refuse a table that forgets a phase or a kind of exchange."""
+    phases = [phase.name for phase in Phase if phase not in steps]
+    handled = {step.kind for row in steps.values() for step in row}
+    kinds = [kind.__name__ for kind in EXCHANGES if kind not in handled]
+    if phases or kinds:
+        raise TypeError(f"STEPS has no row for {', '.join([*phases, *kinds])}")
+
+
+check_steps(STEPS)
