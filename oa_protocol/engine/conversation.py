@@ -195,7 +195,7 @@ class Conversation(Steps):
             return None
         intent = self._decide()
         if intent is not None:
-            self._outstanding = Outstanding(intent, self._ends_of(intent))
+            self._outstanding = Outstanding(intent, self._clock.elapsed, self._ends_of(intent))
         return intent
 
     def _decide(self) -> Intent | None:
@@ -470,7 +470,7 @@ class Conversation(Steps):
             self._advance(events)
             return
         if self._outstanding is not None and has_come(self._outstanding.ends):
-            self._expire(self._outstanding.intent, events)
+            self._expire(self._outstanding, events)
         turn = self._turn
         if leaving is None and turn is not None and self.phase in AWAITS_ANSWER and has_come(turn.ends):
             self._give_up_on_answer(events)
@@ -478,11 +478,11 @@ class Conversation(Steps):
             self._lose_stream()
         self._advance(events)
 
-    def _expire(self, intent: Intent, events: Events) -> None:
+    def _expire(self, outstanding: Outstanding, events: Events) -> None:
         """The reply to an exchange has not come in time: it counts as lost, and the driver drops it."""
         self._outstanding = None
-        if isinstance(intent, Exchange):
-            self._settle(intent, MaybeSent("no reply in the time allowed"), events)
+        if isinstance(outstanding.intent, Exchange):
+            self._settle(outstanding.intent, MaybeSent(f"no reply within {outstanding.patience:.3g} s"), events)
 
     def _give_up_on_answer(self, events: Events) -> None:
         """The owner's time for the answer is over: the turn fails (OA-6.9)."""

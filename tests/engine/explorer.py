@@ -14,13 +14,14 @@ from enum import Enum
 from io import StringIO
 from typing import Any, cast
 
+from oa_protocol.engine.turn import Turn
+
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
 from oa_protocol.engine.events import Event
 from oa_protocol.engine.intents import CreateChat, Intent, SendPrompt
 from oa_protocol.engine.phases import Phase
-from oa_protocol.engine.turn import Turn
 from oa_protocol.testing.playbook import (
     Abandon,
     Bytes,
