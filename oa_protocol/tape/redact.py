@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from typing import cast
+
+from msgspec.structs import fields
 
 from oa_protocol.bindings.base import Credentials
-from oa_protocol.bindings.json import is_id
+from oa_protocol.bindings.ids import is_id
+from oa_protocol.engine.errors import NotSent, TransportError
+from oa_protocol.engine.inputs import Input
 from oa_protocol.tape.format import Json, encode_bytes
 
 _SHORTEST = 16  # what is shorter may be a word of the protocol, as "assistant" is
@@ -35,10 +40,8 @@ class Masks:
                 self._spellings.sort(key=lambda spelling: len(spelling[0]), reverse=True)  # one may hold another
         return self._masks[secret]
 
-    def credentials(self, credentials: Credentials | None) -> Json | None:
+    def credentials(self, credentials: Credentials) -> Json:
         """Return credentials as a tape has them, masked."""
-        if credentials is None:
-            return None
         found: Json = {}
         if credentials.cookies:
             found["cookies"] = {name: self.mask(value) for name, value in credentials.cookies.items()}
@@ -56,6 +59,26 @@ class Masks:
             scheme, _, value = intent["authorization"].partition(" ")
             masked["authorization"] = f"{scheme} {self.mask(value)}"
         return masked
+
+    def input(self, happened: Input) -> Json:
+        """Return an input as a tape has it, masked: the fields of its struct, except for those that have a default."""
+        values = {field.name: (getattr(happened, field.name), field.default) for field in fields(happened)}
+        encoded = {name: self._value(value) for name, (value, default) in values.items() if value != default}
+        return {"type": type(happened).__name__, **encoded}
+
+    def _value(self, value: object) -> object:
+        match value:
+            case bytes() | bytearray() | memoryview():
+                return self.content(bytes(cast("bytes", value)))
+            case Credentials():
+                return self.credentials(value)
+            case TransportError():
+                kind = "NotSent" if isinstance(value, NotSent) else "MaybeSent"
+                return {"type": kind, "reason": without_password(str(value))}
+            case tuple():
+                return self.headers(cast("tuple[tuple[str, str], ...]", value))
+            case _:
+                return value
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return a reply's headers by name, the last of several; masked are the values of all cookies that it sets."""
