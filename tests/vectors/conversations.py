@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from oa_protocol.engine.inputs import Prompt
+
 from .notation import (
     ANSWER_2,
     BOTH,
@@ -19,6 +21,7 @@ from .notation import (
     a_token,
     answered,
     failed,
+    happened,
     queued,
     sse,
     the_end,
@@ -148,6 +151,8 @@ def _credentials() -> Iterator[Case]:
     missing = failed("AuthenticationError", status=None)
     yield (
         Case("website", "credentials are asked for first, and there are none", "OA-4.1", credentials={})
+        .asks_nothing()
+        .prompt()
         .asks_for_credentials()
         .asks_nothing()
         .finds(None, missing, NEVER_CREATED, to="NEVER_CREATED")
@@ -181,7 +186,7 @@ def _prompts() -> Iterator[Case]:
     ):
         yield (
             Case("inference", f"a prompt that is or has {name} is refused before any request", "OA-4.4")
-            .refuses({"prompt": prompt}, error)
+            .refuses(happened(Prompt, text=prompt), error)
             .asks_nothing()
             .creating()
         )

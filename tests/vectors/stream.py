@@ -69,7 +69,7 @@ _CONTRADICTS: dict[str, tuple[list[str], str]] = {
 
 
 def cases() -> Iterator[Case]:
-    for each in (_decoding, _events, _truth, _ends, _stuck, _bad_ends, _no_events):
+    for each in (_decoding, _events, _truth, _ends, _stuck, _rejected_checks, _bad_ends, _no_events):
         yield from each()
 
 
@@ -197,7 +197,8 @@ def _ends() -> Iterator[Case]:
         Case("website", "a clean end after tokens is no success", "OA-5.7")
         .polling("Hi")
         .reply(200, assistant("in_progress"))
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
     )
     yield (
         Case("inference", "a final event without its empty line is none", "OA-5.2", "OA-5.7")
@@ -283,6 +284,16 @@ def _stuck() -> Iterator[Case]:
         .asks("FetchMessage")
         .reply(200, assistant("timeout"), failed("AnswerFailed", text=""), to="FAILED")
     )
+
+
+def _rejected_checks() -> Iterator[Case]:
+    """A check that is answered with an error is a failed one, and too many of them end the stream."""
+    ten = sse(*[a_pending()] * 10)
+    for status in (401, 403, 404):
+        case = Case("website", f"a stream whose message is read with a {status} again and again", "OA-5.8", retries=1)
+        case.streaming().data(ten, *[queued()] * 10).asks("FetchMessage").reply(status, None).asks_nothing()
+        case.data(ten, *[queued()] * 10).asks("FetchMessage")
+        yield case.reply(status, None, to="POLLING").closes_stream().asks("FetchMessage")
 
 
 def _bad_ends() -> Iterator[Case]:
