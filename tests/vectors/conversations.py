@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from oa_protocol.engine.inputs import Prompt
+from tests.request_table import Api
 
 from .notation import (
     ANSWER_2,
@@ -15,7 +16,6 @@ from .notation import (
     FRESH,
     NEVER_CREATED,
     PROMPT_2,
-    Api,
     Case,
     a_pending,
     a_token,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oa_protocol.engine.inputs import Prompt
+from tests.request_table import Api
 
 from .notation import (
     ANSWER,
@@ -19,7 +20,6 @@ from .notation import (
     PROMPT,
     PROMPTED,
     REQUESTED,
-    Api,
     Case,
     Json,
     a_token,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from oa_protocol.engine.inputs import ReplyReceived, TimePassed
+from tests.request_table import Api
 
 from .notation import (
     ANSWER,
@@ -23,7 +24,6 @@ from .notation import (
     PROMPT_2,
     PROMPTED,
     REQUESTED,
-    Api,
     Case,
     Json,
     a_pending,

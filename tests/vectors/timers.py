@@ -101,7 +101,7 @@ class Timers:
 
     @property
     def _share(self) -> float:
-        return self._cleanup["timeout"] / self._cleanup["attempts"]
+        return float(self._cleanup["timeout"]) / int(self._cleanup["attempts"])
 
     def is_interrupted(self) -> None:
         if self._gone < inf or self._asked == "CloseStream":
