@@ -385,9 +385,7 @@ def test_a_path_is_opened_by_the_first_step_and_closed_with_the_last(tmp_path: P
     conversation.handle(Close(), 0.0)
     assert conversation.phase is Phase.NEVER_CREATED
     before = path.read_text("utf-8")
-    conversation.handle(
-        Abandon(), 0.0
-    )  # after the end nothing is told, and nothing opened: an unclosed file would be an error here
+    conversation.handle(Abandon(), 0.0)  # after the end nothing is written, and no file opened, which would stay open
     assert path.read_text("utf-8") == before
     (tape,) = load_tapes(path)
     assert [step["phase"] for step in tape.steps] == ["NEVER_CREATED"]
