@@ -7,7 +7,7 @@ import json
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -148,7 +148,7 @@ def test_bytes_that_are_no_text_are_kept() -> None:
 @pytest.mark.parametrize("kind", get_args(Input))
 def test_each_input_is_on_the_tape_by_the_fields_of_its_struct(kind: type[Input]) -> None:
     """An input whose fields are of a new type needs a row in ``tape.format`` and one in ``tape.redact``."""
-    values: dict[object, object] = {
+    values: dict[object, Any] = {
         str: "Hello",
         int: 204,
         bool: False,
