@@ -48,10 +48,14 @@ _FIELDS = {name: get_type_hints(kind) for name, kind in INPUTS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """One conversation: what it was made with, and its steps. A conformance vector has a name and clauses as well.
+    """One conversation. Its ``str()`` is the text of the tape, which ``parse_tapes`` reads.
 
-    ``raises`` names the error with which a vector's ``config`` is to be refused; it is empty where it is not. ``str()``
-    is the tape's text, which ``parse_tapes`` reads.
+    Attributes:
+        config: what the conversation was made with.
+        steps: what happened, and what came of it.
+        name, clause: what a conformance vector shows, and the clauses that it belongs to.
+        raises: the error with which a vector's ``config`` is to be refused; empty if it isn't.
+
     """
 
     config: Json
@@ -74,15 +78,24 @@ def to_line(fields: Json) -> str:
 
 
 def load_tapes(path: str | Path) -> list[Tape]:
-    """Read the cases of a file. Raises OSError, and ValueError where it is no tape."""
+    """Read the cases of a file.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is no tape.
+
+    """
     return parse_tapes(Path(path).read_text(encoding="utf-8"))
 
 
 def parse_tapes(text: str) -> list[Tape]:
     """Read the cases of a text: one of a recording, several of a file of vectors.
 
-    A last line that was cut, as a process leaves it that died while writing, is left out. Raises ValueError, naming the
-    line, for what is no tape.
+    A last line that was cut is left out, because a process may die while it writes.
+
+    Raises:
+        ValueError: the text is no tape. The message names the line.
+
     """
     cases: list[tuple[Json, list[Json]]] = []
     for number, fields in _lines(text):
@@ -117,7 +130,7 @@ def _lines(text: str) -> Iterator[tuple[int, Json]]:
 
 
 def _written_out(number: int, step: Json) -> Json:
-    """Return the step with the texts of its events in full: a file may say what is repeated how often."""
+    """Return the step with the texts of its events in full, because a file may say "n times the same"."""
     if "events" not in step:
         return step
     try:
@@ -212,7 +225,7 @@ def take_step(conversation: Conversation, step: Json) -> Json:
 
 
 class _NotAStep(ValueError):
-    """The tape has something else where a step should be."""
+    """A line of the tape is no step."""
 
 
 _NOTHING_ASKED: Any = object()
@@ -266,7 +279,7 @@ def _decode_failure(failure: Json) -> TransportError:
 
 
 def encode_bytes(data: bytes) -> str | Json:
-    """Return bytes as text where they are UTF-8, else in base64."""
+    """Return bytes as text if they are UTF-8, otherwise in base64."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -274,7 +287,7 @@ def encode_bytes(data: bytes) -> str | Json:
 
 
 def decode_bytes(spelled: Bytes) -> bytes:
-    """Return the bytes that a step has: as text, in base64, as what is repeated how often, or as a list of these."""
+    """Return the bytes that a step has as text, in base64, as "n times the same", or as a list of these."""
     match spelled:
         case str():
             return spelled.encode()
@@ -309,7 +322,7 @@ _DECODERS: dict[object, Callable[[Any], Any]] = {
 
 
 def encode_intent(intent: Intent | None) -> Json | None:
-    """Return an intent as a tape has it: with the headers that the protocol speaks of, credentials as they are."""
+    """Return an intent as a tape has it: with the headers that the protocol speaks of, and unmasked credentials."""
     match intent:
         case None:
             return None
@@ -326,7 +339,7 @@ def encode_intent(intent: Intent | None) -> Json | None:
 
 
 def encode_event(event: ev.Event) -> Json:
-    """Return an event as a tape has it. Error texts and the reasons of leaks are the implementation's: left out."""
+    """Return an event as a tape has it, without error texts and reasons, which each implementation words for itself."""
     kind = type(event).__name__
     match event:
         case ev.Failed(error):

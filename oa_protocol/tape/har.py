@@ -63,7 +63,7 @@ class _Response(Struct):
 
     @property
     def body(self) -> bytes:
-        """The whole body; nothing where the browser left it out."""
+        """The whole body; empty if the browser left it out."""
         text = self.content.text or ""
         return base64.b64decode(text) if self.content.encoding == "base64" else text.encode(errors="replace")
 

@@ -1,4 +1,4 @@
-"""The normal form of a tape: what is the same in two recordings of one conversation, whoever drove it."""
+"""The normal form of a tape: what is the same in two recordings of one conversation, whatever driver made them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records a conversation, whoever drives it."""
+"""Records a conversation, with any driver."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Recorder(Conversation):
         """Return ``now`` as the tape counts it: in seconds since the first step, rounded up to a microsecond.
 
         A deadline that has come by the caller's clock has come here, too. Otherwise a caller whose clock stands still
-        until something happens would hand in ``TimePassed`` for ever.
+        until something happens would hand in ``TimePassed`` again and again.
         """
         if self._start is None:
             self._start = now
@@ -150,7 +150,7 @@ def _reason(events: list[Event]) -> Json:
 
 
 class _Writer:
-    """Writes lines at once, and lets nothing that goes wrong with them through to the conversation."""
+    """Writes lines at once. An error is logged, and doesn't reach the conversation."""
 
     def __init__(self, tape: TapeFile, head: str) -> None:
         self._tape = tape
@@ -159,7 +159,7 @@ class _Writer:
         self._failed = False
 
     def write(self, line: str) -> None:
-        """Write a line, after the head where it is the first one."""
+        """Write a line; before the first one, write the head."""
         if self._failed:
             return
         try:
@@ -174,9 +174,9 @@ class _Writer:
             logger.warning("the tape cannot be written, and recording stops: %s", error)
 
     def close(self) -> None:
-        """Close the file, if it is ours."""
+        """Close the file if the recorder opened it."""
         if self._file is not None and self._file is not self._tape:
-            with suppress(Exception):  # what could not be written was told
+            with suppress(Exception):  # it was logged already that lines are missing
                 self._file.close()
 
     def _open(self) -> TextIO:

@@ -15,15 +15,15 @@ from oa_protocol.engine.errors import NotSent, TransportError
 from oa_protocol.engine.inputs import Input
 from oa_protocol.tape.format import Json, encode_bytes
 
-_SHORTEST = 16  # what is shorter may be a word of the protocol, as "assistant" is
+_SHORTEST = 16  # a shorter one may be a word of the protocol, for example "assistant"
 _USER_AND_PASSWORD = re.compile(r"//[^/@\s]+@")
 
 
 class Masks:
-    """The secrets of one tape: ``secret-1`` stands for the first one wherever it is, ``secret-2`` for the next.
+    """The secrets of one tape: ``secret-1`` stands for the first one everywhere, ``secret-2`` for the next.
 
-    Cookies and tokens are masked where they belong, whatever they are; one of 16 characters or more also where a server
-    or anybody else repeats it, unless it is an id or a part of ``base_url``, which a tape cannot do without.
+    Every cookie and token is masked in its own place. One of 16 characters or more is also masked in any other text
+    that repeats it, unless it is an id or a part of ``base_url``, because a tape can't do without these.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -81,7 +81,7 @@ class Masks:
                 return value
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Return a reply's headers by name, the last of several; masked are the values of all cookies that it sets."""
+        """Return a reply's headers by name, the last of several, with the values of the cookies that it sets masked."""
         found: dict[str, str] = {}
         for name, value in headers:
             found[name.lower()] = self._set_cookie(value) if name.lower() == "set-cookie" else value
@@ -93,7 +93,7 @@ class Masks:
         return f"{name}{equals}{self.mask(value)}{semicolon}{attributes}"
 
     def content(self, data: bytes) -> str | Json:
-        """Return encoded bytes; in those that are no text a secret would be hidden from ``line`` by base64."""
+        """Return encoded bytes. If they are no text, mask them here, because base64 hides a secret from ``line``."""
         encoded = encode_bytes(data)
         if isinstance(encoded, str):
             return encoded

@@ -1,4 +1,4 @@
-"""Tells a tape as a story: who did what, what came of it, and where the conversation stood then."""
+"""Puts a tape into words: who did what, what came of it, and the phase after it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SETTLES = frozenset({"ReplyReceived", "ExchangeFailed", "StreamOpened"})
 
 
 def transcript(tape: Tape) -> Iterator[str]:
-    """Tell the conversation, a line a step; the pieces of a stream are one line. Steps count from 1, as in ``replay``.
+    """Yield the conversation in words: a line a step, and one line for the pieces of a stream.
 
-    If a step changed the phase, the new one is in brackets. A question that got no intent is left out, and so is a
-    ``TimePassed`` without effect.
+    Steps count from 1, as in ``replay``. If a step changed the phase, the new one is in brackets. A question that got
+    no intent is left out, and so is a ``TimePassed`` without effect.
 
     Raises:
         ValueError: a step isn't one of a conversation.
@@ -101,8 +101,8 @@ def _doing(step: Json, base_url: str) -> tuple[str, str]:
 
 
 def _streamed(steps: list[Json]) -> tuple[str, str]:
-    """Tell a stream's pieces as one: its text in one piece, and then the rest in its order."""
-    told: list[str] = []
+    """Put a stream's pieces into one line: the whole text, and then the rest in its order."""
+    said: list[str] = []
     text = ""
     pendings = 0
     for step in steps:
@@ -113,16 +113,16 @@ def _streamed(steps: list[Json]) -> tuple[str, str]:
                 case {"type": "Queued"}:
                     pendings += 1
                 case {"type": "Answered", "text": whole} if whole.strip() == text.strip():
-                    told.append("Answered")
+                    said.append("Answered")
                 case _:
-                    told.append(_news(event))
+                    said.append(_news(event))
         if "raises" in step:
-            told.append(f"refused: {step['raises']}")
+            said.append(f"refused: {step['raises']}")
         if "reason" in step:
-            told.append(step["reason"])
+            said.append(step["reason"])
     waits = [f"pending ({pendings} times)"] if pendings else []
     texts = [_quoted(text)] if text else []
-    return "server", "; ".join((f"streams {len(steps)} pieces", *waits, *texts, *told))
+    return "server", "; ".join((f"streams {len(steps)} pieces", *waits, *texts, *said))
 
 
 def _news(event: Json) -> str:

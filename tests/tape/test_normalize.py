@@ -1,4 +1,4 @@
-"""What two tapes of one conversation have in common, and what tells two conversations apart."""
+"""What two tapes of one conversation have in common, and what makes two conversations differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the story of a tape tells."""
+"""What the transcript of a tape says."""
 
 from __future__ import annotations
 

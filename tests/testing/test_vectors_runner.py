@@ -1,4 +1,4 @@
-"""The runner of the conformance vectors: it tells every way in which an engine in another process goes wrong."""
+"""The runner of the conformance vectors: it reports every way in which an engine in another process goes wrong."""
 
 from __future__ import annotations
 

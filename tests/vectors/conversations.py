@@ -20,13 +20,13 @@ from .notation import (
     a_pending,
     a_token,
     answered,
+    emitted,
     failed,
     happened,
     queued,
     sse,
     the_end,
     token,
-    told,
     words,
 )
 
@@ -78,9 +78,9 @@ def _whole() -> Iterator[Case]:
         yield (
             Case(api, f"two turns with {_SERVER[api]}, the second prompt under the first answer", "OA-1.2", "OA-3.3")
             .prompting_again()
-            .reply(200, {"id": PROMPT_2}, told("Prompted", message_id=PROMPT_2), to="PROMPTED")
+            .reply(200, {"id": PROMPT_2}, emitted("Prompted", message_id=PROMPT_2), to="PROMPTED")
             .asks("RequestAssistant")
-            .reply(200, {"id": ANSWER_2}, told("Requested", message_id=ANSWER_2), to="ASSISTANT_REQUESTED")
+            .reply(200, {"id": ANSWER_2}, emitted("Requested", message_id=ANSWER_2), to="ASSISTANT_REQUESTED")
             .asks("OpenStream")
             .opens()
             .data(sse(a_token("Aga")), token("Aga"))
@@ -197,7 +197,7 @@ def _ids() -> Iterator[Case]:
     yield (
         Case("inference", "an id in upper case is one, and is sent as the server spelled it", "OA-2.6")
         .creating()
-        .reply(200, {"id": upper}, told("Created", chat_id=upper), to="CHAT_CREATED")
+        .reply(200, {"id": upper}, emitted("Created", chat_id=upper), to="CHAT_CREATED")
         .in_chat(upper)
         .asks("SendPrompt")
     )

@@ -71,7 +71,7 @@ def _draining() -> Iterator[Case]:
             .asks("DeleteChat")
         )
     yield (
-        Case("inference", "tokens that come while it is waited for are not told", "OA-7.1")
+        Case("inference", "tokens that come while it is waited for are not emitted", "OA-7.1")
         .streaming("Hi")
         .close(to="DRAINING")
         .data(sse(a_token(" there")))
@@ -79,7 +79,7 @@ def _draining() -> Iterator[Case]:
         .asks("FetchMessage")
     )
     yield (
-        Case("inference", "the owner's patience with a running answer ends", "OA-7.1")
+        Case("inference", "the owner stops waiting for a running answer", "OA-7.1")
         .streaming()
         .close(to="DRAINING")
         .closes_stream()
@@ -91,7 +91,7 @@ def _draining() -> Iterator[Case]:
         .gone()
     )
     yield (
-        Case("website", "the owner's patience ends while the message is read", "OA-7.1")
+        Case("website", "the owner stops waiting while the message is read", "OA-7.1")
         .polling()
         .close(to="DRAINING")
         .asks("FetchMessage")
@@ -116,7 +116,7 @@ def _draining() -> Iterator[Case]:
         .asks("DeleteChat")
     )
     yield (
-        Case("website", "an answer that cannot be read is not waited for for ever", "OA-7.1", "OA-6.3")
+        Case("website", "an answer that cannot be read is not waited for without end", "OA-7.1", "OA-6.3")
         .streaming()
         .close(to="DRAINING")
         .closes_stream()
@@ -154,7 +154,7 @@ def _draining() -> Iterator[Case]:
     )
     running = chat(assistant("pending"), prompter())
     yield (
-        Case("inference", "a request of unknown fate is looked for, and its answer waited for", "OA-7.1", "OA-6.1")
+        Case("inference", "a request of unknown outcome is looked for, and its answer waited for", "OA-7.1", "OA-6.1")
         .requesting()
         .close()
         .asks_nothing()
@@ -189,7 +189,7 @@ def _draining() -> Iterator[Case]:
 
 
 def _closing() -> Iterator[Case]:
-    """OA-7.2, in each phase where no answer runs."""
+    """OA-7.2, in each phase in which no answer runs."""
     for api in BOTH:
         yield (
             Case(
@@ -214,7 +214,10 @@ def _closing() -> Iterator[Case]:
     )
     yield (
         Case(
-            "inference", "closed while the chat is being made, and its fate is unknown: it is named", "OA-4.3", "OA-7.2"
+            "inference",
+            "closed while the chat is being made, with unknown outcome: it is named",
+            "OA-4.3",
+            "OA-7.2",
         )
         .creating()
         .close()
@@ -612,7 +615,7 @@ def _budget() -> Iterator[Case]:
         .gone()
     )
     yield (
-        Case("inference", "the owner's patience with a request ends", "OA-7.1", "OA-7.2")
+        Case("inference", "the owner stops waiting for a request", "OA-7.1", "OA-7.2")
         .requesting()
         .close()
         .close(to="DELETING", drain=False)

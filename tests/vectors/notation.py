@@ -101,31 +101,31 @@ def the_end(content: str | None, state: str = "complete", message_id: str = ANSW
     return {"event_type": "message", "message": assistant(state, content, message_id, parent_id)}
 
 
-# ---- what an engine tells
+# ---- what an engine emits
 
 
-def told(kind: str, **fields: Any) -> Json:
+def emitted(kind: str, **fields: Any) -> Json:
     return {"type": kind, **fields}
 
 
 def token(text: Any) -> Json:
-    return told("Token", text=text)
+    return emitted("Token", text=text)
 
 
 def queued(position: int = 0, size: int = 1) -> Json:
-    return told("Queued", queue_position=position, queue_size=size)
+    return emitted("Queued", queue_position=position, queue_size=size)
 
 
 def answered(text: Any, message_id: str = ANSWER) -> Json:
-    return told("Answered", message_id=message_id, text=text)
+    return emitted("Answered", message_id=message_id, text=text)
 
 
 def corrected(text: str, *, cut: bool) -> Json:
-    return told("Corrected", text=text, cut=cut)
+    return emitted("Corrected", text=text, cut=cut)
 
 
 def failed(kind: str, **fields: Any) -> Json:
-    return told("Failed", error={"type": kind, **fields})
+    return emitted("Failed", error={"type": kind, **fields})
 
 
 def leaked(*chat_ids: str | None) -> Json:
@@ -134,7 +134,7 @@ def leaked(*chat_ids: str | None) -> Json:
 
 
 def windows(*records: tuple[str | None, str | None, str | None]) -> Json:
-    return told(
+    return emitted(
         "Leaked",
         leaked=[
             {"chat_id": chat_id, "not_before": not_before, "not_after": not_after}
@@ -143,11 +143,11 @@ def windows(*records: tuple[str | None, str | None, str | None]) -> Json:
     )
 
 
-CREATED = told("Created", chat_id=CHAT)
-PROMPTED = told("Prompted", message_id=PROMPT)
-REQUESTED = told("Requested", message_id=ANSWER)
-DELETED = told("Deleted", chat_id=CHAT)
-NEVER_CREATED = told("NeverCreated")
+CREATED = emitted("Created", chat_id=CHAT)
+PROMPTED = emitted("Prompted", message_id=PROMPT)
+REQUESTED = emitted("Requested", message_id=ANSWER)
+DELETED = emitted("Deleted", chat_id=CHAT)
+NEVER_CREATED = emitted("NeverCreated")
 
 
 def happened(kind: type[Input], **fields: Any) -> Json:
@@ -398,7 +398,7 @@ class Case:
         return self.close(to="DELETING").asks("DeleteChat")
 
     def leaves(self) -> Self:
-        """The owner leaves where no answer runs, and the chat is deleted."""
+        """The owner leaves while no answer runs, and the chat is deleted."""
         return self.leaving().gone()
 
     def gone(self, *events: Json) -> Self:

@@ -1,4 +1,4 @@
-"""Section 6: what is done where a reply is lost, a server is busy, refuses, or rejects the credentials."""
+"""Section 6: what is done if a reply is lost, a server is busy, refuses, or rejects the credentials."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from .notation import (
     answered,
     assistant,
     chat,
+    emitted,
     failed,
     happened,
     leaked,
@@ -39,7 +40,6 @@ from .notation import (
     sse,
     the_end,
     token,
-    told,
     windows,
     words,
 )
@@ -99,7 +99,7 @@ def _lost_prompts() -> Iterator[Case]:
             .asks("FetchChat")
         )
     yield (
-        Case("website", "a lost prompt is told by its content", "OA-6.1")
+        Case("website", "a lost prompt is recognized by its content", "OA-6.1")
         .prompting("Hello ")
         .lost(to="PROMPT_LOST")
         .asks("FetchChat")
@@ -108,7 +108,7 @@ def _lost_prompts() -> Iterator[Case]:
         .asks("SendPrompt")
     )
     yield (
-        Case("website", "a lost prompt is told by its parent, too", "OA-3.3", "OA-6.1")
+        Case("website", "a lost prompt is recognized by its parent, too", "OA-3.3", "OA-6.1")
         .prompting_again("Hello")
         .lost(to="PROMPT_LOST")
         .asks("FetchChat")
@@ -120,7 +120,7 @@ def _lost_prompts() -> Iterator[Case]:
         .reply(
             200,
             chat(prompter(PROMPT_2, "Hello", ANSWER), prompter(), assistant("complete", "Hi")),
-            told("Prompted", message_id=PROMPT_2),
+            emitted("Prompted", message_id=PROMPT_2),
             to="PROMPTED",
         )
         .asks("RequestAssistant")
@@ -198,7 +198,7 @@ def _lost_requests() -> Iterator[Case]:
             .requesting()
             .lost(to="REQUEST_LOST")
             .asks("FetchChat")
-            .reply(200, chat(*messages), told("Requested", message_id=message_id), to="ASSISTANT_REQUESTED")
+            .reply(200, chat(*messages), emitted("Requested", message_id=message_id), to="ASSISTANT_REQUESTED")
             .at_message(message_id)
             .asks("OpenStream")
         )
@@ -267,7 +267,7 @@ def _refusals() -> Iterator[Case]:
         .asks_nothing()
     )
     yield (
-        Case("inference", "a message that cannot be read is not polled for ever", "OA-6.2")
+        Case("inference", "a message that cannot be read is not polled without end", "OA-6.2")
         .polling("Hi")
         .reply(404, None, _status(404), to="FAILED")
         .asks_nothing()
@@ -291,7 +291,7 @@ def _busy() -> Iterator[Case]:
         .leaves()
     )
     yield (
-        Case("inference", "no further try where none is wanted", "OA-6.3", retries=0)
+        Case("inference", "no further try if none is wanted", "OA-6.3", retries=0)
         .requesting()
         .reply(503, said, busy, to="FAILED")
         .asks_nothing()
@@ -508,7 +508,12 @@ def _credentials() -> Iterator[Case]:
 
 def _lost_streams() -> Iterator[Case]:
     yield (
-        Case("inference", "a stream that was cut is polled, not opened again, and the rest is told", "OA-5.7", "OA-6.5")
+        Case(
+            "inference",
+            "a stream that was cut is polled, not opened again, for the rest",
+            "OA-5.7",
+            "OA-6.5",
+        )
         .polling("Hi")
         .reply(200, assistant("in_progress"))
         .pauses(0.5)
@@ -584,7 +589,7 @@ def _lost_streams() -> Iterator[Case]:
             .asks("FetchMessage")
         )
     yield (
-        Case("website", "bytes of a stream that was given up tell nothing", "OA-6.6")
+        Case("website", "bytes of a stream that was given up are ignored", "OA-6.6")
         .streaming("Hi")
         .asks_nothing()
         .time_passes(to="POLLING")
@@ -629,7 +634,7 @@ def _left_behind() -> Iterator[Case]:
                 api,
                 said,
                 (assistant("pending", None, NEWER), ours, assistant("pending")),
-                told("Requested", message_id=NEWER),
+                emitted("Requested", message_id=NEWER),
                 to="ASSISTANT_REQUESTED",
             )
             .at_message(NEWER)
@@ -918,7 +923,7 @@ def _timers() -> Iterator[Case]:
         .asks("FetchMessage")
     )
     yield (
-        Case("website", "as long as nobody asks for the next intent, a stream is not silent", "OA-6.6")
+        Case("website", "a stream is not silent until the next intent is asked for", "OA-6.6")
         .streaming("Hi")
         .later(1000)
         .step(happened(TimePassed))
@@ -1009,6 +1014,15 @@ def _interrupted() -> Iterator[Case]:
         .closing_stream()
         .interrupt()
         .ends()
+    )
+    yield (
+        interrupted("while the message of an open stream is read: the stream goes on")
+        .streaming()
+        .data(sse(*[a_pending()] * 10), *[queued()] * 10)
+        .asks("FetchMessage")
+        .interrupt()
+        .asks_nothing()
+        .data(sse(the_end("Hi")), token("Hi"), answered("Hi"), to="ANSWERED")
     )
     yield (
         Case("website", "interrupted in a pause: the pause goes on", "OA-6.3")
