@@ -177,22 +177,14 @@ def _object(config: Json, name: str) -> Json:
 
 def encode_config(settings: Settings) -> Json:
     """Return what a conversation is made with, except for its credentials."""
-    binding, options = settings.binding, settings.options
-    chosen: Json = {
-        "model": options.model,
-        "sampling": to_builtins(options.sampling),
-        "plugins": [dict(plugin) for plugin in options.plugins],
-    }
-    for name in ("system_prompt", "user_profile", "user_response_instructions"):
-        if (text := getattr(options, name)) is not None:
-            chosen[name] = text
+    options: Json = to_builtins(settings.options)
     return {
-        "api": binding.api,
-        "base_url": binding.base_url,
+        "api": settings.binding.api,
+        "base_url": settings.binding.base_url,
         "retries": settings.retries,
         "timeouts": to_builtins(settings.timeouts),
         "cleanup": to_builtins(settings.cleanup),
-        "options": chosen,
+        "options": {name: value for name, value in options.items() if value is not None},
     }
 
 
@@ -249,33 +241,17 @@ def result(
 
 
 def decode_input(happened: Json) -> Input:
-    """Return what happened: the fields of the input's struct by their names; one that has its default may be missing.
+    """Return what happened: the fields of the input's struct by their names, except for those that have a default.
 
     A text, number or truth value is taken as it is, because it is the engine that refuses one of another type.
     """
-    kind, fields = INPUTS.get(happened["type"]), _FIELDS.get(happened["type"], {})
-    values = {name: value for name, value in happened.items() if name != "type"}
-    if kind is None or not values.keys() <= fields.keys():
-        raise _NotAStep(f"not an input of a tape: {happened}")
+    fields = {name: value for name, value in happened.items() if name != "type"}
     try:
-        values = {name: _DECODERS.get(fields[name], _as_it_is)(value) for name, value in values.items()}
-    except AttributeError:
+        kind, types = INPUTS[happened["type"]], _FIELDS[happened["type"]]
+        fields = {name: _DECODERS.get(types[name], _as_it_is)(value) for name, value in fields.items()}
+    except (KeyError, AttributeError):
         raise _NotAStep(f"not an input of a tape: {happened}") from None
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise _NotAStep(f"not an input of a tape: {happened}: {error}") from None
-
-
-def _decode_headers(headers: Json) -> tuple[tuple[str, str], ...]:
-    return tuple(headers.items())
-
-
-def _decode_failure(failure: Json) -> TransportError:
-    name = failure.get("type", "")
-    if name not in _FAILURES:
-        raise _NotAStep(f"not a failure of a tape: {failure}")
-    return _FAILURES[name](str(failure.get("reason", name)))
+    return kind(**fields)
 
 
 def encode_bytes(data: bytes) -> str | Json:
@@ -303,6 +279,14 @@ def decode_bytes(spelled: Bytes) -> bytes:
 
 def _decode_credentials(found: Json | None) -> Credentials | None:
     return None if found is None else Credentials(cookies=found.get("cookies", {}), token=found.get("token"))
+
+
+def _decode_failure(failure: Json) -> TransportError:
+    return _FAILURES[failure["type"]](str(failure.get("reason", failure["type"])))
+
+
+def _decode_headers(headers: Json) -> Headers:
+    return tuple(headers.items())
 
 
 def _as_it_is(value: Any) -> Any:  # noqa: ANN401  # of whatever type the field has

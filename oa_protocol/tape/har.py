@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Struct, field
@@ -15,19 +15,8 @@ from oa_protocol.bindings.base import AnswerOptions, Credentials, check_text
 from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.bindings.replies import UNREADABLE
 from oa_protocol.bindings.website import Website
+from oa_protocol.engine import inputs
 from oa_protocol.engine.errors import MaybeSent
-from oa_protocol.engine.inputs import (
-    Close,
-    CredentialsFound,
-    ExchangeFailed,
-    Input,
-    Prompt,
-    ReplyReceived,
-    StreamData,
-    StreamEnded,
-    StreamOpened,
-    TimePassed,
-)
 from oa_protocol.engine.intents import Exchange, HttpRequest, LoadCredentials, OpenStream
 from oa_protocol.tape.format import Json, Tape, parse_tapes
 from oa_protocol.tape.recorder import Recorder
@@ -87,8 +76,7 @@ class _Exchange(Struct, frozen=True):
 
     website: Website
     method: str
-    path: str
-    query: dict[str, list[str]]
+    url: str
     sent: Json
     options: AnswerOptions | None
     response: _Response
@@ -96,23 +84,23 @@ class _Exchange(Struct, frozen=True):
     @property
     def chat_id(self) -> str:
         """The chat it is about; empty if it names none."""
-        return str(self.sent.get("chat_id") or self.query.get("chat_id", [""])[0])
+        return str(self.sent.get("chat_id") or _address(self.url)[1].get("chat_id", [""])[0])
 
     def is_of(self, request: HttpRequest) -> bool:
         """Return whether the browser sent what ``request`` says."""
-        parts = urlsplit(request.url)
         asked: Json = json.loads(request.body or "{}")
+        is_stream = ("accept", "text/event-stream") in request.headers  # which the website opens with POST as well
         return (
-            (self.path, self.query) == (f"{parts.scheme}://{parts.netloc}{parts.path}", parse_qs(parts.query))
-            # The website itself opens a stream with POST as well.
-            and (self.method == request.method or _is_stream(request))
+            (self.method == request.method or is_stream)
+            and _address(self.url) == _address(request.url)
             and all(self.sent.get(name) == asked.get(name) for name in ("chat_id", "parent_id", "content"))
             and self.options == _options(asked)
         )
 
 
-def _is_stream(request: HttpRequest) -> bool:
-    return ("accept", "text/event-stream") in request.headers
+def _address(url: str) -> tuple[str, dict[str, list[str]]]:
+    path, _, query = url.partition("?")
+    return path, parse_qs(query)
 
 
 def parse_har(text: str) -> list[Tape]:
@@ -157,8 +145,7 @@ def _exchange(entry: _Entry) -> _Exchange | None:
         _ = entry.response.body  # base64 that is none is a ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a body that isn't ours
         return None
-    path, _, query = url.partition("?")
-    return _Exchange(website, entry.request.method, path, parse_qs(query), sent, options, entry.response)
+    return _Exchange(website, entry.request.method, url, sent, options, entry.response)
 
 
 def _created(exchange: _Exchange) -> str | None:
@@ -189,7 +176,7 @@ def _tape(chat_id: str, create: _Exchange, exchanges: list[_Exchange]) -> Tape:
     """Run the engine over what the browser got, as far as it asks for that."""
     website = create.website
     options = next((each.options for each in exchanges if each.options is not None), None)
-    prompts = [each.sent["content"] for each in exchanges if _is_prompt(each, chat_id)]
+    prompts = [each.sent["content"] for each in exchanges if "content" in each.sent]
     leaves = any(each.is_of(website.delete_chat(_CREDENTIALS, chat_id)) for each in exchanges)
     waiting = [create, *exchanges]
     file = io.StringIO()
@@ -205,42 +192,31 @@ def _tape(chat_id: str, create: _Exchange, exchanges: list[_Exchange]) -> Tape:
                     conversation.handle(happened, now)
                 del waiting[: index + 1]  # what the browser asked for before that, it did not ask in answer to that
             case LoadCredentials():
-                conversation.handle(CredentialsFound(None), now)
+                conversation.handle(inputs.CredentialsFound(None), now)
             case None if conversation.deadline is not None:
                 now = conversation.deadline
-                conversation.handle(TimePassed(), now)
+                conversation.handle(inputs.TimePassed(), now)
             case None if conversation.awaits_prompt and prompts:
-                conversation.handle(Prompt(prompts.pop(0)), now)
+                conversation.handle(inputs.Prompt(prompts.pop(0)), now)
             case None if leaves and not conversation.is_over:
                 leaves = False
-                conversation.handle(Close(drain=False), now)
+                conversation.handle(inputs.Close(drain=False), now)
             case _:
                 break
     (tape,) = parse_tapes(file.getvalue())
     return Tape(tape.config, tape.steps, name=chat_id)
 
 
-def _is_prompt(exchange: _Exchange, chat_id: str) -> bool:
-    sent = exchange.sent
-    if "content" not in sent:
-        return False
-    try:
-        request = exchange.website.send_prompt(_CREDENTIALS, chat_id, sent.get("parent_id"), sent["content"])
-    except (ValueError, TypeError):  # a parent that is no id
-        return False
-    return exchange.is_of(request)
-
-
-def _inputs(intent: Exchange, response: _Response) -> Iterator[Input]:
+def _inputs(intent: Exchange, response: _Response) -> Iterator[inputs.Input]:
     """What a driver would hand in for this response."""
     if response.status == 0:
-        yield ExchangeFailed(MaybeSent("the browser got no reply"))
+        yield inputs.ExchangeFailed(MaybeSent("the browser got no reply"))
     elif isinstance(intent, OpenStream) and response.status == 200:
-        yield StreamOpened()
+        yield inputs.StreamOpened()
         if response.body:
-            yield StreamData(response.body)
-        yield StreamEnded()
+            yield inputs.StreamData(response.body)
+        yield inputs.StreamEnded()
     else:
         # HTTP/2's own fields, which begin with a colon, are no headers.
         headers = tuple((header.name, header.value) for header in response.headers if not header.name.startswith(":"))
-        yield ReplyReceived(response.status, headers, response.body)
+        yield inputs.ReplyReceived(response.status, headers, response.body)

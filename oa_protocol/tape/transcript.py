@@ -15,7 +15,6 @@ _HAPPENINGS = {
     "StreamEnded": ("server", "ends the stream"),
     "TimePassed": ("clock", "the time is over"),
 }
-_SETTLES = frozenset({"ReplyReceived", "ExchangeFailed", "StreamOpened"})
 
 
 def transcript(tape: Tape) -> Iterator[str]:
@@ -55,13 +54,9 @@ def _told(tape: Tape) -> Iterator[tuple[int, Json]]:
                     waits = False
                     yield number, step
             case _:
-                waits = "method" in step["intent"] if "intent" in step else waits and not _settles(step)
+                waits = "method" in step.get("intent", {}) or (waits and _is_data(step))
                 yield number, step
         phase, ends = step["phase"], step.get("deadline")
-
-
-def _settles(step: Json) -> bool:
-    return step.get("input", {}).get("type") in _SETTLES
 
 
 def _is_data(step: Json) -> bool:
