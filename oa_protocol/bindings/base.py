@@ -132,6 +132,8 @@ def check_text(name: str, text: object) -> None:
 class StreamDecoder(Protocol):
     """Cuts the bytes of one stream into the payloads of its events. ``bindings.sse.SSEDecoder`` is one.
 
+    A payload is what the binding's ``read_event`` reads; the engine doesn't look into it.
+
     Attributes:
         settled: nothing but whole events has come, so that the other two need no look.
         too_large: an event was over the limit; what follows is of no use.
@@ -235,7 +237,10 @@ class Binding(Protocol):
         ...
 
     def read_chat(self, body: bytes, /) -> Chat:
-        """Read a chat with its messages."""
+        """Read the chat that was asked for, with its messages. Its id may be left empty.
+
+        Prompts that are sent twice without harm may be left out: the engine looks for them only to avoid that.
+        """
         ...
 
     def read_chat_list(self, body: bytes, /) -> ChatList:
@@ -318,8 +323,25 @@ def page_query(after: str | None) -> str:
 
 
 def build_request(
-    method: str, url: str, credentials: Credentials, *, body: bytes = b"", stream: bool = False
+    method: str,
+    url: str,
+    credentials: Credentials,
+    *,
+    body: bytes = b"",
+    stream: bool = False,
+    headers: tuple[tuple[str, str], ...] = (),
 ) -> HttpRequest:
-    """Return the request with the headers that both APIs take."""
-    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers)
+    """Return the request with the headers that each API takes, and with further ``headers`` of this one.
+
+    Args:
+        method: the HTTP method.
+        url: the absolute URL, percent-encoded.
+        credentials: shown as a Cookie and a Bearer token. If the API wants them elsewhere, give ``Credentials()`` here,
+            and spell them in ``headers`` or in the URL.
+        body: JSON, or nothing.
+        stream: an event stream is asked for, not JSON.
+        headers: further fields, whose names are in lower case.
+
+    """
+    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers, *headers)
     return HttpRequest(method, url, (*headers, _BODY) if body else headers, body)
