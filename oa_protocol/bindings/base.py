@@ -155,8 +155,8 @@ class Binding(Protocol):
 
     What is read comes in the terms of this package: ``Message``, ``Chat``, ``ChatList`` and the stream's events, with
     the states of OA-3.1. A method that reads raises ``ValueError`` (or msgspec's ``DecodeError``) if the body isn't
-    what it must be; the engine turns that into a ``RemoteProtocolError``. A method that spells a request raises
-    ``ValueError`` for an id that isn't one of this API.
+    what it must be; the engine turns that into a ``RemoteProtocolError``. The engine checks each id with ``is_id``
+    before it uses it in a request.
     """
 
     @property
@@ -217,7 +217,10 @@ class Binding(Protocol):
     # ---- replies
 
     def is_id(self, text: str, /) -> bool:
-        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one."""
+        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one.
+
+        Ids sort as text in the order of time, because of several messages the newest counts (OA-3.2).
+        """
         ...
 
     def read_chat_id(self, body: bytes, /) -> str:

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.json import decode, encode
 
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, build_request, check_base_url
-from oa_protocol.bindings.ids import check_id, is_id
+from oa_protocol.bindings.ids import is_id
 from oa_protocol.bindings.json import Chat, ChatList, ChatSummary, DecodeErrors, ErrorBody, ModelConfig
 from oa_protocol.bindings.sse import SSEDecoder
 from oa_protocol.engine.events import Message, Token, WorkerError
@@ -88,7 +88,7 @@ class LangGraph(Binding):
 
     def send_prompt(self, credentials: Credentials, chat_id: str, parent_id: str | None, content: str) -> HttpRequest:
         # The message's id is made of what it follows and what it says. So if it is sent twice, it is there once.
-        message_id = str(uuid5(UUID(check_id(parent_id or chat_id)), content))
+        message_id = str(uuid5(UUID(parent_id or chat_id), content))
         values = {"messages": [{"type": "human", "id": message_id, "content": content}]}
         body = {"values": values, "as_node": "__start__"}
         return self._request(credentials, "POST", f"{_thread(chat_id)}/state", body)
@@ -98,7 +98,7 @@ class LangGraph(Binding):
     ) -> HttpRequest:
         body = {
             "assistant_id": self.assistant_id,  # its own settings hold, not those in ``options``
-            "checkpoint": {"checkpoint_id": check_id(parent_id)},
+            "checkpoint": {"checkpoint_id": parent_id},
             "metadata": {"prompt_id": parent_id},
             "stream_mode": ["messages-tuple"],
             "stream_resumable": True,
@@ -106,7 +106,7 @@ class LangGraph(Binding):
         return self._request(credentials, "POST", f"{_thread(chat_id)}/runs", body)
 
     def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
-        path = f"{_thread(chat_id)}/runs/{check_id(message_id)}/stream"
+        path = f"{_thread(chat_id)}/runs/{message_id}/stream"
         return self._request(credentials, "GET", path, stream=True)
 
     def fetch_message(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
@@ -199,4 +199,4 @@ class LangGraph(Binding):
 
 
 def _thread(thread_id: str) -> str:
-    return f"/threads/{check_id(thread_id)}"
+    return f"/threads/{thread_id}"
