@@ -103,7 +103,7 @@ class Conversation(Steps):
 
         """
         if not binding.is_id(chat_id):
-            raise ValueError(f"not an id of this protocol (a UUID): {chat_id!r}")
+            raise ValueError(f"no id of this API: {chat_id!r}")
         conversation = cls(binding, credentials, timeouts=timeouts, cleanup=cleanup)
         conversation._remote.chat_id = chat_id
         conversation._move(Trigger.CREATED)
