@@ -412,7 +412,8 @@ class Conversation(Steps):
         self._outstanding = None
         self._stream = None
         if self._remote.chat_id:
-            self._leak("the chat could not be deleted in the time allowed", events)
+            why = f": {self._attempt.error}" if self._attempt.error else ""
+            self._leak(f"the chat could not be deleted in the time allowed{why}", events)
 
     def _interrupt(self, events: Events) -> None:
         outstanding = self._outstanding

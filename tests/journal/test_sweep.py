@@ -199,7 +199,7 @@ async def test_what_is_no_id_never_gets_into_a_url(
     written(path, site, chat_id, credentials=credentials).close()
     swept = await sweep(site, path)
     assert [record.chat_id for record in swept.leaked] == [chat_id]
-    assert "UUID" in reasons(swept)[0]
+    assert "id of this" in reasons(swept)[0]
     assert site.steps == []
     assert ids(path) == [chat_id]
 
