@@ -295,9 +295,10 @@ class _Handler(BaseHTTPRequestHandler):
         return "", ()
 
     def _fail(self, fault: Fault) -> None:
-        if fault.reply is not None:
+        if fault.reply is None:
+            self.close_connection = True
+        else:
             self._reply(*fault.reply)
-        self.close_connection = True
 
     def _reply(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -313,8 +314,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
+        self.send_header("connection", "close")  # a client would use a dropped one again otherwise
         self.end_headers()
-        self.close_connection = True
         with suppress(OSError):  # the client may have gone
             run = graphs.run(thread_id, run_id)
             if run is None:

@@ -107,6 +107,8 @@ def main(url: str, graph: str, prompts: Sequence[str]) -> None:
             for prompt in prompts:
                 talk.hand_in(inputs.Prompt(prompt))
                 talk.go_on()
+                if conversation.error is not None:
+                    break
         finally:
             talk.hand_in(inputs.Interrupted())
             talk.hand_in(inputs.Close())

@@ -6,12 +6,12 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
-from oa_protocol import AnswerFailed, ApiError, AuthenticationError, Conversation, Credentials, Phase
+from oa_protocol import AnswerFailed, ApiError, AuthenticationError, Client, Conversation, Credentials, Phase
 from oa_protocol.bindings.json import ChatSummary, ModelConfig
 from oa_protocol.engine import intents
 from oa_protocol.engine.events import Answered, Created, Deleted, Event, Failed, Prompted, Requested, Token
@@ -306,18 +306,30 @@ def test_threads_and_graphs_are_listed(server: LangGraphServer, talk: Talk, http
     assert api.read_models(models) == [ModelConfig(name="echo")]
 
 
-@pytest.mark.skip(reason="Client(api=) takes a Binding once the client is on the new engine")
 @pytest.mark.clause("OA-7.2")
 def test_the_client_speaks_it(server: LangGraphServer) -> None:
-    from oa_protocol import Client  # up here once the test is on
-
     async def main() -> None:
         api = LangGraph(server.url, assistant_id="echo")
-        # ``cast`` goes with the mark.
-        async with Client(api=cast("Any", api), token="lsv2-key") as client, client.chat() as chat:
+        async with Client(api=api, token="lsv2-key") as client, client.chat() as chat:
             assert await chat.ask("Hello") == "You said: Hello"
+            assert await chat.ask("And again") == "You said: And again"
+            assert [model.name for model in await client.models()] == ["echo"]
 
     asyncio.run(main())
+    assert server.threads == {}
+
+
+@pytest.mark.clause("OA-4.3")
+def test_the_client_deletes_the_thread_after_an_exception(server: LangGraphServer) -> None:
+    async def main() -> None:
+        api = LangGraph(server.url, assistant_id="echo")
+        async with Client(api=api, token="lsv2-key") as client, client.chat() as chat:
+            async for _ in chat.stream("Hello"):
+                raise LookupError
+
+    with pytest.raises(LookupError):
+        asyncio.run(main())
+    assert server.steps[-1] == "delete"
     assert server.threads == {}
 
 
