@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -170,6 +170,7 @@ StreamEvent = Token | Queued | PluginStep | Answered | WorkerError
 _STREAM_EVENTS = frozenset({"token", "pending", "plugin_intermediate", "message", "error"})
 _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
 
+_decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
 _decode_created = msgspec.json.Decoder(Created).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_error = msgspec.json.Decoder(ErrorBody).decode
@@ -186,8 +187,7 @@ class OpenAssistantJson:
     read_chat = staticmethod(msgspec.json.Decoder(Chat).decode)
     read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)
     read_models = staticmethod(msgspec.json.Decoder(list[ModelConfig]).decode)
-    # The decoder itself, because this is what each token takes.
-    read_event: ClassVar[Callable[[bytes], StreamEvent]] = staticmethod(msgspec.json.Decoder(StreamEvent).decode)
+    read_event = staticmethod(_decode_event)  # the decoder itself, because this is what each token takes
 
     def read_chat_id(self, body: bytes) -> str:
         """Read ``{"id": …}``."""
