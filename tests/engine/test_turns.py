@@ -15,18 +15,19 @@ from oa_protocol.engine.events import (
     Requested,
     Token,
 )
+from oa_protocol.engine.inputs import Close, CredentialsFound, Prompt, StreamEnded, StreamOpened
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
     FetchMessage,
-    LoadCookies,
+    LoadCredentials,
     OpenStream,
     RequestAssistant,
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase
-from oa_protocol.testing.playbook import Close, Cookies, Data, Ended, Opened, Prompt, Reply, Sends
+from oa_protocol.testing.playbook import Data, Reply, Sends
 
 from .stories import (
     ANSWER,
@@ -52,25 +53,25 @@ from .stories import (
 def test_a_whole_conversation(story: Story) -> None:
     assert (
         story.start(credentials=None)
-        << LoadCookies
-        >> Cookies(COOKIES)
+        << LoadCredentials
+        >> CredentialsFound(COOKIES)
         << Phase.COOKIES
         << None
         >> Prompt("Hello")
-        << Sends(CreateChat, delay=0.0, shielded=True, body={})
+        << Sends(CreateChat, shielded=True, body={})
         >> Reply(200, {"id": CHAT})
         << Created(CHAT)
         << Phase.CHAT_CREATED
-        << Sends(SendPrompt, delay=0.0, shielded=False)
+        << Sends(SendPrompt, shielded=False)
         >> Reply(200, prompter())
         << Prompted(PROMPT)
         << Phase.PROMPTED
-        << Sends(RequestAssistant, delay=0.0, shielded=False)
+        << Sends(RequestAssistant, shielded=False)
         >> Reply(200, assistant())
         << Requested(ANSWER)
         << Phase.ASSISTANT_REQUESTED
-        << Sends(OpenStream, delay=0.0, shielded=False)
-        >> Opened()
+        << Sends(OpenStream, shielded=False)
+        >> StreamOpened()
         << Phase.STREAMING
         << None
         >> Data(pending(3), token("Hi "))
@@ -82,11 +83,11 @@ def test_a_whole_conversation(story: Story) -> None:
         << Answered(message(complete("Hi there")))
         << Phase.ANSWERED
         << CloseStream
-        >> Ended()
+        >> StreamEnded()
         << None
         >> Close()
         << Phase.DELETING
-        << Sends(DeleteChat, delay=0.0, shielded=True)
+        << Sends(DeleteChat, shielded=True)
         >> story.deleted
         << Deleted(CHAT)
         << Phase.DELETED
@@ -131,8 +132,8 @@ def test_every_request_names_the_ids_that_the_server_gave(
         >> Reply(200, assistant())
         << Requested(ANSWER)
         << Sends(OpenStream, method="GET", path=stream)
-        >> Opened()
-        >> Ended()
+        >> StreamOpened()
+        >> StreamEnded()
         << Sends(FetchMessage, method="GET", path=message_)
         >> Reply(200, complete("Hi"))
         << Token("Hi")
@@ -161,12 +162,12 @@ def test_the_parent_of_the_first_prompt_is_null_and_of_the_next_one_the_last_ans
         >> Reply(200, assistant(ANSWER_2, parent_id=PROMPT_2))
         << Requested(ANSWER_2)
         << OpenStream
-        >> Opened()
+        >> StreamOpened()
         >> Data(token("Bye"), final(complete("Bye", ANSWER_2)))
         << Token("Bye")
         << Answered(message(complete("Bye", ANSWER_2)))
         << CloseStream
-        >> Ended()
+        >> StreamEnded()
         >> Prompt("Three")
         << Sends(SendPrompt, body={**chat_id, "parent_id": ANSWER_2, "content": "Three"})
     )
@@ -240,7 +241,9 @@ def test_an_event_of_an_unknown_type_is_ignored(story: Story) -> None:
 
 
 def test_the_prompt_may_come_before_the_credentials(story: Story) -> None:
-    story_so_far = story.start(credentials=None) >> Prompt() << LoadCookies >> Cookies(COOKIES) << CreateChat
+    story_so_far = (
+        story.start(credentials=None) >> Prompt("Hello") << LoadCredentials >> CredentialsFound(COOKIES) << CreateChat
+    )
     assert ("cookie", "next-auth.session-token=secret") in _headers(story_so_far.intent)
 
 
