@@ -352,9 +352,11 @@ class Conversation(Steps):
                 check_text("prompt", text)
                 if not self.awaits_prompt:
                     raise self._misuse("Prompt")
-            case CredentialsFound():
+            case CredentialsFound(credentials):
                 if not isinstance(self.outstanding, LoadCredentials):
                     raise self._misuse("CredentialsFound")
+                if not isinstance(credentials, Credentials | None):
+                    raise TypeError(f"credentials must be Credentials or None, not {type(credentials).__name__}")
             case ReplyReceived(status, headers, body):
                 exchange = self._exchange("ReplyReceived")
                 return exchange, Reply.of(self.settings.binding, status, headers, body)

@@ -53,11 +53,11 @@ from .stories import (
 def test_a_whole_conversation(story: Story) -> None:
     assert (
         story.start(credentials=None)
+        << None
+        >> Prompt("Hello")
         << LoadCredentials
         >> CredentialsFound(COOKIES)
         << Phase.COOKIES
-        << None
-        >> Prompt("Hello")
         << Sends(CreateChat, shielded=True, body={})
         >> Reply(200, {"id": CHAT})
         << Created(CHAT)
@@ -219,18 +219,18 @@ def test_the_empty_prompt_is_sent(story: Story) -> None:
 def test_text_that_no_server_can_store_is_refused_before_any_request(story: Story, text: str) -> None:
     conversation = story.conversation()
     with pytest.raises(ValueError, match="prompt"):
-        conversation.prompt(text)
+        conversation.handle(Prompt(text), now=0.0)
     assert conversation.awaits_prompt
-    assert conversation.next_intent() is None
+    assert conversation.next_intent(now=0.0) is None
 
 
 @pytest.mark.clause("OA-4.4")
 def test_a_prompt_that_is_no_text_is_refused(story: Story) -> None:
     with pytest.raises(TypeError, match="prompt must be text, not bytes"):
-        story.conversation().prompt(b"Hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        story.conversation().handle(Prompt(b"Hello"), now=0.0)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_a_plugin_step_is_told(story: Story) -> None:
+def test_a_plugin_step_is_emitted(story: Story) -> None:
     step = {"event_type": "plugin_intermediate", "current_plugin_thought": "Hm", "message": None}
     assert story.streaming() >> Data(step, token("")) << PluginStep("Hm") << Token("")
 
@@ -240,11 +240,11 @@ def test_an_event_of_an_unknown_type_is_ignored(story: Story) -> None:
     assert story.streaming() >> Data({"event_type": "safe_prompt", "x": 1}, token("Hi")) << Token("Hi")
 
 
-def test_the_prompt_may_come_before_the_credentials(story: Story) -> None:
-    story_so_far = (
+def test_credentials_are_asked_for_once_there_is_a_prompt(story: Story) -> None:
+    script = (
         story.start(credentials=None) >> Prompt("Hello") << LoadCredentials >> CredentialsFound(COOKIES) << CreateChat
     )
-    assert ("cookie", "next-auth.session-token=secret") in _headers(story_so_far.intent)
+    assert ("cookie", "next-auth.session-token=secret") in _headers(script.intent)
 
 
 def _headers(intent: object) -> tuple[tuple[str, str], ...]:
