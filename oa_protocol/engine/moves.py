@@ -213,6 +213,7 @@ class Moves:
     def _fail(self, error: OAError, events: list[ev.Event]) -> None:
         self.error = error
         events.append(ev.Failed(error))
+        self._begin_step()  # a pause is over, because nothing follows it
         if self._remote.chat_id:
             self._move(Trigger.FAILED)
         else:

@@ -124,7 +124,7 @@ class Pause:
     """Nothing is due for so many seconds, and then something is. The playbook's clock goes on to the pause's end.
 
     None may be any number. It does what ``<< None << Deadline(seconds) >> Wait()`` would do, but ``<< None`` fails if a
-    pause runs, because something is still to come.
+    pause runs, because something is still to come. Seconds are compared to the millisecond.
     """
 
     seconds: float | None = None
@@ -132,15 +132,26 @@ class Pause:
     def __repr__(self) -> str:
         return f"Pause({_number(self.seconds)})"
 
+    def fits(self, found: object) -> bool:
+        """Return whether ``found`` is a pause of this length."""
+        return isinstance(found, Pause) and (self.seconds is None or _number(found.seconds) == _number(self.seconds))
+
 
 @dataclass(frozen=True)
 class Deadline:
-    """``TimePassed`` is to be handed in after so many seconds at the latest; None says that there is no deadline."""
+    """``TimePassed`` is to be handed in after so many seconds at the latest; None says that there is no deadline.
+
+    Seconds are compared to the millisecond.
+    """
 
     seconds: float | None
 
     def __repr__(self) -> str:
-        return f"Deadline({None if self.seconds is None else _number(self.seconds)})"
+        return f"Deadline({_number(self.seconds) or None})"
+
+    def fits(self, found: object) -> bool:
+        """Return whether ``found`` is this deadline."""
+        return isinstance(found, Deadline) and _number(found.seconds) == _number(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -333,7 +344,7 @@ class Play:
 
     def _seconds_left(self) -> float | None:
         deadline = self.conversation.deadline
-        return None if deadline is None else round(deadline - self.now, 6)
+        return None if deadline is None else deadline - self.now
 
     def _check_no_event_is_left(self) -> None:
         if self._events:
@@ -375,9 +386,7 @@ def _fits(expected: Expected, found: Found) -> bool:
     match expected, found:
         case Sends(), Exchange():
             return expected.found(found) == expected
-        case Pause(seconds=None), Pause():
-            return True
-        case ((Fails() | Leaks()), _):
+        case ((Pause() | Deadline() | Fails() | Leaks()), _):
             return expected.fits(found)
         case type(), _:
             return type(found) is expected
@@ -451,7 +460,7 @@ def _words(value: object) -> str:
 
 
 def _number(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:g}"
+    return "" if seconds is None else f"{round(seconds, 3):.12g}"
 
 
 _LINE, _AROUND = 300, 100
