@@ -336,6 +336,8 @@ NOT_FOUND = b'{"detail":"Chat not found"}'
         (INFERENCE, 200, b"", True, False),
         (INFERENCE, 200, b"null", True, False),
         (INFERENCE, 204, b"", True, False),
+        (INFERENCE, 200, b"<html>log in</html>", False, False),
+        (INFERENCE, 202, b"{}", False, False),
         (INFERENCE, 404, NOT_FOUND, True, True),
         (INFERENCE, 404, b'{"detail":"Not Found"}', False, False),
         (INFERENCE, 404, b"", False, False),
