@@ -94,6 +94,11 @@ class Moves:
         """The turn; there is one in every phase that asks for it."""
         return cast("Turn", self._turn)
 
+    @property
+    def _way_out(self) -> Leaving:
+        """The way out; there is one in every phase that asks for it."""
+        return cast("Leaving", self._leaving)
+
     # ---- on
 
     def _move(self, trigger: Trigger) -> None:
@@ -213,9 +218,9 @@ class Moves:
     def _fail(self, error: OAError, events: list[ev.Event]) -> None:
         self.error = error
         events.append(ev.Failed(error))
-        self._begin_step()  # a pause is over, because nothing follows it
         if self._remote.chat_id:
             self._move(Trigger.FAILED)
+            self._begin_step()  # what was to be tried again is no longer waited for
         else:
             self._end_without_chat(Trigger.CREATE_FAILED, events)
 

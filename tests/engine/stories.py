@@ -197,5 +197,8 @@ class Story:
 Begin = Callable[..., Play]
 """A story's beginning, such as ``Story.streaming``; takes the story, and limits."""
 
+Beginning = Callable[[Story], Play]
+"""A beginning without limits of its own."""
+
 WEBSITE = Story(Website("http://oa.test"))
 INFERENCE = Story(InferenceServer("http://oa.test"))

@@ -3,7 +3,7 @@
 import pytest
 
 from oa_protocol.engine.events import Answered, Created, Deleted, Failed, Leaked, NeverCreated, Prompted, Requested
-from oa_protocol.engine.inputs import Abandon, Close, Input, Prompt, StreamData, StreamEnded
+from oa_protocol.engine.inputs import Abandon, Close, Input, Prompt, ReplyReceived, StreamData, StreamEnded
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
@@ -193,14 +193,14 @@ def test_closing_an_ended_conversation_does_nothing(story: Story) -> None:
 @pytest.mark.clause("OA-7.3")
 @inference_only
 @pytest.mark.parametrize("reply", [Reply(200, "null"), Reply(200), Reply(204), INFERENCE.not_found], ids=repr)
-def test_an_inference_server_confirms_with_2xx_or_chat_not_found(story: Story, reply: Reply) -> None:
+def test_an_inference_server_confirms_with_2xx_or_chat_not_found(story: Story, reply: ReplyReceived) -> None:
     assert story.deleting() >> reply << Deleted(CHAT) << Phase.DELETED << None
 
 
 @pytest.mark.clause("OA-7.3")
 @inference_only
 @pytest.mark.parametrize("reply", [Reply(404), Reply(404, GARBAGE), Reply(404, {"detail": "Not Found"})], ids=repr)
-def test_another_404_of_an_inference_server_is_unclear(story: Story, reply: Reply) -> None:
+def test_another_404_of_an_inference_server_is_unclear(story: Story, reply: ReplyReceived) -> None:
     assert story.deleting() >> reply << Phase.DELETE_UNCLEAR << FetchChat
 
 
@@ -222,7 +222,7 @@ def test_any_other_reply_is_unclear_and_the_chat_is_read(story: Story, outcome: 
 @pytest.mark.clause("OA-7.3")
 @website_only
 @pytest.mark.parametrize("reply", [Reply(200, GARBAGE), Reply(200, "null"), Reply(204), Reply(404)], ids=repr)
-def test_what_a_website_does_not_say_is_not_believed(story: Story, reply: Reply) -> None:
+def test_what_a_website_does_not_say_is_not_believed(story: Story, reply: ReplyReceived) -> None:
     assert story.deleting() >> reply << Phase.DELETE_UNCLEAR << FetchChat
 
 
@@ -263,7 +263,7 @@ NEWER_CHATS = {"chats": [{"id": ANSWER_2}, {"id": ANSWER}], "next": "a page&more
     ],
     ids=["the last one", "with the chat", "one more"],
 )
-def test_if_a_page_has_only_newer_chats_the_next_ones_are_read(story: Story, last: Reply, phase: Phase) -> None:
+def test_if_a_page_has_only_newer_chats_the_next_ones_are_read(story: Story, last: ReplyReceived, phase: Phase) -> None:
     script = story.delete_unclear() >> story.not_found << ListChats
     for _ in range(50):
         script = script >> Reply(200, NEWER_CHATS) << Sends(ListChats, path="/api/chat?after=a%20page%26more")

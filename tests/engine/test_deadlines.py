@@ -25,7 +25,7 @@ from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing.playbook import Data, Deadline, Fails, Leaks, Lost, Pause, Play, Reply, Unsent, Wait
 
-from .stories import ANSWER, CHAT, COMMENT, PROMPT, Begin, Story, assistant, chat, prompter, token
+from .stories import ANSWER, CHAT, COMMENT, PROMPT, Begin, Beginning, Story, assistant, chat, prompter, token
 
 RUNS = Reply(200, assistant(state="in_progress"))
 ALL_DIFFERENT = Timeouts(reply=20.0, idle=40.0, poll=100.0, answer=50.0)
@@ -33,12 +33,12 @@ SHARE = 10 / 3
 """One attempt's share of the time for cleanup."""
 
 
-def limited(begin: Begin) -> Begin:
+def limited(begin: Begin) -> Beginning:
     """The same beginning, with a time of its own for everything."""
     return lambda story: begin(story, timeouts=ALL_DIFFERENT)
 
 
-DEADLINES: dict[str, tuple[Begin, float | None]] = {
+DEADLINES: dict[str, tuple[Beginning, float | None]] = {
     "nothing to do": (Story.start, None),
     "credentials": (lambda story: story.start(credentials=None) >> Prompt("Hello") << LoadCredentials, None),
     "create": (limited(Story.creating), 20),

@@ -3,12 +3,13 @@
 import gc
 import logging
 import weakref
+from collections.abc import Sequence
 
 import pytest
 from transitions import MachineError
 
 from oa_protocol.engine.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, fire
-from oa_protocol.engine.steps import STEPS, check_steps
+from oa_protocol.engine.steps import STEPS, Step, check_steps
 from tests.phases_md import PATH, phases_md
 
 
@@ -78,7 +79,8 @@ def test_the_drawing_is_the_table() -> None:
 
 
 def test_a_table_of_steps_that_forgets_a_phase_or_an_exchange_is_refused() -> None:
-    forgetful = {phase: row for phase, row in STEPS.items() if phase not in (Phase.POLLING, Phase.DELETING)}
+    forgotten = (Phase.POLLING, Phase.DELETING)
+    steps: dict[Phase, Sequence[Step]] = {phase: row for phase, row in STEPS.items() if phase not in forgotten}
     with pytest.raises(TypeError, match=r"^STEPS has no row for POLLING, DELETING, DeleteChat$"):
-        check_steps(forgetful)
+        check_steps(steps)
     check_steps(STEPS)

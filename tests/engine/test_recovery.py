@@ -140,7 +140,7 @@ def test_a_create_whose_reply_has_no_id_is_named_and_not_tried_again(
 @bad_ids
 def test_a_chat_id_that_is_no_uuid_is_never_used(story: Story, bad_id: str) -> None:
     script = story.creating() >> Reply(200, {"id": bad_id})
-    assert script << Fails(RemoteProtocolError, "no UUID", "a new chat") << Leaks(None) << None
+    assert script << Fails(RemoteProtocolError, "as the id of a new chat") << Leaks(None) << None
 
 
 @pytest.mark.clause("OA-6.8")
@@ -239,7 +239,7 @@ def test_the_same_words_to_a_prompt_that_was_sent_once_are_a_refusal(story: Stor
 @pytest.mark.clause("OA-2.6")
 @bad_ids
 def test_an_id_that_is_no_uuid_is_never_adopted(story: Story, bad_id: str) -> None:
-    said = (RemoteProtocolError, "no UUID")
+    said = (RemoteProtocolError, "as the id of")
     created = Reply(200, {"id": bad_id})
     assert story.prompting() >> created << Fails(*said, "a new prompter message") << Phase.FAILED
     assert story.requesting() >> created << Fails(*said, "a new assistant message") << Phase.FAILED

@@ -14,7 +14,7 @@ from oa_protocol.engine.errors import (
     RemoteProtocolError,
 )
 from oa_protocol.engine.events import Answered, Corrected, Event, Queued, Token
-from oa_protocol.engine.inputs import Close, Input, StreamData, StreamEnded, StreamOpened
+from oa_protocol.engine.inputs import Close, Input, ReplyReceived, StreamData, StreamEnded, StreamOpened
 from oa_protocol.engine.intents import CloseStream, DeleteChat, FetchMessage, OpenStream
 from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.playbook import Data, Deadline, Fails, Lost, Pause, Play, Reply, Sends, Unsent, Wait
@@ -119,7 +119,9 @@ def test_a_poll_that_is_denied_is_tried_again_at_most_retries_times_in_a_row(sto
     ],
     ids=repr,
 )
-def test_a_poll_that_says_something_else_fails_the_answer(story: Story, reply: Reply, error: type[OAError]) -> None:
+def test_a_poll_that_says_something_else_fails_the_answer(
+    story: Story, reply: ReplyReceived, error: type[OAError]
+) -> None:
     assert story.polling() >> reply << Fails(error) << Phase.FAILED << None >> Close() << Phase.DRAINING
 
 

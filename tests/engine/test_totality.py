@@ -41,7 +41,7 @@ from .stories import (
     COOKIES,
     GARBAGE,
     NEWER_COOKIES,
-    Begin,
+    Beginning,
     Story,
     assistant,
     chat,
@@ -116,7 +116,7 @@ def inputs(story: Story) -> list[Input]:
     ]
 
 
-BEGINNINGS: list[Begin] = [
+BEGINNINGS: list[Beginning] = [
     Story.start,
     lambda story: story.start(credentials=None) >> Prompt("Hello") << LoadCredentials,
     lambda story: story.start(credentials=None) >> Prompt("Hello") << LoadCredentials >> CredentialsFound(COOKIES),
@@ -345,11 +345,13 @@ def test_closing_ends_in_bounded_steps_whatever_the_server_says(story: Story, an
 def finish(conversation: Conversation, now: float, answer: Input) -> int:
     """Let cleanup run, each exchange being answered so; return how many steps it took."""
     for steps in range(MANY_STEPS):
-        match conversation.outstanding or conversation.next_intent(now):
-            case None if conversation.deadline is None:
-                return steps
+        intent = conversation.outstanding or conversation.next_intent(now)
+        deadline = conversation.deadline
+        match intent:
             case None:
-                now = conversation.deadline
+                if deadline is None:
+                    return steps
+                now = deadline
                 conversation.handle(TimePassed(), now)
             case LoadCredentials():
                 conversation.handle(CredentialsFound(None), now)
@@ -414,15 +416,7 @@ def test_a_deep_copy_is_the_same_and_apart(story: Story) -> None:
 
 def outcome_of(conversation: Conversation, happens: Input, now: float) -> list[object]:
     """What an observer sees of this step."""
-    before = conversation.deadline
     outcome = taken(conversation, happens, now)
-    intent = conversation.next_intent(now)
-    left = [None if at is None else round(at - now, 6) for at in (before, conversation.deadline)]
-    return [
-        str(outcome),
-        conversation.phase,
-        str(intent),
-        str(conversation.outstanding),
-        str(conversation.leaked),
-        *left,
-    ]
+    intent, deadline = conversation.next_intent(now), conversation.deadline
+    seconds_left = None if deadline is None else round(deadline - now, 6)
+    return [str(outcome), conversation.phase, str(intent), str(conversation.outstanding), seconds_left]

@@ -1,9 +1,12 @@
 """A conversation that goes well: credentials, prompt, stream, answer, the next turn, goodbye."""
 
+import json
+
 import pytest
 
 from oa_protocol.bindings.base import AnswerOptions
 from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.events import (
     Answered,
     Created,
@@ -15,7 +18,7 @@ from oa_protocol.engine.events import (
     Requested,
     Token,
 )
-from oa_protocol.engine.inputs import Close, CredentialsFound, Prompt, StreamEnded, StreamOpened
+from oa_protocol.engine.inputs import Abandon, Close, CredentialsFound, Prompt, StreamEnded, StreamOpened
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
@@ -27,7 +30,7 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase
-from oa_protocol.testing.playbook import Data, Reply, Sends
+from oa_protocol.testing.playbook import Data, Reply, Sends, Unsent, Wait, play
 
 from .stories import (
     ANSWER,
@@ -40,6 +43,7 @@ from .stories import (
     WEBSITE,
     Story,
     assistant,
+    chat,
     complete,
     final,
     message,
@@ -263,6 +267,67 @@ def test_a_conversation_says_where_it_stands(story: Story) -> None:
     assert isinstance(conversation.outstanding, SendPrompt)
     assert repr(conversation).startswith(f"<Conversation CHAT_CREATED chat_id={CHAT} outstanding=SendPrompt(")
     assert "secret" not in repr(conversation)
+    assert (conversation.binding, conversation.credentials) == (story.binding, COOKIES)
+
+
+@pytest.mark.clause("OA-4.7")
+def test_it_says_when_the_next_intent_asks_for_an_answer(story: Story) -> None:
+    script = story.prompting() >> Reply(200, prompter()) << Prompted(PROMPT)
+    assert script.conversation.awaits_slot
+    assert not (script << RequestAssistant).conversation.awaits_slot
+    assert not (script >> Unsent()).conversation.awaits_slot
+    assert (script >> Wait()).conversation.awaits_slot
+    assert not (script >> Close()).conversation.awaits_slot
+
+
+@pytest.mark.clause("OA-4.7")
+def test_it_says_whether_a_worker_has_begun_with_our_answer(story: Story) -> None:
+    assert not story.prompting().conversation.awaits_worker
+    assert story.requesting().conversation.awaits_worker
+    assert story.opening().conversation.awaits_worker
+    assert (story.streaming() >> Data(pending()) << Queued(1, 5)).conversation.awaits_worker
+    assert not story.streaming("Hi").conversation.awaits_worker
+    assert not (story.polling() >> Reply(200, assistant(state="in_progress"))).conversation.awaits_worker
+
+
+@pytest.mark.clause("OA-4.7")
+@pytest.mark.parametrize(("state", "waits"), [("pending", True), ("in_progress", False), ("complete", False)])
+def test_it_knows_whether_its_answer_waits_in_a_chat_that_somebody_else_has_read(
+    story: Story, state: str, waits: bool
+) -> None:
+    conversation = story.opening().conversation
+    request = conversation.probe_request()
+    assert (request.method, CHAT in request.url) == ("GET", True)
+    read = story.binding.read_chat(json.dumps(chat(prompter(), assistant(state=state))).encode())
+    assert conversation.is_waiting_in(read) is waits
+    assert not story.answered().conversation.is_waiting_in(read)
+
+
+def test_without_a_chat_there_is_no_request_that_reads_it(story: Story) -> None:
+    with pytest.raises(ValueError, match="not an id"):
+        story.creating().conversation.probe_request()
+
+
+@pytest.mark.clause("OA-7.2")
+def test_it_says_whether_its_chat_is_gone(story: Story) -> None:
+    script = story.deleting()
+    assert not script.conversation.is_chat_gone
+    assert (script >> story.deleted << Deleted(CHAT)).conversation.is_chat_gone
+    assert not (story.deleting() >> Abandon()).drop_events().conversation.is_chat_gone
+    assert not (story.start() >> Close() << NeverCreated()).conversation.is_chat_gone
+
+
+@pytest.mark.clause("OA-7.2")
+def test_a_chat_that_was_left_behind_can_be_deleted_by_another_conversation(story: Story) -> None:
+    script = play(Conversation.resume(story.binding, COOKIES, CHAT)) << Phase.CHAT_CREATED << None
+    assert script >> Close() << DeleteChat >> story.deleted << Deleted(CHAT) << Phase.DELETED
+    assert not script.conversation.awaits_prompt
+
+
+@pytest.mark.clause("OA-2.6")
+def test_what_is_no_id_cannot_be_resumed(story: Story) -> None:
+    with pytest.raises(ValueError, match="id of this"):
+        Conversation.resume(story.binding, COOKIES, "../account")
 
 
 def test_each_intent_is_handed_out_once(story: Story) -> None:
