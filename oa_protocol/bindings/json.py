@@ -170,10 +170,10 @@ StreamEvent = Token | Queued | PluginStep | Answered | WorkerError
 _STREAM_EVENTS = frozenset({"token", "pending", "plugin_intermediate", "message", "error"})
 _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
 
-_decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
 _decode_created = msgspec.json.Decoder(Created).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_error = msgspec.json.Decoder(ErrorBody).decode
+_decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
 encode = msgspec.json.Encoder().encode
 
 # msgspec lets two others through: for text that is not UTF-8, and for JSON nested deeper than Python calls may be.
@@ -187,7 +187,8 @@ class OpenAssistantJson:
     read_chat = staticmethod(msgspec.json.Decoder(Chat).decode)
     read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)
     read_models = staticmethod(msgspec.json.Decoder(list[ModelConfig]).decode)
-    read_event = staticmethod(_decode_event)  # the decoder itself, because this is what each token takes
+    # The decoder itself, because this is what each token takes.
+    read_event = staticmethod(_decode_event)
 
     def read_chat_id(self, body: bytes) -> str:
         """Read ``{"id": …}``."""
