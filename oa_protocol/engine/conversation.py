@@ -358,14 +358,14 @@ class Conversation(Steps):
             case CredentialsFound(credentials):
                 if not isinstance(self.outstanding, LoadCredentials):
                     raise self._misuse("CredentialsFound")
-                if not isinstance(credentials, Credentials | None):
+                if not isinstance(cast("object", credentials), Credentials | None):
                     raise TypeError(f"credentials must be Credentials or None, not {type(credentials).__name__}")
             case ReplyReceived(status, headers, body):
                 exchange = self._exchange("ReplyReceived")
                 return exchange, Reply.of(self.settings.binding, status, headers, body)
             case ExchangeFailed(failure):
                 exchange = self._exchange("ExchangeFailed")
-                if not isinstance(failure, TransportError):
+                if not isinstance(cast("object", failure), TransportError):
                     raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {failure!r}")
                 return exchange, failure
             case StreamOpened():

@@ -39,7 +39,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import UnionType
+from types import FunctionType, UnionType
 from typing import NoReturn
 
 from oa_protocol.bindings.base import Headers
@@ -89,6 +89,9 @@ def Unsent() -> ExchangeFailed:  # noqa: N802
 def Data(*payloads: Json) -> StreamData:  # noqa: N802
     """Return events of the stream, each spelled as servers do."""
     return StreamData(b"".join(b"data: %s\r\n\r\n" % _encode(payload) for payload in payloads))
+
+
+_BUILDERS = (Reply, Lost, Unsent, Data)
 
 
 def _encode(body: Json | str | bytes) -> bytes:
@@ -409,7 +412,7 @@ def _check_happens(value: object) -> None:
     """Refuse what doesn't happen to a conversation."""
     if _is_output(value) and value is not None:
         raise TypeError(f"a conversation emits or asks for {_cut(_words(value))}: it takes <<")
-    if _is_class(value, Input | Wait):
+    if _is_class(value, Input | Wait) or value in _BUILDERS:
         raise TypeError(f">> takes an instance: {_words(value)}(…)")
     if not isinstance(value, Input | Wait):
         raise TypeError(
@@ -421,7 +424,7 @@ def _check_expected(value: object) -> None:
     """Refuse what a conversation neither emits nor asks for."""
     if _is_output(value):
         return
-    if isinstance(value, Input | Wait) or _is_class(value, Input | Wait):
+    if isinstance(value, Input | Wait) or _is_class(value, Input | Wait) or value in _BUILDERS:
         raise TypeError(f"{_cut(_words(value))} happens to a conversation: it takes >>")
     if isinstance(value, Intent):
         raise TypeError(
@@ -451,7 +454,7 @@ def _is_class(value: object, kinds: type | UnionType) -> bool:
 
 def _words(value: object) -> str:
     match value:
-        case type():
+        case type() | FunctionType():
             return value.__name__
         case Phase():
             return str(value)

@@ -73,7 +73,7 @@ def test_every_recorded_event_is_read(recorded: Recorded) -> None:
 
 
 def test_the_recordings_have_every_type_of_event() -> None:
-    kinds = {type(BINDING.read_event(line)) for recorded in STREAMS for line in lines_of(recorded)}
+    kinds: set[type[object]] = {type(BINDING.read_event(line)) for recorded in STREAMS for line in lines_of(recorded)}
     assert kinds == {Token, Queued, PluginStep, Answered, WorkerError}
 
 
