@@ -48,7 +48,7 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
         if not isinstance(cast("object", headers), Iterable):
             raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
-        found = {name.lower(): value for name, value in _pairs(headers)}
+        found = {name.lower(): value for name, value in header_pairs(headers)}
         return cls(
             binding, status, bytes(body), found.get("date"), found.get("location"), _seconds(found.get("retry-after"))
         )
@@ -132,7 +132,7 @@ class Reply(Struct, frozen=True):
         return f". {hint}" if hint else ""
 
 
-def _pairs(headers: Headers) -> Iterator[tuple[str, str]]:
+def header_pairs(headers: Headers) -> Iterator[tuple[str, str]]:
     """Return header fields as pairs of text, however an HTTP library spells them."""
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
     for name, value in cast("Iterable[tuple[object, object]]", pairs):

@@ -106,7 +106,7 @@ class Conversation(Steps):
 
         """
         if not binding.is_id(chat_id):
-            raise ValueError(f"not an id of this protocol (a UUID): {chat_id!r}")
+            raise ValueError(f"no id of this API: {chat_id!r}")
         conversation = cls(binding, credentials, timeouts=timeouts, cleanup=cleanup)
         conversation._remote.chat_id = chat_id
         conversation._move(Trigger.CREATED)
@@ -198,7 +198,7 @@ class Conversation(Steps):
             return None
         intent = self._decide()
         if intent is not None:
-            self._outstanding = Outstanding(intent, self._ends_of(intent))
+            self._outstanding = Outstanding(intent, self._clock.elapsed, self._ends_of(intent))
         return intent
 
     def _decide(self) -> Intent | None:
@@ -473,17 +473,17 @@ class Conversation(Steps):
             return
         outstanding, turn = self._outstanding, self._turn
         if outstanding is not None and isinstance(outstanding.intent, Exchange) and has_come(outstanding.ends):
-            self._expire(outstanding.intent, events)
+            self._expire(outstanding.intent, outstanding.patience, events)
         if leaving is None and turn is not None and self.phase in AWAITS_ANSWER and has_come(turn.ends):
             self._give_up_on_answer(events)
         elif self.phase is _STREAMING and has_come(self._silence_ends):
             self._lose_stream()
         self._advance(events)
 
-    def _expire(self, exchange: Exchange, events: Events) -> None:
+    def _expire(self, exchange: Exchange, patience: float, events: Events) -> None:
         """The reply to an exchange has not come in time: it counts as lost, and the driver drops it."""
         self._outstanding = None
-        self._settle(exchange, MaybeSent("no reply in the time allowed"), events)
+        self._settle(exchange, MaybeSent(f"no reply within {patience:.3g} s"), events)
 
     def _give_up_on_answer(self, events: Events) -> None:
         """The owner's time for the answer is over: the turn fails (OA-6.9)."""

@@ -281,7 +281,7 @@ class Moves:
 
     def _valid_id(self, text: str, what: str) -> str:
         if not self.settings.binding.is_id(text):
-            raise self._broken(f"the server sent {text[:80]!r} as the id of {what}, which is no UUID")
+            raise self._broken(f"the server sent {text[:80]!r} as the id of {what}, which is no id of this API")
         return text
 
 

@@ -27,13 +27,19 @@ _MAY_FINISH = ("pending", "in_progress", "complete")
 
 
 class Outstanding:
-    """An intent that was handed out; ``ends`` is when it is no longer waited for."""
+    """An intent that was handed out: since when, and until when it is waited for."""
 
-    __slots__ = ("ends", "intent")
+    __slots__ = ("ends", "intent", "since")
 
-    def __init__(self, intent: Intent, ends: float) -> None:
+    def __init__(self, intent: Intent, since: float, ends: float) -> None:
         self.intent = intent
+        self.since = since
         self.ends = ends
+
+    @property
+    def patience(self) -> float:
+        """The seconds for which it is waited for in all."""
+        return self.ends - self.since
 
 
 class Attempt:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from oa_protocol.engine.turn import Turn
 
 from oa_protocol.bindings.base import Binding
 from oa_protocol.bindings.inference import InferenceServer
@@ -30,7 +31,6 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase, Trigger
-from oa_protocol.engine.turn import Turn
 from oa_protocol.testing import Explorer
 from oa_protocol.testing._model.invariants import INVARIANTS
 
