@@ -15,7 +15,7 @@ from oa_protocol.testing.vectors import Engine, check
 from tests.test_clauses import clauses
 from tests.testing.test_planted_bugs import PLANTED, Planted, planted
 from tests.vectors.files import FILES, PATH
-from tests.wire.whatwg import EventStream
+from tests.bindings.whatwg import EventStream
 
 PATHS = sorted(PATH.glob("*.jsonl"))
 CASES = [(path.stem, case) for path in PATHS for case in load_tapes(path)]

@@ -94,6 +94,11 @@ class Moves:
         """The turn; there is one in every phase that asks for it."""
         return cast("Turn", self._turn)
 
+    @property
+    def _way_out(self) -> Leaving:
+        """The way out; there is one in every phase that asks for it."""
+        return cast("Leaving", self._leaving)
+
     # ---- on
 
     def _move(self, trigger: Trigger) -> None:
