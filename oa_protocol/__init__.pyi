@@ -6,8 +6,8 @@ from oa_protocol.bindings.json import ModelConfig as ModelConfig
 from oa_protocol.bindings.json import SamplingParameters as SamplingParameters
 from oa_protocol.bindings.website import Website as Website
 from oa_protocol.client import sync as sync
-from oa_protocol.client._driver import Cleanup as Cleanup
-from oa_protocol.client._driver import Timeouts as Timeouts
+from oa_protocol.engine.timers import Cleanup as Cleanup
+from oa_protocol.engine.timers import Timeouts as Timeouts
 from oa_protocol.client.client import Answer as Answer
 from oa_protocol.client.client import Chat as Chat
 from oa_protocol.client.client import Client as Client

@@ -214,73 +214,73 @@ class Binding(Protocol):
 
     # ---- replies
 
-    def is_id(self, text: str) -> bool:
+    def is_id(self, text: str, /) -> bool:
         """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one."""
         ...
 
-    def read_chat_id(self, body: bytes) -> str:
+    def read_chat_id(self, body: bytes, /) -> str:
         """Read the id of the chat that was made."""
         ...
 
-    def read_prompt_id(self, body: bytes) -> str:
+    def read_prompt_id(self, body: bytes, /) -> str:
         """Read the id of the prompter message that was made."""
         ...
 
-    def read_answer_id(self, body: bytes) -> str:
+    def read_answer_id(self, body: bytes, /) -> str:
         """Read the id of the assistant message that was made."""
         ...
 
-    def read_message(self, body: bytes, message_id: str) -> Message:
+    def read_message(self, body: bytes, message_id: str, /) -> Message:
         """Read the message that was asked for."""
         ...
 
-    def read_chat(self, body: bytes) -> Chat:
+    def read_chat(self, body: bytes, /) -> Chat:
         """Read a chat with its messages."""
         ...
 
-    def read_chat_list(self, body: bytes) -> ChatList:
+    def read_chat_list(self, body: bytes, /) -> ChatList:
         """Read a page of the account's chats, newest first."""
         ...
 
-    def read_models(self, body: bytes) -> list[ModelConfig]:
+    def read_models(self, body: bytes, /) -> list[ModelConfig]:
         """Read the models on offer."""
         ...
 
-    def read_error(self, body: bytes) -> str:
+    def read_error(self, body: bytes, /) -> str:
         """Return the error message in ``body``, or an empty text if it has none in the API's form (OA-8.1)."""
         ...
 
-    def is_deleted(self, status: int, body: bytes) -> bool:
+    def is_deleted(self, status: int, body: bytes, /) -> bool:
         """Return whether this reply to a DELETE confirms that the chat is gone (OA-7.3)."""
         ...
 
-    def is_not_found(self, status: int, body: bytes) -> bool:
+    def is_not_found(self, status: int, body: bytes, /) -> bool:
         """Return whether this reply to reading a chat says that there is none (OA-7.4)."""
         ...
 
-    def is_prompt_there(self, status: int, words: str) -> bool:
+    def is_prompt_there(self, status: int, words: str, /) -> bool:
         """Return whether a refused first prompt says that the chat has one already (OA-6.10)."""
         return False
 
-    def leaves_message(self, status: int, words: str) -> bool:
+    def leaves_message(self, status: int, words: str, /) -> bool:
         """Return whether a refused request for an answer leaves a message behind that never runs (OA-6.7)."""
         return False
 
-    def hint(self, status: int, words: str) -> str:
+    def hint(self, status: int, words: str, /) -> str:
         """Return what a person can do about this error, as a sentence, or an empty text."""
         return ""
 
     # ---- the stream
 
-    def stream_decoder(self, limit: int) -> StreamDecoder:
+    def stream_decoder(self, limit: int, /) -> StreamDecoder:
         """Return a decoder for one stream, whose events may have ``limit`` bytes."""
         ...
 
-    def read_event(self, payload: bytes) -> StreamEvent:
+    def read_event(self, payload: bytes, /) -> StreamEvent:
         """Read one event. A message in it may have an empty id, because a stream is that of one message."""
         ...
 
-    def is_unknown_event(self, payload: bytes) -> bool:
+    def is_unknown_event(self, payload: bytes, /) -> bool:
         """Return whether a payload that can't be read is an event of a type that says nothing to us (OA-5.5)."""
         ...
 
