@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import aiohttp
 from yarl import URL
 
-from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website
-from oa_protocol.client.cookies import load_cookies
+from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
 from oa_protocol.engine.events import Event, Failed
 from oa_protocol.engine.inputs import (
     Abandon,

@@ -13,8 +13,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website
-from oa_protocol.client.cookies import load_cookies
+from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
 from oa_protocol.engine.events import Event, Failed
 from oa_protocol.engine.inputs import (
     Abandon,
@@ -39,16 +38,17 @@ class Driver:
     def __init__(self, conversation: Conversation, ctrl_c: "CtrlC") -> None:
         self.conversation = conversation
         self.ctrl_c = ctrl_c
+        self.intent: Intent | None = None
         self.stream: http.client.HTTPResponse | None = None
         self.leaving = False
 
     def step(self) -> list[Event] | None:
         """Do one thing and return its events, or None if there is nothing to do."""
         conversation = self.conversation
-        intent = conversation.next_intent(time.monotonic())
+        self.intent = intent = conversation.next_intent(time.monotonic())
         if intent is None and not conversation.has_stream and conversation.deadline is None:
             return None
-        shielded = self.leaving or (isinstance(intent, Exchange) and intent.shielded)
+        shielded = self.leaving or isinstance(intent, CloseStream) or (isinstance(intent, Exchange) and intent.shielded)
         try:
             with nullcontext() if shielded else self.ctrl_c.allowed():
                 happened = self.carry_out(intent)
@@ -73,8 +73,8 @@ class Driver:
             case None if self.stream:
                 return self.read_stream(self.stream)
             case None:
-                while True:
-                    time.sleep(self.left())  # which raises TimeoutError in the end
+                time.sleep(self.left())
+                return TimePassed()
 
     def close(self) -> None:
         """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
@@ -138,14 +138,14 @@ class Driver:
         """Return for how many seconds the next call may block: until the deadline, or until it may have moved.
 
         Raises:
-            TimeoutError: the deadline has passed.
+            TimeoutError: the deadline has passed, or the intent is no longer outstanding.
 
         """
-        if self.ctrl_c.noted:
+        if self.ctrl_c.noted and not self.leaving:
             self.conversation.handle(Interrupted(), time.monotonic())
         deadline = self.conversation.deadline
-        left = 1.0 if deadline is None else deadline - time.monotonic()
-        if left <= 0:
+        left = 0.0 if deadline is None else deadline - time.monotonic()
+        if left <= 0 or self.conversation.outstanding is not self.intent:
             raise TimeoutError("no reply in time")
         return min(left, 1.0)
 

@@ -10,13 +10,16 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
-from oa_protocol import Conversation, Credentials, InferenceServer, Website
+from twisted.internet import defer, reactor, threads
+from twisted.internet.defer import Deferred
+
+from oa_protocol import Cleanup, Conversation, Credentials, InferenceServer, Website
 from oa_protocol.engine.events import Event
-from oa_protocol.engine.timers import Cleanup
 from oa_protocol.server import Scripted, Server
-from tests.examples import asyncio_aiohttp, http_client
+from tests.examples import asyncio_aiohttp, http_client, twisted_agent
 
 Api = Literal["website", "inference"]
+REACTOR: Any = reactor
 Tell = Callable[[Event], object]
 
 PATIENT = Cleanup(drain=0.05, timeout=60.0)
@@ -98,4 +101,33 @@ class Aiohttp(Example):
         self.cancel()
 
 
-ENGINE: list[Example] = [HttpClient(), Aiohttp()]
+class Twisted(Example):
+    module = twisted_agent
+    interruption = defer.CancelledError
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        def begin() -> Deferred[None]:
+            running = Deferred.fromCoroutine(twisted_agent.converse(conversation, prompts, tell))
+            self.cancel = partial(REACTOR.callFromThread, running.cancel)
+            return running
+
+        in_reactor(begin)
+
+    def interrupt(self) -> None:
+        REACTOR.callFromThread(lambda: self.cancel())
+
+
+def in_reactor(call: Callable[[], object]) -> object:
+    """Call this where the reactor runs, and wait for its Deferred.
+
+    A reactor can't be started twice in a process, so it runs in a thread until the process ends.
+    """
+    if not REACTOR.running:
+        running = threading.Event()
+        REACTOR.callWhenRunning(running.set)
+        threading.Thread(target=REACTOR.run, args=(False,), daemon=True).start()
+        assert running.wait(10)
+    return threads.blockingCallFromThread(REACTOR, call)
+
+
+ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted()]

@@ -8,9 +8,8 @@ from threading import Event as ThreadEvent
 
 import pytest
 
-from oa_protocol import AnswerFailed, Conversation, Credentials, MaybeSent, NotSent, Website
+from oa_protocol import AnswerFailed, Cleanup, Conversation, Credentials, MaybeSent, NotSent, Timeouts, Website
 from oa_protocol.engine.events import Answered, Event, Token
-from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.server import Answer, Close, Fault, Hold, StreamFault, WorkerError
 from tests.driver.peers import peer, read_head
 from tests.examples.running import ENGINE, Example, Site

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from oa_protocol import Conversation, Phase
+from oa_protocol import Cleanup, Conversation, Phase, Timeouts
 from oa_protocol.engine.events import Event, Token
 from oa_protocol.engine.intents import Intent
-from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.server import Answer, Fault, Hang, Hold, Step
 from tests.examples.running import ENGINE, PATIENT, Example, Site
 
@@ -171,7 +170,7 @@ def test_it_is_interrupted_again_and_again(site: Site, example: Example, step: S
         hold.release()
 
     interrupting = beside(interrupt)
-    conversation = site.conversation(cleanup=Cleanup(drain=PATIENT.timeout / 2, timeout=PATIENT.timeout))
+    conversation = site.conversation(cleanup=Cleanup(drain=1.0, timeout=PATIENT.timeout))
     with pytest.raises(example.interruption):
         example.converse(conversation, ["Count"], print)
     interrupting.join()
