@@ -87,7 +87,8 @@ class Driver:
         """Hand in that the owner wants control back. That may bring the deadline forward, and the timer with it."""
         self.conversation.handle(Interrupted(), self.now())
         if self.timer and not self.timer.expired():
-            self.timer.reschedule(self.conversation.deadline)
+            is_settled = self.conversation.outstanding is None  # its time was over
+            self.timer.reschedule(self.now() if is_settled else self.conversation.deadline)
 
     async def close(self) -> None:
         """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""

@@ -10,13 +10,14 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
+import gevent
 from twisted.internet import defer, reactor, threads
 from twisted.internet.defer import Deferred
 
 from oa_protocol import Cleanup, Conversation, Credentials, InferenceServer, Website
 from oa_protocol.engine.events import Event
 from oa_protocol.server import Scripted, Server
-from tests.examples import asyncio_aiohttp, http_client, twisted_agent
+from tests.examples import asyncio_aiohttp, gevent_pool, http_client, twisted_agent
 
 Api = Literal["website", "inference"]
 REACTOR: Any = reactor
@@ -108,13 +109,29 @@ class Twisted(Example):
     def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
         def begin() -> Deferred[None]:
             running = Deferred.fromCoroutine(twisted_agent.converse(conversation, prompts, tell))
-            self.cancel = partial(REACTOR.callFromThread, running.cancel)
+            self.cancel = running.cancel
             return running
 
         in_reactor(begin)
 
     def interrupt(self) -> None:
-        REACTOR.callFromThread(lambda: self.cancel())
+        REACTOR.callFromThread(self.cancel)
+
+
+class Gevent(Example):
+    module = gevent_pool
+    interruption = gevent.GreenletExit
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        running = gevent.spawn(gevent_pool.converse, conversation, prompts, tell)
+        loop = gevent.get_hub().loop
+        self.kill = partial(loop.run_callback_threadsafe, partial(running.kill, block=False))
+        result = running.get()
+        if isinstance(result, gevent.GreenletExit):  # gevent returns it
+            raise result
+
+    def interrupt(self) -> None:
+        self.kill()
 
 
 def in_reactor(call: Callable[[], object]) -> object:
@@ -130,4 +147,4 @@ def in_reactor(call: Callable[[], object]) -> object:
     return threads.blockingCallFromThread(REACTOR, call)
 
 
-ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted()]
+ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted(), Gevent()]

@@ -5,7 +5,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from time import monotonic
 from typing import Any, TypeVar
@@ -79,7 +79,7 @@ class Driver:
         if intent is None and not conversation.has_stream and conversation.deadline is None:
             return None
         shielded = self.leaving or (isinstance(intent, Exchange) and intent.shielded)
-        happened = await Waiting(self, self.carry_out(intent), shielded)
+        happened = await Waiting(self, intent, shielded)
         events = conversation.handle(happened, monotonic())
         if not conversation.has_stream:
             self.end_stream()
@@ -104,7 +104,8 @@ class Driver:
     def interrupt(self) -> None:
         """Hand in that the owner wants control back, which may bring the deadline forward."""
         self.cancelled = True
-        self.conversation.handle(Interrupted(), monotonic())
+        if not self.leaving:
+            self.conversation.handle(Interrupted(), monotonic())
 
     async def close(self) -> None:
         """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
@@ -163,14 +164,15 @@ class Waiting(Deferred[Input]):
     dropped.
     """
 
-    def __init__(self, driver: Driver, operation: Coroutine[Any, Any, Input], shielded: bool) -> None:
+    def __init__(self, driver: Driver, intent: Intent | None, shielded: bool) -> None:
         super().__init__()
         self.driver = driver
+        self.intent = intent
         self.shielded = shielded
         self.timer: Any = None
         self.has_ended = False
         self.set_timer()
-        self.operation = Deferred.fromCoroutine(operation)
+        self.operation = Deferred.fromCoroutine(driver.carry_out(intent))
         self.operation.addBoth(self.end)
 
     def set_timer(self) -> None:
@@ -196,10 +198,12 @@ class Waiting(Deferred[Input]):
     def cancel(self) -> None:
         if not self.has_ended:
             self.driver.interrupt()
-            if self.shielded:
+            if not self.shielded:
+                self.end(Failure(CancelledError()))
+            elif self.driver.conversation.outstanding is self.intent:
                 self.set_timer()
             else:
-                self.end(Failure(CancelledError()))
+                self.end(TimePassed())
 
 
 async def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[[Event], object]) -> None:
