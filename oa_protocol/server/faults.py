@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from oa_protocol.server.models import PluginStep
-
-Step = Literal[
-    "create", "prompt", "request", "events", "message", "chat", "list", "update", "delete", "models", "login", "other"
-]
-"""What a request asks for, under either API; ``request`` is the one for an assistant message."""
+from oa_protocol.server.requests import Step
 
 
 class Hold:

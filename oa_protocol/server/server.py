@@ -1,5 +1,8 @@
 """The embedded server as its users see it."""
 
+from __future__ import annotations
+
+import secrets
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -9,15 +12,15 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp
 
-from oa_protocol.server.app import make_app
-from oa_protocol.server.backend import Backend, RequestRecord
-from oa_protocol.server.faults import Script, Scripted, Step
+from oa_protocol.server.faults import Script, Scripted
+from oa_protocol.server.http.app import App, RequestRecord
+from oa_protocol.server.http.live import Live
+from oa_protocol.server.http.reader import Timing
+from oa_protocol.server.http.runner import HOST, Runner
+from oa_protocol.server.http.worker import Workers
 from oa_protocol.server.models import Lorem, Model
-from oa_protocol.server.runner import HOST, Runner
-from oa_protocol.server.service import Quirks, Service
-from oa_protocol.server.store import Account, ChatRecord, Store
-from oa_protocol.server.streams import Timing
-from oa_protocol.server.worker import Workers
+from oa_protocol.server.requests import Step
+from oa_protocol.server.state import Account, ChatRecord, Quirks, ServerState, with_account, without_credentials
 
 DEFAULT_ACCOUNT = "default"
 
@@ -48,24 +51,25 @@ class Server:
         port: int = 0,
         require_credentials: bool = True,
     ) -> None:
-        quirks = Quirks() if quirks is None else quirks
+        state = ServerState(
+            quirks or Quirks(),
+            salt=secrets.token_hex(16),
+            default_account=None if require_credentials else DEFAULT_ACCOUNT,
+        )
         self._port = port
-        self._store = Store()
         self._script = Script()
-        self._store.account(DEFAULT_ACCOUNT)
+        self._live = Live(state)
+        self.account()
         crew = Workers(
             Lorem() if model is None else model,
-            self._store,
+            self._live,
+            self._script,
             count=workers,
             token_delay=token_delay,
             reader_grace=reader_grace,
-            torn_by_delete=quirks.delete_tears_worker,
         )
-        timing = Timing(pending_interval, ping_interval, quirks.ping_comment)
-        service = Service(self._store, crew, self._script, quirks, timing)
-        self._backend = Backend(self._store, crew, self._script, service, require_credentials, DEFAULT_ACCOUNT)
-        self._app = make_app(self._backend)
-        self._runner = Runner(self._app, on_change=self._notify, on_stop=crew.aclose)
+        self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval))
+        self._runner = Runner(self._app, on_change=self._live.notify, on_stop=crew.aclose)
         self._lock = threading.Lock()
         self._started = False
 
@@ -131,28 +135,27 @@ class Server:
 
     def account(self, name: str = DEFAULT_ACCOUNT) -> Account:
         """The account of this name, made if there is none."""
-        return self._store.account(name)
+        return self._live.step(with_account, name)
 
     def revoke(self, name: str = DEFAULT_ACCOUNT) -> None:
         """Makes the account's credentials bad; it keeps its chats, and `account` has new credentials for it."""
-        self._store.revoke(name)
+        self._live.apply(without_credentials, name)
 
     @property
     def chats(self) -> tuple[ChatRecord, ...]:
         """The chats of all accounts, oldest first, as they are now."""
-        with self._store.changed:
-            return tuple(chat.record() for chat in self._store.chats.values())
+        return tuple(self._live.state.chats.values())
 
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
         """The last 10,000 requests received, in order; each is here before anything else happens to it."""
-        with self._store.changed:
-            return tuple(self._backend.requests)
+        with self._live.changed:
+            return tuple(self._app.requests)
 
     @property
     def under_way(self) -> int:
         """How many requests are being handled, streams among them; some of clients that are gone already."""
-        return self._backend.under_way
+        return self._app.under_way
 
     @property
     def connections(self) -> int:
@@ -174,17 +177,13 @@ class Server:
 
     def wait_for(self, step: Step, count: int = 1, timeout: float = 30.0) -> None:
         """Blocks until `count` requests for `step` have arrived since the start; TimeoutError after `timeout` s."""
-        self.wait_until(lambda: self._backend.arrivals[step] >= count, timeout)
+        self.wait_until(lambda: self._app.arrivals[step] >= count, timeout)
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float = 30.0) -> None:
         """Blocks until `predicate` holds, called after every change; TimeoutError after `timeout` seconds.
 
         Changes are requests, chats, messages' states, and connections.
         """
-        with self._store.changed:
-            if not self._store.changed.wait_for(predicate, timeout):
+        with self._live.changed:
+            if not self._live.changed.wait_for(predicate, timeout):
                 raise TimeoutError(f"not within {timeout} s: {predicate}")
-
-    def _notify(self) -> None:
-        with self._store.changed:
-            self._store.changed.notify_all()

@@ -1,5 +1,7 @@
 """HTTP connections that can be cut off: uvicorn's protocol with a handle on the transport."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import socket

@@ -1,5 +1,7 @@
 """The model configurations that the server lists: ``GET /configs/model_configs``."""
 
+from __future__ import annotations
+
 from typing import Any
 
 
@@ -51,6 +53,11 @@ MODEL_CONFIGS: dict[str, dict[str, Any]] = {
 }
 """The ``model_config`` in a message's work parameters, by the model's name."""
 
-MODEL_LIST: list[dict[str, Any]] = [
+_MODEL_LIST: list[dict[str, Any]] = [
     {"name": name, "description": "", "parameter_configs": _PARAMETER_CONFIGS} for name in MODEL_CONFIGS
 ]
+
+
+def model_list(allowed: tuple[str, ...] | None) -> list[dict[str, Any]]:
+    """Return the models that may be used."""
+    return [model for model in _MODEL_LIST if allowed is None or model["name"] in allowed]

@@ -1,5 +1,7 @@
 """The server's own thread, with the event loop in which connections and workers live."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import threading
@@ -10,7 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from oa_protocol.server.connection import Connection
+from oa_protocol.server.http.connection import Connection
 
 HOST = "127.0.0.1"
 
