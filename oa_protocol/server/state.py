@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from oa_protocol.server import ids
@@ -20,7 +19,7 @@ FINISHED: frozenset[State] = frozenset({"manual", "complete", "aborted_by_worker
 
 SESSION_COOKIE = "next-auth.session-token"
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,13 +89,17 @@ def use_plugin(state: ServerState, message_id: str, step: PluginStep) -> ServerS
     return emit(_put(state, message_id, Event(encode_event(_plugin_event(step)))), message_id, "")
 
 
-def finish(state: ServerState, message_id: str, content: str | None = None) -> ServerState:
+def finish(
+    state: ServerState, message_id: str, content: str | None = None, used_plugin: Mapping[str, Any] | None = None
+) -> ServerState:
     """Complete the message with ``content``, or else with the text of its tokens, stripped as workers do."""
     state, message = _report(state, message_id)
     if message is None:
         return state
     if content is None:
         content = (state.streams[message_id].text or "").strip()
+    if used_plugin is not None:
+        message = message._replace(used_plugin=json.dumps(used_plugin))
     message = message._replace(state="complete", content=content)
     event = Event(encode_event({"event_type": "message", "message": message_value(message)}), final=True)
     return _put(with_message(state, message), message_id, event)
