@@ -156,7 +156,7 @@ def request(state: ServerState, account: str, fields: Json) -> tuple[ServerState
         raise ClientError(400, "Message not found")
     _check_room(state, chat)
     state, message = _add(state, chat, parent.id, "assistant", None, "pending")
-    message = message._replace(work_parameters=_work_parameters(message.id, fields))
+    message = message._replace(work_parameters=_work_parameters(state, message.id, fields))
     return with_message(with_stream(state, message.id, Stream(state.now)), message), message
 
 
@@ -212,12 +212,12 @@ def _add(
     return state._replace(owners={**state.owners, message_id: chat.id}), message
 
 
-def _work_parameters(message_id: str, fields: Json) -> str:
+def _work_parameters(state: ServerState, message_id: str, fields: Json) -> str:
     return json.dumps({
         "model_config": MODEL_CONFIGS[fields["model_config_name"]],
         "sampling_parameters": fields["sampling_parameters"],
         "do_sample": True,
-        "seed": int(digest(message_id)[:16], 16),
+        "seed": 0 if state.salt is None else int(digest(message_id)[:16], 16),
         "system_prompt": fields["system_prompt"],
         "user_profile": fields["user_profile"],
         "user_response_instructions": fields["user_response_instructions"],

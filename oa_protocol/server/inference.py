@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from oa_protocol.server import chats, work
 from oa_protocol.server.model_configs import model_list
-from oa_protocol.server.render import chat_value, encode, message_value, whole_chat_value
+from oa_protocol.server.render import chat_value, encode, message_value, remembered, whole_chat_value
 from oa_protocol.server.requests import Headers, Reply, Request, Step
 from oa_protocol.server.state import ServerState, with_account
 from oa_protocol.server.validation import (
@@ -18,6 +19,8 @@ from oa_protocol.server.validation import (
     REQUEST,
     UPDATE,
     ClientError,
+    Field,
+    Json,
     RateLimited,
     ServerError,
     Value,
@@ -40,8 +43,7 @@ class Call(NamedTuple):
 
     account: str
     path: tuple[str, ...]
-    query: dict[str, str]
-    body: Value
+    request: Request
 
     @property
     def chat_id(self) -> str:
@@ -52,6 +54,14 @@ class Call(NamedTuple):
     def message_id(self) -> str:
         """The message's id in the path."""
         return self.path[3]
+
+    def body(self, fields: tuple[Field, ...]) -> Json:
+        """Read the fields of the body."""
+        return _read_body(self.request.body, self.request.media_type, fields)
+
+    def query(self, fields: tuple[Field, ...]) -> Json:
+        """Read the fields of the query."""
+        return check("query", dict(self.request.query), fields)
 
 
 Handler = Callable[[ServerState, Call], tuple[ServerState, Reply]]
@@ -84,11 +94,13 @@ def respond(state: ServerState, request: Request, trusted: str | None = None) ->
     if route is None:
         return state, _no_route(request, methods)
     try:
-        body = _parse_body(request) if route.takes_body else None
+        if route.takes_body:
+            # Bad JSON is answered before bad credentials.
+            _parse_body(request.body, request.media_type)
         account = trusted or ("" if route.public else _authenticate(state, request))
         if route.step == "request":
             state = chats.count_request(state, account)
-        return route.handler(state, Call(account, path, dict(request.query), body))
+        return route.handler(state, Call(account, path, request))
     except (ClientError, ServerError, RateLimited) as error:
         return state, _error(error, quiet=route.quiet)
 
@@ -134,14 +146,18 @@ def _no_route(request: Request, methods: dict[str, Route]) -> Reply:
     return _json(404, {"detail": "Not Found"})
 
 
-def _parse_body(request: Request) -> Value:
+@remembered
+def _parse_body(body: bytes, media_type: str) -> Value:
     """Parse the body as the real server's framework does: as JSON, unless it says that it is something else."""
-    if not request.body:
+    if not body:
         return None
-    kind = request.media_type or "application/json"
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
-        return parse_json(request.body)
-    return "text"
+    is_json = media_type in {"", "application/json"} or re.fullmatch(r"application/.*\+json", media_type)
+    return parse_json(body) if is_json else "text"
+
+
+@remembered
+def _read_body(body: bytes, media_type: str, fields: tuple[Field, ...]) -> Json:
+    return check("body", _parse_body(body, media_type), fields)
 
 
 def _authenticate(state: ServerState, request: Request) -> str:
@@ -159,11 +175,11 @@ def _authenticate(state: ServerState, request: Request) -> str:
 
 
 def _list(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    return state, _json(200, chats.list_chats(state, call.account, check("query", call.query, PAGE)))
+    return state, _json(200, chats.list_chats(state, call.account, call.query(PAGE)))
 
 
 def _create(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    check("body", call.body, ())
+    call.body(())
     state, chat = chats.create(state, call.account)
     return state, _json(200, chat_value(chat))
 
@@ -173,7 +189,7 @@ def _chat(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
 
 
 def _update(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    return chats.update(state, call.account, call.chat_id, check("body", call.body, UPDATE)), _json(200, None)
+    return chats.update(state, call.account, call.chat_id, call.body(UPDATE)), _json(200, None)
 
 
 def _delete(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
@@ -181,12 +197,12 @@ def _delete(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
 
 
 def _prompt(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    state, message = chats.prompt(state, call.account, call.chat_id, check("body", call.body, PROMPT))
+    state, message = chats.prompt(state, call.account, call.chat_id, call.body(PROMPT))
     return state, _json(200, message_value(message))
 
 
 def _request(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    fields = check("body", call.body, REQUEST)
+    fields = call.body(REQUEST)
     chats.check_model(state, fields)
     state = chats.cancel_others(state, call.account, fields["parent_id"])
     try:
@@ -210,13 +226,12 @@ def _events(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     return work.open_stream(state, message.id), Reply(200, _STREAM_HEADERS, stream=message.id)
 
 
-def _models(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    del call
+def _models(state: ServerState, _: Call) -> tuple[ServerState, Reply]:
     return state, _json(200, model_list(state.quirks.allowed_models))
 
 
 def _login(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    name = check("query", call.query, LOGIN)["code"]
+    name = call.query(LOGIN)["code"]
     if not name:
         raise ClientError(400, "Username is required")
     state, account = with_account(state, name)
@@ -235,8 +250,7 @@ def _check(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     return state, _json(200, call.account)
 
 
-def _providers(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    del call
+def _providers(state: ServerState, _: Call) -> tuple[ServerState, Reply]:
     return state, _json(200, ["debug"])
 
 

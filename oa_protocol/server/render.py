@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from oa_protocol.server.state import ChatRecord, MessageRecord
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_REMEMBERED_LENGTH = 4096
+
+
+def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concatenate[bytes, P], T]:
+    """Remember what comes of short bytes, because an explorer sends and gets the same ones again and again.
+
+    Nobody may change what is returned.
+    """
+    cached = cast("Callable[Concatenate[bytes, P], T]", lru_cache(maxsize=4096)(function))
+
+    def call(data: bytes, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return (cached if len(data) <= _REMEMBERED_LENGTH else function)(data, *args, **kwargs)
+
+    return call
 
 
 def encode(value: object) -> bytes:

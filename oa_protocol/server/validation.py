@@ -46,7 +46,7 @@ class _Invalid(Exception):
 _REQUIRED = object()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Field:
     """A field of a request: how its value is converted, and what it is when absent."""
 

@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import NamedTuple, NoReturn
-from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
 from oa_protocol.server import inference
 from oa_protocol.server.inference import INTERNAL_ERROR
-from oa_protocol.server.render import encode
+from oa_protocol.server.render import encode, remembered
 from oa_protocol.server.requests import Reply, Request, Step
 from oa_protocol.server.state import SESSION_COOKIE, ServerState
 from oa_protocol.server.validation import Json, Value
@@ -27,17 +28,22 @@ _OWN_JSON = (("content-type", "application/json; charset=utf-8"),)
 
 _PLAIN_PATH = re.compile(r"[\w/?=&%-]*", re.ASCII)
 _STRIPPED = "".join(map(chr, range(33)))
-_EXACT_NUMBER = re.compile(rb"\d{16}|\.0\b|\d[eE][+-]?\d")
+_INEXACT_NUMBER = re.compile(rb"\d{16}|\.0\b|\d[eE][+-]?\d")
 _SAFE_INTEGER = 2**53
 
 
 class Call(NamedTuple):
-    """A request that is to be carried out, for an account. Several values for a name in the query are one."""
+    """A request that is to be carried out, for an account.
+
+    Several values for a name in the query are one. ``fields`` are those of the body, None if it is ``null``, and
+    ``body`` is how the website writes them.
+    """
 
     account: str
     method: str
     query: dict[str, str]
-    body: Json | None
+    fields: Json | None
+    body: bytes
 
 
 Handler = Callable[[ServerState, Call], tuple[ServerState, Reply]]
@@ -45,21 +51,21 @@ Handler = Callable[[ServerState, Call], tuple[ServerState, Reply]]
 
 def step_of(request: Request) -> Step:
     """Return what the request asks for."""
-    step = _STEPS.get(request.path, "other")
-    return step if step != "chat" else _step_of_chat(request.method, _joined(request.query))
+    if request.path == "/api/chat":
+        return _step_of_chat(request.method, _joined(request.query))
+    return _ROUTES[request.path][0] if request.path in _ROUTES else "other"
 
 
 def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
     """Carry out a request; return the state after it, and the reply."""
-    handler = _HANDLERS.get(request.path)
     if len(request.target) > _TARGET_LIMIT or _size(request) > _HEADERS_LIMIT:
         return state, Reply(431)
-    if handler is None:
+    if request.path not in _ROUTES:
         return state, _no_route(request)
     if len(request.body) > _BODY_LIMIT:
         return state, Reply(413, body=b"Body exceeded 1mb limit")
     try:
-        body = _parse_body(request)
+        fields, body = _parse_body(request.body, request.media_type)
     except (ValueError, RecursionError):
         return state, Reply(400, body=b"Invalid JSON")
     if not state.quirks.chat_enabled:
@@ -67,7 +73,8 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
     account = _authenticate(state, request)
     if account is None:
         return state, Reply(403)
-    return handler(state, Call(account, request.method, _joined(request.query), body))
+    _, handler = _ROUTES[request.path]
+    return handler(state, Call(account, request.method, _joined(request.query), fields, body))
 
 
 def _no_route(request: Request) -> Reply:
@@ -93,15 +100,17 @@ def _joined(query: list[tuple[str, str]]) -> dict[str, str]:
     return joined
 
 
-def _parse_body(request: Request) -> Json | None:
-    """Parse the body as the website's framework does. Without an object there are no fields; None is ``null``."""
-    document = request.body.decode("utf-8", "replace")
-    if request.media_type == "application/x-www-form-urlencoded":
-        return dict(parse_qsl(document))
-    if request.media_type != "application/json" or not document:
-        return {}
-    value: Value = _parse_like_javascript(document)
-    return value if value is None or isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType] - any JSON
+@remembered
+def _parse_body(body: bytes, media_type: str) -> tuple[Json | None, bytes]:
+    """Parse the body as the website's framework does. Without an object there are no fields."""
+    document = body.decode("utf-8", "replace")
+    value: Value = {}
+    if media_type == "application/x-www-form-urlencoded":
+        value = dict(parse_qsl(document))
+    elif media_type == "application/json" and document:
+        value = _parse_like_javascript(document)
+    fields: Json | None = value if value is None or isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType] - any JSON
+    return fields, json.dumps(fields).encode()
 
 
 def _parse_like_javascript(document: str | bytes) -> Value:
@@ -154,9 +163,8 @@ def _authenticate(state: ServerState, request: Request) -> str | None:
 # ---- asking the inference server
 
 
-def _ask(state: ServerState, call: Call, method: str, path: str, body: Json | None = None) -> tuple[ServerState, Reply]:
-    headers = _JSON if body is not None else ()
-    request = Request(method, _resolve(path), headers, b"" if body is None else json.dumps(body).encode())
+def _ask(state: ServerState, call: Call, method: str, path: str, body: bytes = b"") -> tuple[ServerState, Reply]:
+    request = Request(method, _resolve(path), _JSON, body)
     state, reply = inference.respond(state, request, call.account)
     if reply.status == 307:
         state, reply = inference.respond(state, request._replace(target=request.path.rstrip("/")), call.account)
@@ -171,14 +179,16 @@ def _resolve(path: str) -> str:
     return quote(parts.path, safe="/%!$&'()*+,;=:@~[]|^") + (f"?{parts.query}" if parts.query else "")
 
 
+@remembered
+def _through_javascript(body: bytes) -> bytes:
+    return encode(_parse_like_javascript(body)) if _INEXACT_NUMBER.search(body) else body
+
+
 def _pass_on(reply: Reply) -> Reply:
     """Pass on JSON that has been through JavaScript; of an error nothing is left."""
     if reply.status != 200:
         return Reply(500, body=INTERNAL_ERROR)
-    body = reply.body
-    if _EXACT_NUMBER.search(body):
-        body = encode(_parse_like_javascript(body))
-    return Reply(200, _OWN_JSON, body)
+    return Reply(200, _OWN_JSON, _through_javascript(reply.body))
 
 
 def _pass_on_detail(reply: Reply) -> Reply:
@@ -199,18 +209,12 @@ def _chat(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
         case "create":
             return _create(state, call)
         case "list":
-            given = {name: value for name in ("before", "after", "include_hidden") if (value := call.query.get(name))}
-            query = "&".join(f"{name}={quote(value, safe='')}" for name, value in given.items())
-            state, reply = _ask(state, call, "GET", f"/chats?limit={_PAGE_SIZE}&{query}")
-            return state, _pass_on(reply)
+            return _list(state, call)
         case "chat":
             state, reply = _ask(state, call, "GET", path)
             return state, Reply(404) if 400 <= reply.status < 500 else _pass_on(reply)
         case "update":
-            body = call.body or {}
-            chat_id = _as_string(body["chat_id"]) if "chat_id" in body else "undefined"
-            fields = {name: value for name, value in body.items() if name != "chat_id"}
-            state, reply = _ask(state, call, "PUT", f"/chats/{chat_id}", fields)
+            state, reply = _ask(state, call, "PUT", f"/chats/{_chat_id(call.fields or {})}", call.body)
             return state, Reply(200) if reply.status == 200 else _pass_on(reply)
         case "delete":
             state, reply = _ask(state, call, "DELETE", path)
@@ -220,79 +224,51 @@ def _chat(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
 
 
 def _create(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    state, reply = _ask(state, call, "POST", "/chats", {})
+    state, reply = _ask(state, call, "POST", "/chats", b"{}")
     if reply.status == 404:
         # The website logs in an account that the inference server doesn't know, and tries again.
         state = state._replace(forgotten=state.forgotten - {call.account})
-        state, reply = _ask(state, call, "POST", "/chats", {})
+        state, reply = _ask(state, call, "POST", "/chats", b"{}")
+    return state, _pass_on(reply)
+
+
+def _list(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    given = {name: value for name in ("before", "after", "include_hidden") if (value := call.query.get(name))}
+    state, reply = _ask(state, call, "GET", f"/chats?{urlencode({'limit': _PAGE_SIZE, **given})}")
     return state, _pass_on(reply)
 
 
 def _post(state: ServerState, call: Call, what: str) -> tuple[ServerState, Reply]:
-    if call.body is None:
+    if call.fields is None:
         return state, Reply(500)
-    chat_id = _as_string(call.body["chat_id"]) if "chat_id" in call.body else "undefined"
-    state, reply = _ask(state, call, "POST", f"/chats/{chat_id}/{what}", call.body)
+    state, reply = _ask(state, call, "POST", f"/chats/{_chat_id(call.fields)}/{what}", call.body)
     return state, _pass_on_detail(reply)
 
 
-def _prompt(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    return _post(state, call, "prompter_message")
-
-
-def _request(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    return _post(state, call, "assistant_message")
-
-
-def _message_path(call: Call) -> str:
-    chat_id, message_id = (call.query.get(name, "undefined") for name in ("chat_id", "message_id"))
-    return f"/chats/{chat_id}/messages/{message_id}"
-
-
-def _message(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    state, reply = _ask(state, call, "GET", _message_path(call))
+def _get(state: ServerState, call: Call, path: str) -> tuple[ServerState, Reply]:
+    ids = {name: call.query.get(name, "undefined") for name in ("chat_id", "message_id")}
+    state, reply = _ask(state, call, "GET", path.format_map(ids))
+    if reply.stream is not None or reply.status == 204:
+        return state, Reply(200, stream=reply.stream)
     return state, _pass_on(reply)
 
 
-def _events(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    state, reply = _ask(state, call, "GET", f"{_message_path(call)}/events")
-    if reply.stream is None and reply.status != 204:
-        return state, Reply(500, body=INTERNAL_ERROR)
-    return state, Reply(200, stream=reply.stream)
-
-
-def _models(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
-    state, reply = _ask(state, call, "GET", "/configs/model_configs")
-    return state, _pass_on(reply)
+def _chat_id(fields: Json) -> str:
+    return _as_string(fields["chat_id"]) if "chat_id" in fields else "undefined"
 
 
 def _step_of_chat(method: str, query: dict[str, str]) -> Step:
-    match method:
-        case "POST":
-            return "create"
-        case "PUT":
-            return "update"
-        case "DELETE":
-            return "delete"
-        case "GET":
-            return "chat" if query.get("chat_id") else "list"
-        case _:
-            return "other"
+    steps: dict[str, Step] = {"POST": "create", "PUT": "update", "DELETE": "delete"}
+    steps["GET"] = "chat" if query.get("chat_id") else "list"
+    return steps.get(method, "other")
 
 
-_STEPS: dict[str, Step] = {
-    "/api/chat": "chat",
-    "/api/chat/prompter_message": "prompt",
-    "/api/chat/assistant_message": "request",
-    "/api/chat/events": "events",
-    "/api/chat/message": "message",
-    "/api/chat/models": "models",
-}
-_HANDLERS: dict[str, Handler] = {
-    "/api/chat": _chat,
-    "/api/chat/prompter_message": _prompt,
-    "/api/chat/assistant_message": _request,
-    "/api/chat/events": _events,
-    "/api/chat/message": _message,
-    "/api/chat/models": _models,
+_MESSAGE = "/chats/{chat_id}/messages/{message_id}"
+_ROUTES: dict[str, tuple[Step, Handler]] = {
+    "/api/chat": ("chat", _chat),
+    "/api/chat/prompter_message": ("prompt", partial(_post, what="prompter_message")),
+    "/api/chat/assistant_message": ("request", partial(_post, what="assistant_message")),
+    "/api/chat/events": ("events", partial(_get, path=f"{_MESSAGE}/events")),
+    "/api/chat/message": ("message", partial(_get, path=_MESSAGE)),
+    "/api/chat/models": ("models", partial(_get, path="/configs/model_configs")),
 }
