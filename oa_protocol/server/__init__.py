@@ -8,6 +8,8 @@ value without sockets or clocks (core.py), which the server holds and the tests 
         assert not server.chats
 """
 
+from __future__ import annotations
+
 from oa_protocol.server.faults import (
     Abandon,
     Answer,

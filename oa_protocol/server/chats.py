@@ -177,8 +177,13 @@ def has_stream(message: MessageRecord) -> bool:
 
 def check_storable(value: Value) -> None:
     """Raise ServerError for NUL and lone surrogates, which the database doesn't take."""
-    if isinstance(value, str) and ("\0" in value or any("\ud800" <= one <= "\udfff" for one in value)):
-        raise ServerError
+    if isinstance(value, str):
+        try:
+            encoded = value.encode()
+        except UnicodeEncodeError:
+            raise ServerError from None
+        if b"\0" in encoded:
+            raise ServerError
 
 
 def _own_chat(state: ServerState, account: str, chat_id: str) -> ChatRecord:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oa_protocol.server import Quirks
+from oa_protocol.server import Quirks, core
 from oa_protocol.server.core import (
     Reply,
     Request,
@@ -173,3 +175,17 @@ def test_a_full_queue_leaves_a_pending_message_behind(caller: Caller) -> None:
 def test_a_step_is_read_off_a_request(caller: Caller) -> None:
     requests = (caller.create(), caller.prompt("x"), caller.ask("x", "y"), caller.events("x", "y"), caller.delete("x"))
     assert [step_of(request) for request in requests] == ["create", "prompt", "request", "events", "delete"]
+
+
+def test_the_core_imports_nothing_that_can_do_io_and_nothing_of_the_client() -> None:
+    folder = Path(core.__file__).parent
+    for name in ("chats", "core", "ids", "inference", "render", "requests", "state", "validation", "website", "work"):
+        found: set[str] = set()
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module or "")
+        assert not found & {"asyncio", "secrets", "socket", "starlette", "threading", "time", "uvicorn"}, name
+        ours = {module for module in found if module.startswith("oa_protocol")}
+        assert all(module.startswith("oa_protocol.server") and ".http" not in module for module in ours), name
