@@ -35,10 +35,11 @@ __all__ = [
 
 
 def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
-    """Carry out a request; return the state after it, and the reply."""
-    carry_out = website.handle if api_of(request) == "website" else inference.respond
-    state, reply = carry_out(state, request)
-    return state, reply._replace(body=b"") if request.method == "HEAD" else reply
+    """Carry out a request; return the state after it, and the reply.
+
+    The body of a reply to ``HEAD`` isn't sent.
+    """
+    return website.handle(state, request) if api_of(request) == "website" else inference.respond(state, request)
 
 
 def api_of(request: Request) -> Api:

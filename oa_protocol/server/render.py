@@ -30,7 +30,7 @@ def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concate
 
 def encode(value: object) -> bytes:
     """Encode JSON as the servers do: compact, and Unicode as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def message_value(message: MessageRecord) -> dict[str, Any]:

@@ -29,7 +29,6 @@ _OWN_JSON = (("content-type", "application/json; charset=utf-8"),)
 _PLAIN_PATH = re.compile(r"[\w/?=&%-]*", re.ASCII)
 _STRIPPED = "".join(map(chr, range(33)))
 _INEXACT_NUMBER = re.compile(rb"\d{16}|\.0\b|\d[eE][+-]?\d")
-_SAFE_INTEGER = 2**53
 
 
 class Call(NamedTuple):
@@ -124,7 +123,7 @@ def _number(text: str) -> int | float | None:
         return None
     if not number.is_integer() or abs(number) >= 1e21:
         return number
-    return int(number) if abs(number) <= _SAFE_INTEGER else int(Decimal(repr(number)))
+    return int(Decimal(repr(number)))
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -176,7 +175,7 @@ def _resolve(path: str) -> str:
     if _PLAIN_PATH.fullmatch(path):
         return path
     parts = urlsplit(urljoin("http://upstream", path.strip(_STRIPPED)))
-    return quote(parts.path, safe="/%!$&'()*+,;=:@~[]|^") + (f"?{parts.query}" if parts.query else "")
+    return quote(parts.path, safe="/%!$&'()*+,;=:@~[]|^", errors="replace") + (f"?{parts.query}" if parts.query else "")
 
 
 @remembered

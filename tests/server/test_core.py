@@ -7,8 +7,11 @@ import json
 import pickle
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oa_protocol.server import Quirks, core
 from oa_protocol.server.core import (
@@ -26,6 +29,7 @@ from oa_protocol.server.core import (
     take,
     with_account,
 )
+from oa_protocol.testing.strategies import json_values
 
 
 class Caller:
@@ -189,3 +193,24 @@ def test_the_core_imports_nothing_that_can_do_io_and_nothing_of_the_client() -> 
         assert not found & {"asyncio", "secrets", "socket", "starlette", "threading", "time", "uvicorn"}, name
         ours = {module for module in found if module.startswith("oa_protocol")}
         assert all(module.startswith("oa_protocol.server") and ".http" not in module for module in ours), name
+
+
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD"]),
+    path=st.sampled_from(
+        ["/chats", "/chats/x", "/chats/x/prompter_message", "/api/chat", "/api/chat/assistant_message"]
+    ),
+    query=st.dictionaries(st.sampled_from(["after", "before", "limit", "chat_id", "include_hidden"]), st.text()),
+    body=st.one_of(
+        st.binary(),
+        st.dictionaries(st.sampled_from(["chat_id", "parent_id", "content", "title", "plugins"]), json_values()).map(
+            lambda value: json.dumps(value).encode()
+        ),
+    ),
+)
+def test_everything_is_answered(method: str, path: str, query: dict[str, str], body: bytes) -> None:
+    state, account = with_account(ServerState(), "ann")
+    target = f"{path}?{urlencode(query, errors='replace')}"
+    headers = (("content-type", "application/json"), ("authorization", f"Bearer {account.token}"))
+    _, reply = handle(state, Request(method, target, headers, body))
+    assert 200 <= reply.status < 600

@@ -31,7 +31,9 @@ class Live:
         self.state = state
         self._channels: dict[str, Channel] = {}
 
-    def step(self, change: Callable[Concatenate[ServerState, P], tuple[ServerState, T]], *args: P.args, **kwargs: P.kwargs) -> T:  # fmt: skip # noqa: E501
+    def step(
+        self, change: Callable[Concatenate[ServerState, P], tuple[ServerState, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Replace the state, and return what else comes out of it."""
         with self.changed:
             chats = self.state.chats
@@ -40,7 +42,9 @@ class Live:
                 self.changed.notify_all()
             return result
 
-    def apply(self, change: Callable[Concatenate[ServerState, P], ServerState], *args: P.args, **kwargs: P.kwargs) -> None:  # fmt: skip # noqa: E501
+    def apply(
+        self, change: Callable[Concatenate[ServerState, P], ServerState], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Replace the state."""
         self.step(lambda state: (change(state, *args, **kwargs), None))
 
