@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from oa_protocol.server.state import ChatRecord, MessageRecord
+from oa_protocol.server.validation import Value
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +34,11 @@ def encode(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
+@lru_cache(maxsize=256)
+def _value(text: str) -> Value:
+    return json.loads(text)
+
+
 def message_value(message: MessageRecord) -> dict[str, Any]:
     """Return a message as both APIs and the stream show it."""
     return {
@@ -45,12 +51,12 @@ def message_value(message: MessageRecord) -> dict[str, Any]:
         "state": message.state,
         "score": 0,
         "reports": [],
-        "work_parameters": json.loads(message.work_parameters),
+        "work_parameters": _value(message.work_parameters),
         "safe_content": None,
         "safety_level": None,
         "safety_label": None,
         "safety_rots": None,
-        "used_plugin": json.loads(message.used_plugin),
+        "used_plugin": _value(message.used_plugin),
     }
 
 

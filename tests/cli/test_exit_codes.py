@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oa_protocol.client.client import Client
-from oa_protocol.server import Answer, Fault, Hold, Quirks, Reply, Reset, Server, WorkerError
+from oa_protocol.server import Answer, Fault, Hold, Reply, Reset, Server, WorkerError
 
 from .command import COMMAND, PATIENCE, credentials, ended, environment, oa_protocol, process, started
 
