@@ -24,13 +24,15 @@ from oa_protocol.server.work import (
     ping,
     position,
     take,
+    tear_down,
     time_out,
     use_plugin,
 )
 
 __all__ = [
     "Reply", "Request", "ServerState", "abort", "api_of", "emit", "finish", "give_up", "handle", "leave", "lose",
-    "next_event", "pending_event", "ping", "position", "step_of", "take", "time_out", "use_plugin", "with_account",
+    "next_event", "pending_event", "ping", "position", "step_of", "take", "tear_down", "time_out", "use_plugin",
+    "with_account",
 ]  # fmt: skip
 
 

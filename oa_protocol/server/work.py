@@ -57,7 +57,7 @@ def take(state: ServerState, message_id: str | None = None) -> tuple[ServerState
     state = lose(state, message_id)
     message = state.message(message_id)
     if message is None:
-        return discard(_tear_down(state), message_id), None
+        return discard(_told_of_deleted(state), message_id), None
     if message.state != "pending":
         return state, None
     if state.now - state.streams[message_id].queued_at > LONGEST_WAIT:
@@ -127,7 +127,7 @@ def _report(state: ServerState, message_id: str) -> tuple[ServerState, MessageRe
     """Take the message from its worker. Of a deleted one only the worker's connection is left, to be torn down."""
     state = state._replace(running=tuple(other for other in state.running if other != message_id))
     message = state.message(message_id)
-    return (discard(_tear_down(state), message_id), None) if message is None else (state, message)
+    return (discard(_told_of_deleted(state), message_id), None) if message is None else (state, message)
 
 
 def _fail(
@@ -138,13 +138,13 @@ def _fail(
     return _put(with_message(state, message), message.id, Event(event, final=True))
 
 
-def _tear_down(state: ServerState) -> ServerState:
-    """Close the connection of a worker that reports on a deleted message, with all that runs on it.
+def _told_of_deleted(state: ServerState) -> ServerState:
+    """Close the connection of a worker that reports on a deleted message, if this version of the server does so."""
+    return tear_down(state) if state.quirks.delete_tears_worker else state
 
-    What has not sent a token yet goes back to the queue.
-    """
-    if not state.quirks.delete_tears_worker:
-        return state
+
+def tear_down(state: ServerState) -> ServerState:
+    """Lose the worker with everything that runs on it. What hasn't sent a token yet goes back to the queue."""
     torn = state.running
     state = state._replace(running=())
     for message_id in torn:

@@ -27,6 +27,7 @@ from oa_protocol.server.core import (
     pending_event,
     step_of,
     take,
+    tear_down,
     with_account,
 )
 from oa_protocol.testing.strategies import json_values
@@ -156,6 +157,15 @@ def test_what_is_deleted_leaves_nothing_behind_once_its_worker_has_reported(call
         assert reply.status == 200
         state = end(emit(state, answer, "to nobody"), answer)
         assert (state.chats, state.owners, state.streams, state.running) == ({}, {}, {}, ())
+
+
+def test_a_worker_that_is_killed_aborts_what_it_has_begun_and_gives_back_the_rest(caller: Caller) -> None:
+    state, _, begun = asked(new_state(), caller)
+    state = emit(take(state)[0], begun, "Hi")
+    state, _, untouched = asked(state, caller)
+    state = tear_down(take(state)[0])
+    states = [message.state for chat in state.chats.values() for message in chat.messages if message.parent_id]
+    assert (states, state.waiting, state.running) == (["aborted_by_worker", "pending"], (untouched,), ())
 
 
 def test_a_message_that_has_waited_for_too_long_times_out_when_a_worker_takes_it(caller: Caller) -> None:
