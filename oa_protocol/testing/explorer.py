@@ -13,9 +13,13 @@ from dataclasses import dataclass, field
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.phases import Phase
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.invariants import Limits, first_violation
-from oa_protocol.testing._model.simulation import Action, World, line, words
+from oa_protocol.testing._model.simulation import Action, Simulation, line, words
 from oa_protocol.testing._model.trace import Line, Story
+
+FEW_TIMES = Timeouts(reply=5.0, idle=3.0, poll=2.0)
+SHORT_CLEANUP = Cleanup(drain=1.0, timeout=4.0, attempts=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ class Explorer:
     faults: int = 2
     turns: int = 2
     retries: int = 1
-    attempts: int = 2
+    timeouts: Timeouts = FEW_TIMES
+    cleanup: Cleanup = SHORT_CLEANUP
     conversations: int = 1
     page: int = 20
     depth: int | None = None
@@ -71,19 +76,21 @@ class _Search:
     # How each state was reached first: from which, and by what.
     ways: list[tuple[int, Action | None]] = field(default_factory=list[tuple[int, "Action | None"]])
     seen: set[int] = field(default_factory=set[int])
-    todo: deque[tuple[int, int, World]] = field(default_factory=deque[tuple[int, int, World]])
+    todo: deque[tuple[int, int, Simulation]] = field(default_factory=deque[tuple[int, int, Simulation]])
 
     @property
     def limits(self) -> Limits:
-        return Limits(self.bounds.retries, self.bounds.attempts)
+        return Limits(self.bounds.retries, self.bounds.timeouts, self.bounds.cleanup)
 
-    def start(self, *, credentials: bool) -> World:
+    def start(self, *, credentials: bool) -> Simulation:
         bounds = self.bounds
 
         def make(credentials: Credentials | None) -> Conversation:
-            return Conversation(bounds.binding, credentials, retries=bounds.retries, attempts=bounds.attempts)
+            return Conversation(
+                bounds.binding, credentials, retries=bounds.retries, timeouts=bounds.timeouts, cleanup=bounds.cleanup
+            )
 
-        return World.new(
+        return Simulation.new(
             make,
             self.limits,
             faults=bounds.faults,
@@ -101,7 +108,7 @@ class _Search:
             violation = self._expand(*self.todo.popleft())
         return Exploration(len(self.ways), self.transitions, self.depth, frozenset(self.phases), violation)
 
-    def _expand(self, index: int, depth: int, before: World) -> Story | None:
+    def _expand(self, index: int, depth: int, before: Simulation) -> Story | None:
         for action in before.actions():
             self.transitions += 1
             try:
@@ -113,7 +120,7 @@ class _Search:
             self._note(world, index, action, depth + 1)
         return None
 
-    def _note(self, world: World, parent: int, action: Action | None, depth: int) -> None:
+    def _note(self, world: Simulation, parent: int, action: Action | None, depth: int) -> None:
         # A state is kept as the hash of what makes it: 64 bits, against some hundred bytes.
         key = hash(world.key())
         if key in self.seen:
