@@ -215,6 +215,7 @@ class Moves:
         events.append(ev.Failed(error))
         if self._remote.chat_id:
             self._move(Trigger.FAILED)
+            self._begin_step()  # what was to be tried again is no longer waited for
         else:
             self._end_without_chat(Trigger.CREATE_FAILED, events)
 

@@ -215,14 +215,17 @@ def gives_control_back(moment: Moment) -> str:
 
 
 def has_a_deadline(moment: Moment) -> str:
-    """A deadline is set whenever anything but the owner is waited for, so nothing can hang for good (OA-6.9)."""
+    """A deadline is set if, and only if, anything except the owner is waited for: nothing can hang (OA-6.9)."""
     conversation = moment.conversation
-    if conversation.is_over or conversation.deadline is not None:
+    if conversation.is_over:
         return ""
-    if isinstance(conversation.outstanding, Exchange):
-        return f"{_name(conversation.outstanding)} is outstanding, without a deadline"
-    may_rest = conversation.awaits_prompt or (conversation.phase is Phase.FAILED and not moment.ledger.has_left)
-    return f"nothing to do in {conversation.phase.name}, and no deadline" if moment.idle and not may_rest else ""
+    outstanding = conversation.outstanding
+    rests = conversation.awaits_prompt or (conversation.phase is Phase.FAILED and not moment.ledger.has_left)
+    if conversation.deadline is not None:
+        return "a deadline, and only the owner is waited for" if rests and outstanding is None else ""
+    if isinstance(outstanding, Exchange):
+        return f"{_name(outstanding)} is outstanding, without a deadline"
+    return f"nothing to do in {conversation.phase.name}, and no deadline" if moment.idle and not rests else ""
 
 
 def never_busy(moment: Moment) -> str:

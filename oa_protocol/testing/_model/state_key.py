@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.sse import SSEDecoder
-from oa_protocol.engine import state
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.moves import Moves
 from oa_protocol.engine.phases import AWAITS_ANSWER, Phase
@@ -34,7 +33,7 @@ _T = TypeVar("_T")
 def copy_engine(engine: _T) -> _T:
     """Return a copy of an engine. It is as good as pickling, and several times as fast."""
     twin = _copy_slots(engine)
-    for error in _errors_of(twin):
+    for error in cast("tuple[Exception | None, ...]", _ERRORS(twin)):
         if error is not None:
             error.with_traceback(None)  # it would keep every engine alive that raised it
     return twin
@@ -43,8 +42,8 @@ def copy_engine(engine: _T) -> _T:
 def _copy_slots(thing: _T) -> _T:
     kind = type(thing)
     twin = kind.__new__(kind)
-    for name in _SLOTS[kind]:
-        value: object = getattr(thing, name)
+    names, values_of = _SLOTS[kind]
+    for name, value in zip(names, values_of(thing), strict=False):
         copy = _COPIES.get(type(value))
         setattr(twin, name, value if copy is None else copy(value))
     return twin
@@ -56,15 +55,15 @@ def _copy_text(text: StringIO) -> StringIO:
     return twin
 
 
-def _errors_of(engine: object) -> tuple[Exception | None, ...]:
-    return cast("tuple[Exception | None, ...]", _ERRORS(engine))
+def _slots(kind: type, names: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
+    return names, attrgetter(*names)
 
 
 _ERRORS = attrgetter("error", "_attempt.error")
-_CHANGING: tuple[type, ...] = (*(kind for kind in vars(state).values() if hasattr(kind, "__slots__")), Clock, SSEDecoder)
-_SLOTS: dict[type, tuple[str, ...]] = {kind: getattr(kind, "__slots__") for kind in _CHANGING}  # noqa: B009
-_SLOTS[Conversation] = Moves.__slots__
-# All else that an engine holds is frozen.
+_CHANGING: tuple[type, ...] = (Attempt, Clock, Leaving, Outstanding, Remote, SSEDecoder, Stream, Turn)
+_SLOTS = {kind: _slots(kind, getattr(kind, "__slots__")) for kind in _CHANGING}  # noqa: B009
+_SLOTS[Conversation] = _slots(Conversation, Moves.__slots__)
+# All else that an engine holds is frozen, or replaced instead of changed.
 _COPIES: dict[type, Callable[[Any], object]] = {
     **dict.fromkeys(_CHANGING, _copy_slots),
     StringIO: _copy_text,
