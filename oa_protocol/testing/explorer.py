@@ -38,9 +38,9 @@ class Exploration:
         phases: the phases that were met.
         violation: the shortest story in which an invariant doesn't hold, or None.
 
-    >>> found = Explorer(Website("http://oa.test"), depth=2).run()
+    >>> found = Explorer(Website("http://oa.test"), depth=4).run()
     >>> (found.states, found.depth, sorted(phase.name for phase in found.phases), found.violation)
-    (8, 2, ['COOKIES', 'NEVER_CREATED', 'START'], None)
+    (25, 4, ['CHAT_CREATED', 'COOKIES', 'LEAKED', 'NEVER_CREATED', 'START'], None)
     """
 
     states: int

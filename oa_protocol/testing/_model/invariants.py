@@ -16,7 +16,7 @@ from oa_protocol.engine.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.engine.phases import AWAITS_ANSWER, TERMINAL, Phase
+from oa_protocol.engine.phases import AWAITS_ANSWER, LEAVING, TERMINAL, Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.ledger import CLEANING, Ledger
@@ -199,7 +199,8 @@ def over_in_time(moment: Moment) -> str:
         return "the owner has left, and no deadline is set for the end"
     if moment.what in TIME_PASSES and moment.has_come(ledger.over_by):
         return f"the time to clean up is over, and the conversation is still {conversation.phase.name}"
-    return ""
+    stands_still = moment.idle and conversation.phase not in LEAVING
+    return f"the owner has left, and there is nothing to do in {conversation.phase.name}" if stands_still else ""
 
 
 def gives_control_back(moment: Moment) -> str:

@@ -122,7 +122,9 @@ class Ledger(NamedTuple):
             listens = intent is None and phase is Phase.STREAMING and self.silent_since is _NEVER
             return self._replace(silent_since=now) if listens else self
         ledger = self._counted(intent, 1)._replace(waited=False, pause=None, silent_since=_NEVER)
-        further_page = isinstance(intent, ListChats) and "after=" in intent.request.url  # there are as many as there are
+        further_page = (
+            isinstance(intent, ListChats) and "after=" in intent.request.url
+        )  # there are as many as there are
         cleans = phase in CLEANING and not further_page
         return ledger._replace(at_once=ledger.at_once + 1) if cleans else ledger
 

@@ -165,7 +165,9 @@ class Scenario:
             self.happen("owner_closes")
         self.go_well(_LAST_STEPS)
         if not self.conversation.is_over:
-            self._break("over_in_time", f"still {self.conversation.phase.name}, though the owner left and all went well")
+            self._break(
+                "over_in_time", f"still {self.conversation.phase.name}, though the owner left and all went well"
+            )
 
     def let_go(self, close: Callable[[], None]) -> None:
         """Let the driver close the transport, by ``close``. After a failure, only the first one is reported."""

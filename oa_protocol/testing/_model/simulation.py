@@ -462,7 +462,7 @@ class Simulation:
 def _wishes(peer: Peer) -> tuple[object, ...]:
     phase = peer.conversation.phase
     turns = 0 if peer.conversation.is_over or phase in NO_MORE_TURNS else peer.turns
-    return turns, peer.stream if phase in STREAM_MATTERS else ""
+    return turns, peer.stream if phase in STREAM_MATTERS else bool(peer.stream)
 
 
 def _other(conversation: ConversationLike) -> Credentials:

@@ -73,9 +73,7 @@ _COPIES: dict[type, Callable[[Any], object]] = {
 
 # ---- what makes a state
 
-_Parts = tuple[
-    Clock, Credentials, Outstanding | None, Attempt, Stream | None, Turn | None, Remote, Leaving | None
-]
+_Parts = tuple[Clock, Credentials, Outstanding | None, Attempt, Stream | None, Turn | None, Remote, Leaving | None]
 _PARTS = attrgetter("_clock", "_credentials", "_outstanding", "_attempt", "_stream", "_turn", "_remote", "_leaving")
 
 
