@@ -155,7 +155,7 @@ class Simulation:
         peers = [Peer(conversation, Ledger(), turns) for conversation in made]
         return cls(Server(made[0].binding.api, page), (), faults, peers, limits, 0.0)
 
-    def after(self, action: Action) -> tuple[Simulation, Moment]:
+    def after(self, action: Action) -> tuple[Self, Moment]:
         """Return another one, in which ``action`` has happened, and what the invariants are to see of it.
 
         What is frozen is shared, and so is an engine that isn't concerned. Only the shipped engine can be copied.
@@ -164,7 +164,7 @@ class Simulation:
         peer = peers[action.number]
         engine = peer.conversation if action.is_behind_the_network else copy_engine(peer.conversation)
         peers[action.number] = Peer(engine, peer.ledger, peer.turns, peer.idle, peer.hangs, peer.stream)
-        following = Simulation(self.server, self.late, self.faults, peers, self.limits, self.now)
+        following = type(self)(self.server, self.late, self.faults, peers, self.limits, self.now)
         return following, following.take(action)
 
     def key(self) -> tuple[object, ...]:
