@@ -463,7 +463,7 @@ _EVENT_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 # ---- servers
 
 
-def replies(api: Api, chat_id: str | None = None, message_id: str | None = None) -> st.SearchStrategy[Reply]:
+def replies(api: Api, chat_id: str | None = None, message_id: str | None = None) -> st.SearchStrategy[ReplyReceived]:
     """Replies to any request: what was asked for, every error that servers are known to send, and garbage (OA-8.3).
 
     What was asked for is about the chat ``chat_id`` and the message ``message_id``, or about others; where they are not

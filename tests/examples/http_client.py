@@ -84,7 +84,9 @@ class Driver:
             while not self.conversation.is_over:
                 self.step()
         finally:
-            self.conversation.handle(Abandon(), time.monotonic())  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(
+                Abandon(), time.monotonic()
+            )  # which says nothing new, unless an error ended the loop
             self.end_stream()
 
     # ---- on the network

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from oa_protocol.engine.turn import Turn
 
 from oa_protocol.bindings.base import Binding
 from oa_protocol.bindings.inference import InferenceServer

@@ -17,7 +17,8 @@ from hypothesis.errors import NoSuchExample
 
 from oa_protocol import Conversation, Credentials, InferenceServer, Phase, Website
 from oa_protocol.bindings.base import Binding
-from oa_protocol.bindings.json import encode, is_id
+from oa_protocol.bindings.ids import is_id
+from oa_protocol.bindings.json import encode
 from oa_protocol.engine.inputs import Close, Prompt, ReplyReceived, StreamOpened
 from oa_protocol.engine.intents import (
     CreateChat,
@@ -34,7 +35,7 @@ from oa_protocol.tape import replay
 from oa_protocol.testing import play
 from oa_protocol.testing._model.invariants import Moment
 from oa_protocol.testing._model.scenario import SORTS
-from oa_protocol.testing._model.simulation import Action, World
+from oa_protocol.testing._model.simulation import Action, Simulation
 from oa_protocol.testing.playbook import Lost, Pause, Play, Reply
 from oa_protocol.testing.strategies import answers, chunkings, faults, ids, json_values, replies, spellings, tapes
 
@@ -269,13 +270,13 @@ def test_a_tape_is_a_whole_conversation_and_replays(binding: Binding) -> None:
 
 def test_every_sort_happens_on_some_tape(monkeypatch: pytest.MonkeyPatch) -> None:
     left = set(SORTS)
-    take = World.take
+    take = Simulation.take
 
-    def note(world: World, action: Action) -> Moment:
+    def note(simulation: Simulation, action: Action) -> Moment:
         left.difference_update([name for name, is_of_sort in SORTS.items() if is_of_sort(action)])
-        return take(world, action)
+        return take(simulation, action)
 
-    monkeypatch.setattr(World, "take", note)
+    monkeypatch.setattr(Simulation, "take", note)
 
     @settings(FEW, max_examples=1_000, phases=[Stage.generate])
     @given(tapes(Website("http://oa.test")))

@@ -7,7 +7,7 @@ around them is a model. An exchange either finishes at once or hangs, and time p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
 from oa_protocol.bindings.base import Credentials
@@ -37,7 +37,6 @@ from oa_protocol.engine.intents import (
     LoadCredentials,
     OpenStream,
 )
-from oa_protocol.engine.phases import Phase
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import TIME_PASSES, Limits, Moment
 from oa_protocol.testing._model.ledger import CLEANING, FarReply, Ledger
