@@ -14,6 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _REMEMBERED_LENGTH = 4096
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concatenate[bytes, P], T]:
@@ -31,7 +32,7 @@ def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concate
 
 def encode(value: object) -> bytes:
     """Encode JSON as the servers do: compact, and Unicode as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return _ENCODER.encode(value).encode(errors="replace")
 
 
 @lru_cache(maxsize=256)
