@@ -20,7 +20,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concatenate[bytes, P], T]:
     """Remember what comes of short bytes, because an explorer sends and gets the same ones again and again.
 
-    Nobody may change what is returned.
+    The returned value must not be changed.
     """
     cached = cast("Callable[Concatenate[bytes, P], T]", lru_cache(maxsize=4096)(function))
 
