@@ -14,12 +14,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _REMEMBERED_LENGTH = 4096
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concatenate[bytes, P], T]:
     """Remember what comes of short bytes, because an explorer sends and gets the same ones again and again.
 
-    Nobody may change what is returned.
+    The returned value must not be changed.
     """
     cached = cast("Callable[Concatenate[bytes, P], T]", lru_cache(maxsize=4096)(function))
 
@@ -31,7 +32,7 @@ def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concate
 
 def encode(value: object) -> bytes:
     """Encode JSON as the servers do: compact, and Unicode as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return _ENCODER.encode(value).encode(errors="replace")
 
 
 @lru_cache(maxsize=256)

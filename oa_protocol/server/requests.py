@@ -35,7 +35,8 @@ class Request(NamedTuple):
     @property
     def query(self) -> list[tuple[str, str]]:
         """The names and values in the query."""
-        return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+        query = self.target.partition("?")[2]
+        return parse_qsl(query, keep_blank_values=True) if query else []
 
     @property
     def media_type(self) -> str:

@@ -208,7 +208,7 @@ def ping(state: ServerState) -> bytes:
 
 
 def discard(state: ServerState, message_id: str) -> ServerState:
-    """Forget a deleted message's stream once no worker writes to it and nobody reads it."""
+    """Forget a deleted message's stream once no worker writes to it and no reader reads it."""
     stream = state.streams.get(message_id)
     in_use = message_id in state.owners or message_id in state.waiting or message_id in state.running
     if stream is None or in_use or stream.readers > 0:

@@ -173,13 +173,13 @@ class Replay:
         exchange.stream = reply.stream or ""
         if found["status"] is None:
             return  # The recorder gave up; what was asked for was still carried out.
-        told = f"{found['method']} {found['target'][:120]} ({found.get('note')})"
+        what = f"{found['method']} {found['target'][:120]} ({found.get('note')})"
         if reply.status != found["status"]:
-            self.differences.append(f"{told}: status {reply.status}, recorded {found['status']}")
+            self.differences.append(f"{what}: status {reply.status}, recorded {found['status']}")
         elif self._headers(reply) != self._recorded_headers(found):
-            self.differences.append(f"{told}: {self._headers(reply)}, recorded {found['headers']}")
+            self.differences.append(f"{what}: {self._headers(reply)}, recorded {found['headers']}")
         elif not reply.stream and found["method"] != "HEAD" and "base64" not in found:
-            self._compare(told, reply.body.decode(), found["body"])
+            self._compare(what, reply.body.decode(), found["body"])
 
     def _request(self, found: dict[str, Any]) -> Request:
         headers: dict[str, str | None] = {"host": f"127.0.0.1:{8000 if self.api == 'inference' else 3000}"}
@@ -207,16 +207,16 @@ class Replay:
         return {name: value for name, value in reply.headers if name in {"content-type", "location"}}
 
     def _recorded_headers(self, found: dict[str, Any]) -> dict[str, str]:
-        told = {name: value for name, value in found["headers"].items() if name in {"content-type", "location"}}
-        return {name: self._translate(value) for name, value in told.items()}
+        recorded = {name: value for name, value in found["headers"].items() if name in {"content-type", "location"}}
+        return {name: self._translate(value) for name, value in recorded.items()}
 
-    def _compare(self, told: str, ours: str, recorded: str) -> None:
+    def _compare(self, what: str, ours: str, recorded: str) -> None:
         """Compare two texts but for ids, times and seeds; learn the ids that are new."""
         for mine, theirs in zip(_ids(_in_order(ours)), _ids(_in_order(recorded)), strict=False):
             self.ours.setdefault(theirs, mine)
         mine, theirs = _plain(_in_order(ours)), _plain(self._translate(_in_order(recorded)))
         if mine != theirs:
-            self.differences.append(f"{told}:\n  ours     {mine[:3000]}\n  recorded {theirs[:3000]}")
+            self.differences.append(f"{what}:\n  ours     {mine[:3000]}\n  recorded {theirs[:3000]}")
 
     # ---- workers
 

@@ -26,7 +26,7 @@ class Connection(H11Protocol):
 
     def __init__(self, config: Config, server_state: ServerState, on_change: Callable[[], None]) -> None:
         super().__init__(config, server_state, {"connection": self}, None)
-        # uvicorn's own loggers and their levels belong to whoever else runs uvicorn in this process.
+        # uvicorn's own loggers and their levels belong to the rest of this process, which may run uvicorn, too.
         self.logger = LOGGER
         self.access_log = False
         self._on_change = on_change

@@ -77,7 +77,7 @@ class EventStream(Response):
                 await body.end()
                 return
             await body.write(_encoded(event))
-            # Pings don't count, because nobody can say when one comes.
+            # Pings don't count, because they come at any time.
             sent += scripted is not None or isinstance(event, Event)
 
     async def _receive(self) -> Event | bytes | None:

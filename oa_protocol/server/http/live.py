@@ -20,7 +20,7 @@ class Channel:
     def __init__(self) -> None:
         self.news: asyncio.Queue[None] = asyncio.Queue()
         self.claimed = asyncio.Event()
-        """Set once somebody has asked for the message or its stream."""
+        """Set once the message or its stream has been asked for."""
 
 
 class Live:
@@ -49,7 +49,7 @@ class Live:
         self.step(lambda state: (change(state, *args, **kwargs), None))
 
     def notify(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake the threads that wait for a change."""
         with self.changed:
             self.changed.notify_all()
 

@@ -49,7 +49,7 @@ class Reader:
                     return due
 
     async def drain(self) -> None:
-        """Read on to the end for nobody, as the website's connection to the inference server does."""
+        """Read on to the end and drop what comes, as the website's connection to the inference server does."""
         while not self.finished:
             await self.receive()
 

@@ -29,8 +29,8 @@ class _GaveUp(Exception):
 class Workers:
     """So many answers at a time; the other messages wait in the state's queue.
 
-    An answer is made without waiting for a reader, but it ends only when somebody has asked for the message or its
-    stream, or ``reader_grace`` seconds after its last piece. Without a delay between the tokens it would otherwise be
+    An answer is made without waiting for a reader, but it ends only when the message or its stream has been asked
+    for, or ``reader_grace`` seconds after its last piece. Without a delay between the tokens it would otherwise be
     over before any client could open the stream.
     """
 
