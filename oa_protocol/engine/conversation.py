@@ -49,6 +49,9 @@ from oa_protocol.engine.timers import Cleanup, Timeouts
 _STREAMING = Phase.STREAMING
 _Token = ev.Token
 
+# One of each is enough, because they are frozen.
+_OPTIONS, _TIMEOUTS, _CLEANUP, _NO_CREDENTIALS = AnswerOptions(), Timeouts(), Cleanup(), Credentials()
+
 Settled = tuple[Exchange, Outcome]
 """The exchange that an input settles, and what came of it."""
 
@@ -87,7 +90,8 @@ class Conversation(Steps):
         timeouts: Timeouts | None = None,
         cleanup: Cleanup | None = None,
     ) -> None:
-        super().__init__(Settings(binding, options, retries, timeouts, cleanup), credentials or Credentials())
+        settings = Settings(binding, options or _OPTIONS, retries, timeouts or _TIMEOUTS, cleanup or _CLEANUP)
+        super().__init__(settings, credentials or _NO_CREDENTIALS)
 
     @classmethod
     def resume(
@@ -318,7 +322,6 @@ class Conversation(Steps):
         stream, turn = self._stream, self._turn
         if stream is None:
             raise self._misuse("StreamData")
-        self._clock.tell(now)
         events: Events = []
         if turn is None or self.phase is not _STREAMING:
             return events
@@ -337,6 +340,7 @@ class Conversation(Steps):
                     stream.check_due = False
                     events.append(event)
                     continue
+                self._clock.tell(now)
                 self._on_stream_event(event, stream, turn, events)
             if self.phase is not _STREAMING:
                 return events
@@ -344,7 +348,8 @@ class Conversation(Steps):
             self._fail(self._broken(f"the answer has more than {MAX_ANSWER:,} characters"), events)
         elif not decoder.settled:
             self._look_at_the_rest(stream, events)
-        if turn.ends is not math.inf:
+        if turn.ends != math.inf:
+            self._clock.tell(now)
             self._pass_time(events)
         return events
 

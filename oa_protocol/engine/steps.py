@@ -29,7 +29,7 @@ from oa_protocol.engine.intents import (
 )
 from oa_protocol.engine.moves import LONGEST_RETRY_AFTER, Moves, Outcome, retry_after
 from oa_protocol.engine.phases import Phase, Trigger
-from oa_protocol.engine.state import GoneCheck, Stream, Turn
+from oa_protocol.engine.state import NO_ATTEMPT, GoneCheck, Stream, Turn
 
 MAX_EVENT = 8 * 1024 * 1024
 """The most bytes that one event of a stream may have."""
@@ -245,6 +245,7 @@ class Steps(Moves):
                 self._move(Trigger.ANSWERED)
                 events.append(ev.Answered(message))
                 self._turn = None
+                self._attempt = NO_ATTEMPT
                 return True
             case "aborted_by_worker" | "cancelled" | "timeout":
                 self._remote.may_be_running = False
