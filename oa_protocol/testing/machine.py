@@ -113,8 +113,9 @@ class ConversationMachine(RuleBasedStateMachine):
         """Return the transport to be tested, which sends its requests on to ``far_end``; that itself by default.
 
         It is called in the event loop, and runs on asyncio. If it asks ``far_end`` for more of a stream than has
-        arrived, that raises an AssertionError, because the transport holds bytes back. What passes through must stay as it is:
-        each request, except for ``host``, ``content-length`` and ``connection``, and each reply, including its failure.
+        arrived, that raises an AssertionError, because the transport holds bytes back. What passes through must stay as
+        it is: each request, except for ``host``, ``content-length`` and ``connection``, and each reply, including its
+        failure.
         If a reply hangs, ``open`` is cancelled.
         """
         return far_end
