@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from oa_protocol import Cleanup, Conversation, Credentials, InferenceServer, Website
 from oa_protocol.engine.events import Event
 from oa_protocol.server import Scripted, Server
-from tests.examples import asyncio_aiohttp, gevent_pool, http_client, twisted_agent
+from tests.examples import asyncio_aiohttp, gevent_pool, http_client, pyside_network, twisted_agent
 
 Api = Literal["website", "inference"]
 REACTOR: Any = reactor
@@ -147,4 +147,13 @@ def in_reactor(call: Callable[[], object]) -> object:
     return threads.blockingCallFromThread(REACTOR, call)
 
 
-ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted(), Gevent()]
+class PySide(HttpClient):
+    """Is interrupted by Ctrl-C, like the blocking example."""
+
+    module = pyside_network
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        pyside_network.converse(conversation, prompts, tell)
+
+
+ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted(), Gevent(), PySide()]
