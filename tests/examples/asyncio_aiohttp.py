@@ -97,7 +97,7 @@ class Driver:
             while not self.conversation.is_over:
                 await self.step()
         finally:
-            self.conversation.handle(Abandon(), self.now())  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(Abandon(), self.now())  # says nothing new unless an error ended the loop
             self.end_stream()
 
     # ---- on the network

@@ -5,6 +5,7 @@ Nothing is patched, so it can live in a program whose other threads know nothing
 
 import http.client
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -100,7 +101,7 @@ class Driver:
             while not self.conversation.is_over:
                 self.step()
         finally:
-            self.conversation.handle(Abandon(), monotonic())  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(Abandon(), monotonic())  # says nothing new unless an error ended the loop
             self.end_stream()
 
     # ---- on the network
@@ -177,12 +178,15 @@ def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[
 
 def converse_all(conversations: Sequence[tuple[Conversation, Sequence[str]]], tell: Callable[[Event], object]) -> None:
     """Hold all conversations, four at a time. If one fails, or this is interrupted, the others delete their chats."""
+    # Otherwise Ctrl-C would strike the greenlet that happens to run, which may be in the middle of a shielded exchange.
+    ctrl_c = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     pool = gevent.pool.Pool(4)
     running = [pool.spawn(converse, conversation, prompts, tell) for conversation, prompts in conversations]
     try:
         gevent.joinall(running, raise_error=True)
     finally:
         pool.kill()  # which waits for them
+        ctrl_c.cancel()
 
 
 if __name__ == "__main__":

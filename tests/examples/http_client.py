@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
@@ -84,7 +84,7 @@ class Driver:
             while not self.conversation.is_over:
                 self.step()
         finally:
-            self.conversation.handle(Abandon(), time.monotonic())  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(Abandon(), time.monotonic())  # says nothing new unless an error ended the loop
             self.end_stream()
 
     # ---- on the network
@@ -196,7 +196,7 @@ class CtrlC:
         self._allowed = False
         self._previous: Any = None
 
-    def __enter__(self) -> "CtrlC":
+    def __enter__(self) -> Self:
         self._previous = signal.signal(signal.SIGINT, self._note)
         return self
 

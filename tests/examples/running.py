@@ -36,7 +36,14 @@ class Site:
         self.left: set[str] = set()
         self.endless = False
 
-    def conversation(self, make: type[Conversation] = Conversation, **settings: Any) -> Conversation:
+    @property
+    def access(self) -> dict[str, Any]:
+        """What a client is made with, besides the URL."""
+        if self.api == "website":
+            return {"api": self.api, "cookies": self.server.cookies}
+        return {"api": self.api, "token": self.server.token}
+
+    def conversation(self, make: Callable[..., Conversation] = Conversation, **settings: Any) -> Conversation:
         settings = {"cleanup": PATIENT, **settings}
         if self.api == "website":
             return make(Website(self.server.url), Credentials(self.server.cookies), **settings)

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partialmethod
 from itertools import count
 from typing import Any
 
 import pytest
 
-from oa_protocol import Cleanup, Conversation, Phase, Timeouts
+from oa_protocol import Cleanup, Phase, Timeouts
 from oa_protocol.engine.events import Event, Token
 from oa_protocol.engine.intents import Intent
 from oa_protocol.server import Answer, Fault, Hang, Hold, Step
@@ -112,16 +113,14 @@ class Countdown:
 
 @pytest.mark.parametrize("how", ["exception", "interruption"])
 @each_example
-def test_it_is_left_at_every_intent(
-    site: Site, example: Example, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_left_at_every_intent(site: Site, example: Example, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     site.endless = True
     for number in count(1):
         site.script(Answer(pieces=("One ", "two.")))
         countdown = Countdown(example, number, leave(example, how))
         conversation = site.conversation(cleanup=Cleanup(drain=0.05, timeout=0.5 if how == "exception" else 60.0))
         with monkeypatch.context() as patch, suppress(Boom, example.interruption):
-            patch.setattr(example.module.Driver, "carry_out", lambda *arguments: countdown(*arguments))
+            patch.setattr(example.module.Driver, "carry_out", partialmethod(countdown))
             example.converse(conversation, ["Count"], print)
         assert conversation.is_over
         named = {leaked.chat_id for leaked in conversation.leaked}
