@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import gevent.pool
@@ -61,7 +62,7 @@ class Driver:
 
     def under_timer(self, intent: Intent | None, shielded: bool) -> Input:
         """Carry an intent out in a greenlet of its own, because an interruption strikes only the one that waits."""
-        operation = gevent.spawn(self.carry_out, intent)
+        operation = cast("Any", gevent.spawn(self.carry_out, intent))
         try:
             while not operation.ready() and self.conversation.outstanding is intent:
                 deadline = self.conversation.deadline
@@ -75,7 +76,8 @@ class Driver:
                         raise
                 else:
                     break
-            return operation.get() if operation.ready() else TimePassed()
+            happened: Input = operation.get() if operation.ready() else TimePassed()
+            return happened
         finally:
             operation.kill(block=False)
 

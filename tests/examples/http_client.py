@@ -180,9 +180,9 @@ class Incoming(io.RawIOBase):
 def dial(host: str, port: int, left: Callable[[], float]) -> socket.socket:
     """Connect to one of the host's addresses."""
     failure = OSError(f"{host} has no address")
-    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for *_, (address, *_) in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:
-            return socket.create_connection(address[:2], left())
+            return socket.create_connection((str(address), port), left())
         except OSError as error:
             failure = error
     raise failure

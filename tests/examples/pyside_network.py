@@ -157,7 +157,7 @@ class Call(QObject):
             self.socket.write(QByteArray(self.http.send(part) or b""))
 
     def on_data(self) -> None:
-        self.receive(self.socket.readAll().data())
+        self.receive(bytes(self.socket.readAll().data()))
 
     def on_error(self, error: QAbstractSocket.SocketError) -> None:
         if error is QAbstractSocket.SocketError.RemoteHostClosedError and self.failure is MaybeSent:
@@ -240,6 +240,10 @@ def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[
         raise driver.error
 
 
+def ignore(*_: object) -> None:
+    """Do nothing."""
+
+
 def call_on_ctrl_c(interrupt: Callable[[], None], stack: ExitStack) -> None:
     """Call ``interrupt`` in Qt's event loop. Python looks at signals only when its own code runs, hence the socket."""
     woken, wakes = (stack.enter_context(each) for each in socket.socketpair())
@@ -248,7 +252,7 @@ def call_on_ctrl_c(interrupt: Callable[[], None], stack: ExitStack) -> None:
     notifier.activated.connect(lambda: interrupt() if signal.SIGINT in woken.recv(64) else None)
     stack.callback(notifier.setEnabled, False)
     stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(wakes.fileno()))
-    stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, lambda *_: None))
+    stack.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, ignore))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Boom(Exception):
     pass
 
 
-def fail() -> None:
+def fail(*_: object) -> None:
     raise Boom
 
 
@@ -206,7 +206,7 @@ def test_an_error_of_the_driver_itself_on_the_way_out_leaves_the_chat_named(
 
     def tell(event: Event) -> None:
         if isinstance(event, Token):
-            monkeypatch.setattr(example.module.Driver, "carry_out", lambda *_: fail())
+            monkeypatch.setattr(example.module.Driver, "carry_out", fail)
             raise Boom
 
     with pytest.raises(Boom):
