@@ -135,7 +135,7 @@ class Driver:
         return StreamEnded()
 
     def left(self) -> float:
-        """Return for how many seconds the next call may block: until the deadline, or until it may have moved.
+        """Return the seconds until the timer goes off: for so long the next call may block.
 
         Raises:
             TimeoutError: the deadline has passed, or the intent is no longer outstanding.
@@ -147,7 +147,7 @@ class Driver:
         left = 0.0 if deadline is None else deadline - time.monotonic()
         if left <= 0 or self.conversation.outstanding is not self.intent:
             raise TimeoutError("no reply in time")
-        return min(left, 1.0)
+        return left
 
 
 class Incoming(io.RawIOBase):
@@ -166,11 +166,11 @@ class Incoming(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while True:
-            self.sock.settimeout(self.left())
+            self.sock.settimeout(min(self.left(), 1.0))
             try:
                 return self.sock.recv_into(buffer)
             except TimeoutError:
-                pass  # look at the timer again
+                pass  # Ctrl-C may have brought the deadline forward, so look at it again
 
     def close(self) -> None:
         self.sock.close()
