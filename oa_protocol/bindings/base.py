@@ -132,6 +132,8 @@ def check_text(name: str, text: object) -> None:
 class StreamDecoder(Protocol):
     """Cuts the bytes of one stream into the payloads of its events. ``bindings.sse.SSEDecoder`` is one.
 
+    A payload is what the binding's ``read_event`` reads; the engine doesn't look into it.
+
     Attributes:
         settled: nothing but whole events has come, so that the other two need no look.
         too_large: an event was over the limit; what follows is of no use.
@@ -153,8 +155,8 @@ class Binding(Protocol):
 
     What is read comes in the terms of this package: ``Message``, ``Chat``, ``ChatList`` and the stream's events, with
     the states of OA-3.1. A method that reads raises ``ValueError`` (or msgspec's ``DecodeError``) if the body isn't
-    what it must be; the engine turns that into a ``RemoteProtocolError``. A method that spells a request raises
-    ``ValueError`` for an id that isn't one of this API.
+    what it must be; the engine turns that into a ``RemoteProtocolError``. The engine checks each id with ``is_id``
+    before it uses it in a request.
     """
 
     @property
@@ -215,7 +217,10 @@ class Binding(Protocol):
     # ---- replies
 
     def is_id(self, text: str, /) -> bool:
-        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one."""
+        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one.
+
+        Ids sort as text in the order of time, because of several messages the newest counts (OA-3.2).
+        """
         ...
 
     def read_chat_id(self, body: bytes, /) -> str:
@@ -235,7 +240,10 @@ class Binding(Protocol):
         ...
 
     def read_chat(self, body: bytes, /) -> Chat:
-        """Read a chat with its messages."""
+        """Read the chat that was asked for, with its messages. Its id may be left empty.
+
+        Prompts that are sent twice without harm may be left out: the engine looks for them only to avoid that.
+        """
         ...
 
     def read_chat_list(self, body: bytes, /) -> ChatList:
@@ -318,8 +326,25 @@ def page_query(after: str | None) -> str:
 
 
 def build_request(
-    method: str, url: str, credentials: Credentials, *, body: bytes = b"", stream: bool = False
+    method: str,
+    url: str,
+    credentials: Credentials,
+    *,
+    body: bytes = b"",
+    stream: bool = False,
+    headers: tuple[tuple[str, str], ...] = (),
 ) -> HttpRequest:
-    """Return the request with the headers that both APIs take."""
-    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers)
+    """Return the request with the headers that each API takes, and with further ``headers`` of this one.
+
+    Args:
+        method: the HTTP method.
+        url: the absolute URL, percent-encoded.
+        credentials: shown as a Cookie and a Bearer token. If the API wants them elsewhere, give ``Credentials()`` here,
+            and spell them in ``headers`` or in the URL.
+        body: JSON, or nothing.
+        stream: an event stream is asked for, not JSON.
+        headers: further fields, whose names are in lower case.
+
+    """
+    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers, *headers)
     return HttpRequest(method, url, (*headers, _BODY) if body else headers, body)

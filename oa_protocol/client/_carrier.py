@@ -117,7 +117,7 @@ class Carrier:
         flight = self.flight = Flight(intent, hand_in)
 
         async def carry_out(flight: Flight) -> None:
-            logger.debug("-> %s", intent)
+            _log(intent)
             match intent:
                 case CreateChat():
                     await self._create(intent, flight, conversation)
@@ -222,6 +222,13 @@ class Carrier:
             found = await self._load_credentials()
         finally:
             flight.land(CredentialsFound(found))
+
+
+def _log(intent: Intent) -> None:
+    if isinstance(intent, Exchange):
+        logger.debug("-> %s: %s %s", type(intent).__name__, intent.request.method, intent.request.url)
+    else:
+        logger.debug("-> %s", type(intent).__name__)
 
 
 def _spawn(operation: Coroutine[Any, Any, None]) -> None:

@@ -18,7 +18,7 @@ from oa_protocol.client._carrier import fetch
 from oa_protocol.client._driver import Driver, Shared
 from oa_protocol.client.journal import Journal, Line, fingerprint
 from oa_protocol.engine.conversation import Conversation
-from oa_protocol.engine.errors import OAError
+from oa_protocol.engine.errors import NotSent, OAError
 from oa_protocol.engine.events import LeakRecord
 from oa_protocol.engine.phases import Phase
 
@@ -54,6 +54,7 @@ class Sweeper:
         self._shared = shared
         self._grace = grace
         self._deleted: list[str] = []
+        self._unreachable: NotSent | None = None
         self._leaked: list[LeakRecord] = []
 
     async def sweep(self) -> SweepResult:
@@ -88,12 +89,18 @@ class Sweeper:
             request = self._binding.fetch_chat(self._credentials, chat_id)
             status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
             chat = Reply.of(self._binding, status, headers, body).decode(self._binding.read_chat, "a chat", None)
+        except NotSent as error:
+            self._unreachable = error
+            return False
         except (OAError, ValueError):
-            return False  # nothing to wait for, or nobody to ask: deleting it will tell
+            return False  # nothing to wait for; deleting it will show what is wrong
         return any(message.state in ("pending", "in_progress") for message in chat.messages)
 
     async def _delete(self, chat_id: str, line: Line) -> None:
-        """Delete the chat as a conversation deletes its own."""
+        """Delete the chat as a conversation deletes its own; if the server can't be reached, don't try each one."""
+        if self._unreachable is not None:
+            self._leaked.append(LeakRecord(chat_id=chat_id, reason=str(self._unreachable)))
+            return
         try:
             conversation = Conversation.resume(
                 self._binding,

@@ -6,11 +6,12 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from oa_protocol.bindings.base import Binding
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
-from oa_protocol.testing.explorer import Explorer
+from oa_protocol.testing.explorer import SHORT_CLEANUP, Explorer
 
 _BINDINGS: dict[str, Binding] = {
     "website": Website("http://oa.test"),
@@ -19,7 +20,7 @@ _BINDINGS: dict[str, Binding] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Search, and print what was found. Returns 1 where an invariant does not hold, else 0."""
+    """Search, and print what was found. Return 1 if an invariant doesn't hold, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m oa_protocol.testing.explore", description=__doc__)
     parser.add_argument("--api", choices=list(_BINDINGS), action="append", help="default: both")
     parser.add_argument("--faults", type=int, default=2, help="faults of the network on one way (default: 2)")
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             faults=given.faults,
             turns=given.turns,
             retries=given.retries,
-            attempts=given.attempts,
+            cleanup=replace(SHORT_CLEANUP, attempts=given.attempts),
             depth=given.depth,
         ).run()
         took = time.monotonic() - began

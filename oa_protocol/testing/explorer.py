@@ -1,8 +1,13 @@
-"""Exhaustive search over the real engine: every way the owner, the network and the server can play together.
+"""Exhaustive search over the real engine: every way in which owner, network, server and clock can play together.
 
-Breadth first, so that the story of a violation is the shortest there is. The search is exhaustive within its bounds: so
-many turns, so many faults of the network on one way, so many tries. Once a conversation has come to deleting its chat,
-faults cost nothing: whatever the network does then, the end comes.
+The search is breadth first, so the story of a violation is the shortest one. It is exhaustive within its bounds: the
+turns, the tries, and the faults on one way. A fault is one of the network, a stream that falls silent, or an
+interruption of the owner. As soon as a conversation deletes its chat, faults cost nothing, because the end must come
+whatever the network does then.
+
+Time is virtual. An exchange finishes at once or hangs, and then time passes to the next deadline. Of all times, only
+what is left of them counts, so two ways that waited for different times can lead to the same state. The timeouts are
+multiples of half a second, and few of them fit into one another, so that few different times arise.
 """
 
 from __future__ import annotations
@@ -13,20 +18,30 @@ from dataclasses import dataclass, field
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.phases import Phase
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.invariants import Limits, first_violation
-from oa_protocol.testing._model.simulation import Action, World, line, words
+from oa_protocol.testing._model.simulation import Action, Simulation, line, words
 from oa_protocol.testing._model.trace import Line, Story
+
+SHORT_TIMEOUTS = Timeouts(reply=5.0, idle=3.0, poll=2.0)
+SHORT_CLEANUP = Cleanup(drain=1.0, timeout=4.0, attempts=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What a search has found: how many distinct states, and ``depth`` steps to the farthest of them.
+    """What a search has found.
 
-    ``violation`` is None where every invariant held in every state.
+    Attributes:
+        states: how many distinct states there are.
+        transitions: how many steps lead from one to another.
+        depth: how many steps it takes to the farthest one.
+        phases: the phases that were met.
+        violation: the shortest story in which an invariant doesn't hold, or None.
 
-    >>> found = Explorer(Website("http://oa.test"), depth=2).run()
+    >>> found = Explorer(Website("http://oa.test"), depth=4).run()
     >>> (found.states, found.depth, sorted(phase.name for phase in found.phases), found.violation)
-    (8, 2, ['COOKIES', 'NEVER_CREATED', 'START'], None)
+    (25, 4, ['CHAT_CREATED', 'COOKIES', 'LEAKED', 'NEVER_CREATED', 'START'], None)
+
     """
 
     states: int
@@ -40,25 +55,32 @@ class Exploration:
 class Explorer:
     """The search through the ways of the shipped engine, and its bounds.
 
-    ``faults``: how many faults of the network one way may have before the deletion begins; ``turns``: how many prompts
-    the owner has; ``retries`` and ``attempts`` are the engine's; ``conversations``: how many there are on the account.
-    ``page`` is how many chats the server lists at a time. ``depth``: go no further than so many steps, or to the end.
+    Attributes:
+        binding: the API spoken.
+        faults: how many faults one way may have before the deletion begins.
+        turns: how many prompts the owner has.
+        retries, timeouts, cleanup: those of the engine. Short times that fit into one another make for few states.
+        conversations: how many there are on the account.
+        page: how many chats the server lists at a time.
+        depth: how many steps to go at most, or None to go to the end.
 
     >>> exploration = Explorer(InferenceServer("http://oa.test"), faults=0, turns=1).run()
     >>> assert exploration.violation is None, exploration.violation
+
     """
 
     binding: Binding
     faults: int = 2
     turns: int = 2
     retries: int = 1
-    attempts: int = 2
+    timeouts: Timeouts = SHORT_TIMEOUTS
+    cleanup: Cleanup = SHORT_CLEANUP
     conversations: int = 1
     page: int = 20
     depth: int | None = None
 
     def run(self) -> Exploration:
-        """Search until every state was seen, or the first violation."""
+        """Search until every state was seen, or until the first violation."""
         return _Search(self).run()
 
 
@@ -71,19 +93,21 @@ class _Search:
     # How each state was reached first: from which, and by what.
     ways: list[tuple[int, Action | None]] = field(default_factory=list[tuple[int, "Action | None"]])
     seen: set[int] = field(default_factory=set[int])
-    todo: deque[tuple[int, int, World]] = field(default_factory=deque[tuple[int, int, World]])
+    todo: deque[tuple[int, int, Simulation]] = field(default_factory=deque[tuple[int, int, Simulation]])
 
     @property
     def limits(self) -> Limits:
-        return Limits(self.bounds.retries, self.bounds.attempts)
+        return Limits(self.bounds.retries, self.bounds.timeouts, self.bounds.cleanup)
 
-    def start(self, *, credentials: bool) -> World:
+    def start(self, *, credentials: bool) -> Simulation:
         bounds = self.bounds
 
         def make(credentials: Credentials | None) -> Conversation:
-            return Conversation(bounds.binding, credentials, retries=bounds.retries, attempts=bounds.attempts)
+            return Conversation(
+                bounds.binding, credentials, retries=bounds.retries, timeouts=bounds.timeouts, cleanup=bounds.cleanup
+            )
 
-        return World.new(
+        return Simulation.new(
             make,
             self.limits,
             faults=bounds.faults,
@@ -101,7 +125,7 @@ class _Search:
             violation = self._expand(*self.todo.popleft())
         return Exploration(len(self.ways), self.transitions, self.depth, frozenset(self.phases), violation)
 
-    def _expand(self, index: int, depth: int, before: World) -> Story | None:
+    def _expand(self, index: int, depth: int, before: Simulation) -> Story | None:
         for action in before.actions():
             self.transitions += 1
             try:
@@ -113,7 +137,7 @@ class _Search:
             self._note(world, index, action, depth + 1)
         return None
 
-    def _note(self, world: World, parent: int, action: Action | None, depth: int) -> None:
+    def _note(self, world: Simulation, parent: int, action: Action | None, depth: int) -> None:
         # A state is kept as the hash of what makes it: 64 bits, against some hundred bytes.
         key = hash(world.key())
         if key in self.seen:

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.inputs import ReplyReceived
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.server import Abandon, Answer, Close, End, Fault, Reset, Scripted, Send, Step, StreamFault, WorkerError
 from oa_protocol.server import Reply as ServerReply
 from oa_protocol.tape import Recorder, Tape, parse_tapes
 from oa_protocol.testing._model.invariants import Limits
-from oa_protocol.testing._model.scenario import SORTS, Course
-from oa_protocol.testing._model.simulation import World
+from oa_protocol.testing._model.scenario import SORTS, Scenario
+from oa_protocol.testing._model.simulation import Simulation
 from oa_protocol.testing.error_table import ROWS
 from oa_protocol.testing.playbook import Reply
 
@@ -214,7 +216,7 @@ def json_values() -> st.SearchStrategy[Any]:
     >>> @given(json_values())
     ... def test_whatever_the_reply_nothing_is_raised(value):
     ...     conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"))
-    ...     playbook = play(conversation) >> Prompt() << CreateChat
+    ...     playbook = play(conversation) >> Prompt("Hello") << CreateChat
     ...     (playbook >> Reply(200, json.dumps(value))).drop_events()
     >>> test_whatever_the_reply_nothing_is_raised()
     """
@@ -461,7 +463,7 @@ _EVENT_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 # ---- servers
 
 
-def replies(api: Api, chat_id: str | None = None, message_id: str | None = None) -> st.SearchStrategy[Reply]:
+def replies(api: Api, chat_id: str | None = None, message_id: str | None = None) -> st.SearchStrategy[ReplyReceived]:
     """Replies to any request: what was asked for, every error that servers are known to send, and garbage (OA-8.3).
 
     What was asked for is about the chat ``chat_id`` and the message ``message_id``, or about others; where they are not
@@ -473,7 +475,7 @@ def replies(api: Api, chat_id: str | None = None, message_id: str | None = None)
     ...     playbook = play(Conversation.resume(Website("http://oa.test"), Credentials(token="secret"), CHAT))
     ...     playbook = (playbook >> Close()).drop_events() << DeleteChat
     ...     conversation = (playbook >> reply).drop_events().conversation
-    ...     assert conversation.is_over or conversation.next_intent()
+    ...     assert conversation.is_over or conversation.next_intent(0.0) or conversation.deadline
     >>> test_whatever_the_reply_to_delete_the_conversation_goes_on_or_ends()
     """
     own_chat, own_message = ([] if own is None else [own] for own in (chat_id, message_id))
@@ -546,17 +548,20 @@ def tapes(draw: st.DrawFn, binding: Binding) -> Tape:
     >>> test_the_engine_does_what_it_did()
     """
     file = io.StringIO()
+    limits = Limits(1, Timeouts(answer=120.0), Cleanup(attempts=2))
 
     def make(credentials: Credentials | None) -> Conversation:
-        return Recorder(binding, credentials, retries=1, attempts=2, tape=file)
+        return Recorder(
+            binding, credentials, retries=limits.retries, timeouts=limits.timeouts, cleanup=limits.cleanup, tape=file
+        )
 
-    course = Course(World.new(make, Limits(1, 2), faults=3, turns=2, credentials=draw(st.booleans())))
-    course.begin(draw(st.integers(0, 20)))
+    scenario = Scenario(Simulation.new(make, limits, faults=3, turns=2, credentials=draw(st.booleans())))
+    scenario.begin(draw(st.integers(0, 20)))
     for _ in range(draw(st.integers(0, 3))):
-        possible = list(filter(course.can_happen, SORTS))
+        possible = list(filter(scenario.can_happen, SORTS))
         if possible:
-            course.happen(draw(st.sampled_from(possible)), draw(st.integers(0, 31)))
-            course.go_well(draw(st.integers(0, 9)))
-    course.leave()
+            scenario.happen(draw(st.sampled_from(possible)), draw(st.integers(0, 31)))
+            scenario.go_well(draw(st.integers(0, 9)))
+    scenario.leave()
     (tape,) = parse_tapes(file.getvalue())
     return tape

@@ -1,11 +1,10 @@
-"""The state machine: it finds nothing in what is shipped, it finds planted bugs, and it tells them readably."""
+"""The state machine finds nothing in what is shipped, and tells planted bugs as readable stories."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections import Counter, deque
-from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
@@ -14,16 +13,18 @@ from hypothesis import Phase as Stage
 from hypothesis.stateful import run_state_machine_as_test
 from msgspec.structs import replace
 
-from oa_protocol import Conversation, Credentials, InferenceServer, MaybeSent, NotSent, TransportError
+from oa_protocol import Conversation, Credentials, InferenceServer, MaybeSent, NotSent
 from oa_protocol.bindings.base import Binding
 from oa_protocol.engine.events import Event, Token
-from oa_protocol.engine.intents import Exchange, HttpRequest, Intent
+from oa_protocol.engine.inputs import Close, ExchangeFailed, Input, Interrupted, ReplyReceived, TimePassed
+from oa_protocol.engine.intents import HttpRequest, Intent
 from oa_protocol.engine.phases import TERMINAL
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing import ConversationMachine
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import Limits, Moment
 from oa_protocol.testing._model.scenario import SORTS
-from oa_protocol.testing._model.simulation import Action, World
+from oa_protocol.testing._model.simulation import Action, Simulation
 from oa_protocol.transports import Response, Transport
 
 pytestmark = pytest.mark.once
@@ -63,26 +64,29 @@ def story_of(machine: type[ConversationMachine], how: settings = UNSHRUNK) -> st
 @each_binding
 def test_whatever_can_happen_is_of_one_sort_and_every_sort_happens(binding: Binding) -> None:
     def make(credentials: Credentials | None) -> Conversation:
-        return Conversation(binding, credentials, retries=1, attempts=1)
+        return Conversation(binding, credentials, retries=1, timeouts=limits.timeouts, cleanup=limits.cleanup)
 
-    worlds = deque(
-        World.new(make, Limits(1, 1), faults=1, turns=1, credentials=credentials) for credentials in (True, False)
-    )
-    seen = {world.key() for world in worlds}
+    class Slow(Simulation):
+        is_slow = True
+
+    short = 0.15  # so that there are few different times
+    limits = Limits(1, Timeouts(reply=short, idle=short, poll=short), Cleanup(short, short, attempts=1))
+    todo = deque(Slow.new(make, limits, faults=1, turns=1, credentials=credentials) for credentials in (True, False))
+    seen = {simulation.key() for simulation in todo}
     met: set[str] = set()
-    while worlds and len(seen) < 2_000:
-        world = worlds.popleft()
-        for action in world.actions():
+    while todo and len(seen) < 2_000:
+        simulation = todo.popleft()
+        for action in simulation.actions():
             (sort,) = (name for name, is_of_sort in SORTS.items() if is_of_sort(action))
             met.add(sort)
-            following, _ = world.after(action)
+            following, _ = simulation.after(action)
             if following.key() not in seen:
                 seen.add(following.key())
-                worlds.append(following)
+                todo.append(following)
     assert met == set(SORTS)
 
 
-def test_every_sort_has_its_rule_but_that_the_driver_asks_by_itself() -> None:
+def test_every_sort_has_its_rule_except_that_the_driver_asks_by_itself() -> None:
     assert {name for name in SORTS if not hasattr(ConversationMachine, name)} == {"driver_asks"}
 
 
@@ -98,15 +102,15 @@ class AllMet(Exception):
 def watched(binding: Binding, patch: pytest.MonkeyPatch) -> tuple[type[ConversationMachine], list[set[str]]]:
     """A machine, and what its runs meet, each of them: the sorts of what happens, and the ends."""
     runs: list[set[str]] = [set()]
-    take = World.take
+    take = Simulation.take
 
-    def note(world: World, action: Action) -> Moment:
+    def note(simulation: Simulation, action: Action) -> Moment:
         runs[-1].update(name for name, is_of_sort in SORTS.items() if is_of_sort(action))
-        moment = take(world, action)
+        moment = take(simulation, action)
         runs[-1].update({moment.conversation.phase.name} & ENDS)
         return moment
 
-    patch.setattr(World, "take", note)
+    patch.setattr(Simulation, "take", note)
 
     class Watched(ConversationMachine):
         def teardown(self) -> None:
@@ -146,71 +150,91 @@ def test_most_answers_in_the_machine_are_streamed(binding: Binding, monkeypatch:
 class TakesLostForNotSent(Conversation):
     __slots__ = ()
 
-    def receive_failure(self, failure: TransportError) -> list[Event]:
-        return super().receive_failure(NotSent(str(failure)))
+    def handle(self, happened: Input, now: float) -> list[Event]:
+        if isinstance(happened, ExchangeFailed):
+            happened = ExchangeFailed(NotSent(str(happened.failure)))
+        return super().handle(happened, now)
 
 
 class RaisesInTheStream(Conversation):
     __slots__ = ()
 
-    def receive_stream_data(self, data: bytes) -> list[Event]:
+    def receive_stream_data(self, data: bytes, now: float) -> list[Event]:
         raise KeyError("event_type")
 
 
 class NeverCloses(Conversation):
     __slots__ = ()
 
-    def close(self, *, drain: bool = True) -> list[Event]:
-        return []
+    def handle(self, happened: Input, now: float) -> list[Event]:
+        return [] if isinstance(happened, Close) else super().handle(happened, now)
 
 
 class DropsTokens(Conversation):
     __slots__ = ()
 
-    def receive_stream_data(self, data: bytes) -> list[Event]:
-        return [event for event in super().receive_stream_data(data) if not isinstance(event, Token)]
+    def receive_stream_data(self, data: bytes, now: float) -> list[Event]:
+        return [event for event in super().receive_stream_data(data, now) if not isinstance(event, Token)]
 
 
 class LosesTheFirstEventOfEachRead(Conversation):
     __slots__ = ()
 
-    def receive_stream_data(self, data: bytes) -> list[Event]:
-        return super().receive_stream_data(data)[1:]
+    def receive_stream_data(self, data: bytes, now: float) -> list[Event]:
+        return super().receive_stream_data(data, now)[1:]
 
 
 class WaitsForNothing(Conversation):
     __slots__ = ()
 
-    def next_intent(self) -> Intent | None:
-        intent = super().next_intent()
-        return replace(intent, delay=0.0) if isinstance(intent, Exchange) else intent
+    def _pause(self, seconds: float) -> None:
+        pass
 
 
 class IgnoresHeaders(Conversation):
     __slots__ = ()
 
-    def receive_reply(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> list[Event]:
-        return super().receive_reply(status, (), body)
+    def handle(self, happened: Input, now: float) -> list[Event]:
+        return super().handle(replace(happened, headers=()) if isinstance(happened, ReplyReceived) else happened, now)
 
 
-class IgnoresSilence(Conversation):
+class IgnoresTheClock(Conversation):
     __slots__ = ()
 
-    def receive_silence(self) -> list[Event]:
-        return []
+    def handle(self, happened: Input, now: float) -> list[Event]:
+        return [] if isinstance(happened, TimePassed) else super().handle(happened, now)
 
 
-class IgnoresImpatience(Conversation):
+class BeginsEachCleanupAnew(Conversation):
+    """An engine that takes each exchange of its cleanup for the first one."""
+
     __slots__ = ()
 
-    def answer_timed_out(self) -> list[Event]:
-        return []
+    def next_intent(self, now: float) -> Intent | None:
+        if self._leaving is not None:
+            self._leaving.ends = now + self.settings.cleanup.timeout
+        return super().next_intent(now)
+
+
+class CountsNoDelete(Conversation):
+    __slots__ = ()
+
+    def _delete_again(self, events: list[Event]) -> None:
+        self._attempt.tries = 0
+        super()._delete_again(events)
+
+
+class IgnoresInterruptions(Conversation):
+    __slots__ = ()
+
+    def handle(self, happened: Input, now: float) -> list[Event]:
+        return [] if isinstance(happened, Interrupted) else super().handle(happened, now)
 
 
 def machine_of(engine: type[Conversation]) -> type[ConversationMachine]:
     class Engine(ConversationMachine):
         def make_conversation(self, credentials: Credentials | None) -> Conversation:
-            return engine(self.binding, credentials, retries=self.retries, attempts=self.attempts)
+            return engine(self.binding, credentials, retries=self.retries, timeouts=self.timeouts, cleanup=self.cleanup)
 
     return Engine
 
@@ -218,8 +242,10 @@ def machine_of(engine: type[Conversation]) -> type[ConversationMachine]:
 def test_a_planted_bug_in_an_engine_is_found_and_its_story_can_be_read() -> None:
     title, *lines, problem = story_of(machine_of(TakesLostForNotSent), SHRUNK).splitlines()
     assert re.fullmatch(r"\w+ does not hold \(website, \d+ steps\):", title)
-    assert all(re.fullmatch(r" *\d+\. (owner|driver|network|server|worker) +.+  \[[A-Z_]+\]", line) for line in lines)
-    assert any("is lost" in line or "given up" in line for line in lines)
+    assert all(
+        re.fullmatch(r" *\d+\. (owner|driver|network|server|worker|clock) +.+  \[[A-Z_]+\]", line) for line in lines
+    )
+    assert any("lost" in line or "carried out" in line for line in lines)
     assert len(lines) <= 20
     assert problem.startswith("  => ")
 
@@ -228,11 +254,13 @@ def test_a_planted_bug_in_an_engine_is_found_and_its_story_can_be_read() -> None
     ("engine", "words"),
     [
         (RaisesInTheStream, "=> KeyError: 'event_type'"),
-        (NeverCloses, "ends does not hold"),
+        (NeverCloses, "over_in_time does not hold"),
+        (BeginsEachCleanupAnew, "over_in_time does not hold"),
+        (CountsNoDelete, "bounded_tries does not hold"),
         (WaitsForNothing, "waits_before_trying_again does not hold"),
         (IgnoresHeaders, "waits_before_trying_again does not hold"),
-        (IgnoresSilence, "polls_a_silent_stream does not hold"),
-        (IgnoresImpatience, "fails_when_patience_ends does not hold"),
+        (IgnoresTheClock, "never_busy does not hold"),
+        (IgnoresInterruptions, "gives_control_back does not hold"),
     ],
 )
 def test_bugs_of_other_kinds_are_found_as_well(engine: type[Conversation], words: str) -> None:
@@ -242,7 +270,7 @@ def test_bugs_of_other_kinds_are_found_as_well(engine: type[Conversation], words
 class OnlyAnEngine:
     """An engine that has what is listed, and nothing else."""
 
-    def __init__(self, conversation: Conversation) -> None:
+    def __init__(self, conversation: ConversationLike) -> None:
         self.conversation = conversation
 
     def __getattr__(self, name: str) -> Any:
@@ -255,7 +283,10 @@ def test_an_engine_needs_no_more_than_what_is_listed() -> None:
     class Foreign(ConversationMachine):
         def make_conversation(self, credentials: Credentials | None) -> ConversationLike:
             return cast(
-                "ConversationLike", OnlyAnEngine(Conversation(self.binding, credentials, retries=1, attempts=2))
+                "ConversationLike",
+                OnlyAnEngine(
+                    Conversation(self.binding, credentials, retries=1, timeouts=self.timeouts, cleanup=self.cleanup)
+                ),
             )
 
     run_state_machine_as_test(Foreign, settings=FEW)
@@ -263,15 +294,13 @@ def test_an_engine_needs_no_more_than_what_is_listed() -> None:
 
 def test_an_engine_that_lacks_something_is_told_all_of_it_at_once() -> None:
     class Incomplete:
-        def prompt(self, text: str) -> None: ...
+        def next_intent(self, now: float) -> None: ...
 
     class Foreign(ConversationMachine):
         def make_conversation(self, credentials: Credentials | None) -> ConversationLike:
             return cast("ConversationLike", Incomplete())
 
-    with pytest.raises(
-        TypeError, match=r"Incomplete is no engine, for it lacks abandon, answer_timed_out, .*, records"
-    ):
+    with pytest.raises(TypeError, match=r"Incomplete is no engine, because it lacks awaits_prompt, binding, .*, phase"):
         run_state_machine_as_test(Foreign, settings=UNSHRUNK)
 
 
@@ -520,15 +549,23 @@ def test_a_planted_bug_in_a_transport_is_found(transport: type[Wrapper], words: 
     assert words in story_of(machine_over(transport))
 
 
-def test_a_transport_that_cannot_be_closed_is_told_at_the_end_of_the_story() -> None:
+def test_a_transport_that_cannot_be_closed_fails_at_the_end_of_the_story() -> None:
     *_, last, problem = story_of(machine_over(FailsToClose)).splitlines()
     assert "driver   closes the transport" in last
     assert problem == "  => ValueError: already closed"
 
 
 def test_a_transport_that_cannot_be_closed_hides_no_other_failure() -> None:
-    class FailsAltogether(FailsToClose, DropsHeaders):
-        pass
+    class FailsAltogether(DropsHeaders):
+        has_sent = False
+
+        async def open(self, request: HttpRequest) -> Response:
+            self.has_sent = True
+            return await super().open(request)
+
+        async def aclose(self) -> None:
+            if self.has_sent:
+                raise ValueError("already closed")
 
     assert "the transport changed the request" in story_of(machine_over(FailsAltogether))
 

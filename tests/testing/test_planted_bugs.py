@@ -1,7 +1,8 @@
-"""The explorer finds bugs: each test plants one into the shipped engine, and reads the shortest story that shows it."""
+"""The explorer finds bugs. Each test plants one in the shipped engine, and reads the shortest story that shows it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.json import Chat
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.bindings.website import Website
-from oa_protocol.engine import conversation as engine
 from oa_protocol.engine import events as ev
+from oa_protocol.engine import moves, steps
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import MaybeSent, NotSent, OAError, TransportError
+from oa_protocol.engine.inputs import Close, ExchangeFailed, Input, StreamEnded
 from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
@@ -30,7 +32,7 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase, Trigger
-from oa_protocol.engine.turn import Turn
+from oa_protocol.engine.state import Leaving, Turn
 from oa_protocol.testing import Explorer
 from oa_protocol.testing._model.invariants import INVARIANTS
 
@@ -40,12 +42,9 @@ pytestmark = pytest.mark.once
 Patch = pytest.MonkeyPatch
 Outcome = Reply | TransportError
 Events = list[ev.Event]
+Handler = Callable[[Any, Any, Events], None]
 
 WEBSITE, INFERENCE = Website("http://oa.test"), InferenceServer("http://oa.test")
-
-
-def judge(patch: Patch, phase: Phase, kind: type[Exchange], judged: Callable[[Any, Outcome, Events], None]) -> None:
-    patch.setitem(getattr(Conversation, "_JUDGES"), (phase, kind), judged)  # noqa: B009 - nobody else's business
 
 
 def always(value: object) -> Callable[..., object]:
@@ -54,6 +53,47 @@ def always(value: object) -> Callable[..., object]:
 
 def method(name: str) -> Any:
     return getattr(Conversation, name)
+
+
+def honest(phase: Phase, kind: type[Exchange]) -> Handler:
+    return next(step.handler for step in steps.STEPS[phase] if step.kind is kind)
+
+
+def on(patch: Patch, phase: Phase, kind: type[Exchange], handler: Handler) -> None:
+    """Let ``handler`` take what comes of this exchange in this phase."""
+    row = [step._replace(handler=handler) if step.kind is kind else step for step in steps.STEPS[phase]]
+    patch.setitem(steps.STEPS, phase, row)
+
+
+def on_loss(patch: Patch, phase: Phase, kind: type[Exchange], handler: Handler) -> None:
+    """Let ``handler`` take the loss of this exchange in this phase."""
+    otherwise = honest(phase, kind)
+    on(patch, phase, kind, lambda *given: (handler if isinstance(given[1], MaybeSent) else otherwise)(*given))
+
+
+def after(patch: Patch, name: str, change: Callable[[Any], None]) -> None:
+    """Change something whenever this method was called."""
+    original = method(name)
+
+    def changed(self: Conversation, *given: object, **named: object) -> object:
+        result = original(self, *given, **named)
+        change(self)
+        return result
+
+    patch.setattr(Conversation, name, changed)
+
+
+def mistaken(patch: Patch, take_for: Callable[[Any, Input], Input]) -> None:
+    """Take each input for another one."""
+    handle = Conversation.handle
+
+    def mistaking(self: Conversation, happened: Input, now: float) -> Events:
+        return handle(self, take_for(self, happened), now)
+
+    patch.setattr(Conversation, "handle", mistaking)
+
+
+# ---- cleanup
 
 
 def not_shielded(patch: Patch, kind: type[Exchange]) -> None:
@@ -75,25 +115,48 @@ def delete_not_shielded(patch: Patch) -> None:
 
 
 def no_drain(patch: Patch) -> None:
-    close = Conversation.close
-
-    def at_once(self: Conversation, *, drain: bool = True) -> Events:
-        return close(self, drain=False)
-
-    patch.setattr(Conversation, "close", at_once)
+    mistaken(patch, lambda _, happened: Close(drain=False) if isinstance(happened, Close) else happened)
 
 
-def drain_never_ends(patch: Patch) -> None:
-    close = Conversation.close
+def the_owner_cannot_end_the_drain(patch: Patch) -> None:
+    mistaken(patch, lambda _, happened: Close() if isinstance(happened, Close) else happened)
 
-    def never_at_once(self: Conversation, *, drain: bool = True) -> Events:
-        return close(self)
 
-    patch.setattr(Conversation, "close", never_at_once)
+def the_drain_ends_only_with_the_cleanup(patch: Patch) -> None:
+    def drain_on(self: Any) -> None:
+        if not self._clock.has_come(self._leaving.drained):
+            self._leaving.drained = self._leaving.ends
+
+    after(patch, "_leave", drain_on)
 
 
 def drain_sees_nothing_in_the_chat(patch: Patch) -> None:
     patch.setattr(Turn, "is_running", always(False))
+
+
+def the_deadline_of_the_cleanup_is_forgotten(patch: Patch) -> None:
+    def take_all_the_time(self: Any) -> None:
+        self._leaving.ends = math.inf
+
+    after(patch, "_leave", take_all_the_time)
+
+
+def each_close_begins_the_cleanup_anew(patch: Patch) -> None:
+    def begin_anew(self: Any) -> None:
+        now, cleanup = self._clock.elapsed, self.settings.cleanup
+        self._leaving = Leaving(now + cleanup.timeout, self._leaving.drained)
+
+    after(patch, "_leave", begin_anew)
+
+
+def the_end_of_the_cleanup_is_ignored(patch: Patch) -> None:
+    abandon = method("_abandon")
+
+    def only_for_the_owner(self: Any, events: Events) -> None:
+        if self._leaving is None or not self._clock.has_come(self._leaving.ends):
+            abandon(self, events)
+
+    patch.setattr(Conversation, "_abandon", only_for_the_owner)
 
 
 def a_website_500_is_taken_for_deleted(patch: Patch) -> None:
@@ -122,103 +185,79 @@ def any_404_is_believed(patch: Patch) -> None:
 
 
 def a_list_is_believed_unread(patch: Patch) -> None:
-    judge(patch, Phase.DELETE_UNCLEAR, ListChats, lambda self, _, events: self._gone(events))
-
-
-def stream_opened_again_after_a_loss(patch: Patch) -> None:
-    def again(self: Any, outcome: Outcome, events: Events) -> None:
-        self._try_again(OAError("lost"))
-
-    judge(patch, Phase.ASSISTANT_REQUESTED, OpenStream, again)
-
-
-def prompt_sent_again_without_looking(patch: Patch) -> None:
-    honest = getattr(Conversation, "_JUDGES")[Phase.CHAT_CREATED, SendPrompt]  # noqa: B009
-
-    def again(self: Any, outcome: Outcome, events: Events) -> None:
-        if isinstance(outcome, TransportError):
-            self._try_again(outcome)
-        else:
-            honest(self, outcome, events)
-
-    judge(patch, Phase.CHAT_CREATED, SendPrompt, again)
+    on(patch, Phase.DELETE_UNCLEAR, ListChats, lambda self, _, events: self._gone(events))
 
 
 def a_lost_delete_is_sent_again_without_looking(patch: Patch) -> None:
-    honest = getattr(Conversation, "_JUDGES")[Phase.DELETING, DeleteChat]  # noqa: B009
-
-    def again(self: Any, outcome: Outcome, events: Events) -> None:
-        if isinstance(outcome, MaybeSent):
-            self._delete_again(events)
-        else:
-            honest(self, outcome, events)
-
-    judge(patch, Phase.DELETING, DeleteChat, again)
+    on_loss(patch, Phase.DELETING, DeleteChat, lambda self, _, events: self._delete_again(events))
 
 
-def no_delay(patch: Patch) -> None:
-    patch.setattr(engine, "_back_off", always(0.0))
+def a_lost_delete_raises(patch: Patch) -> None:
+    def fails(self: Any, outcome: Outcome, events: Events) -> None:
+        raise KeyError("status")
+
+    on_loss(patch, Phase.DELETING, DeleteChat, fails)
 
 
-def no_delay_is_handed_out(patch: Patch) -> None:
-    decide: Callable[[Any], Intent | None] = method("_decide")
-
-    def at_once(self: Conversation) -> Intent | None:
-        intent = decide(self)
-        return replace(intent, delay=0.0) if isinstance(intent, Exchange) else intent
-
-    patch.setattr(Conversation, "_decide", at_once)
-
-
-def retry_after_is_ignored(patch: Patch) -> None:
-    patch.setattr(engine, "_retry_after", always(0.0))
-
-
-def a_long_retry_after_is_waited_for(patch: Patch) -> None:
-    patch.setattr(engine, "_LONGEST_RETRY_AFTER", 1e9)
+def deletes_without_bound(patch: Patch) -> None:
+    patch.setattr(Conversation, "_delete_again", lambda self, _: self._pause(0.5))
 
 
 def a_delete_is_looked_for_before_its_retry_after(patch: Patch) -> None:
-    honest = getattr(Conversation, "_JUDGES")[Phase.DELETING, DeleteChat]  # noqa: B009
-
     def at_once(self: Any, outcome: Outcome, events: Events) -> None:
-        honest(self, outcome, events)
+        otherwise(self, outcome, events)
         if isinstance(outcome, Reply):
-            self._delay = 0.0
+            self._pause(0.0)
 
-    judge(patch, Phase.DELETING, DeleteChat, at_once)
-
-
-def silence_is_ignored(patch: Patch) -> None:
-    patch.setattr(Conversation, "receive_silence", always([]))
+    otherwise = honest(Phase.DELETING, DeleteChat)
+    on(patch, Phase.DELETING, DeleteChat, at_once)
 
 
-def a_silent_stream_is_left_open(patch: Patch) -> None:
-    decide: Callable[[Any], Intent | None] = method("_decide")
+def a_chat_that_is_still_there_is_deleted_again_at_once(patch: Patch) -> None:
+    def at_once(self: Any, events: Events) -> None:
+        still_there(self, events)
+        if not self.is_over:
+            self._pause(0.0)
 
-    def leave_open(self: Any) -> Intent | None:
-        if self.phase is Phase.POLLING:
-            self._decoder = None
-        intent: Intent | None = decide(self)
-        return intent
-
-    patch.setattr(Conversation, "_decide", leave_open)
+    still_there = method("_still_there")
+    patch.setattr(Conversation, "_still_there", at_once)
 
 
-def patience_is_ignored(patch: Patch) -> None:
-    patch.setattr(Conversation, "answer_timed_out", always([]))
+def abandoned_without_a_record(patch: Patch) -> None:
+    patch.setattr(Conversation, "_leak", lambda self, _reason, _events: self._move(Trigger.LEAK))
+
+
+def something_is_sent_after_deleted(patch: Patch) -> None:
+    patch.setitem(steps.STEPS, Phase.DELETED, [steps.Step(DeleteChat, always(None))])
+
+
+def a_failed_conversation_is_never_cleaned_up(patch: Patch) -> None:
+    advance = method("_advance")
+
+    def not_when_failed(self: Conversation, events: Events) -> None:
+        if self.phase is not Phase.FAILED:
+            advance(self, events)
+
+    patch.setattr(Conversation, "_advance", not_when_failed)
+
+
+# ---- what was lost
+
+
+def stream_opened_again_after_a_loss(patch: Patch) -> None:
+    on(patch, Phase.ASSISTANT_REQUESTED, OpenStream, lambda self, *_: self._try_again(OAError("lost")))
+
+
+def prompt_sent_again_without_looking(patch: Patch) -> None:
+    on_loss(patch, Phase.CHAT_CREATED, SendPrompt, lambda self, outcome, _: self._try_again(outcome))
 
 
 def request_sent_again_without_looking(patch: Patch) -> None:
-    honest = getattr(Conversation, "_JUDGES")[Phase.PROMPTED, RequestAssistant]  # noqa: B009
+    on_loss(patch, Phase.PROMPTED, RequestAssistant, lambda self, outcome, _: self._try_again(outcome))
 
-    def again(self: Any, outcome: Outcome, events: Events) -> None:
-        if isinstance(outcome, TransportError):
-            self._try_again(outcome)
-        else:
-            honest(self, outcome, events)
 
-    judge(patch, Phase.PROMPTED, RequestAssistant, again)
+def an_interrupted_request_is_sent_again_without_looking(patch: Patch) -> None:
+    patch.setattr(Conversation, "_give_up", always(None))
 
 
 def what_a_503_left_behind_is_adopted(patch: Patch) -> None:
@@ -241,111 +280,144 @@ def a_prompt_is_known_by_its_text_alone(patch: Patch) -> None:
     patch.setattr(Turn, "find_prompt", any_parent)
 
 
-def a_clean_end_is_taken_for_success(patch: Patch) -> None:
-    end = Conversation.receive_stream_end
-
-    def well_ended(self: Any) -> Events:
-        if self.phase is not Phase.STREAMING:
-            return end(self)
-        self._decoder = None
-        self._move(Trigger.ANSWERED)
-        turn, self._turn = self._turn, None
-        message = ev.Message(id=turn.message_id, role="assistant", state="complete", content=turn.text)
-        return [ev.Answered(message)]
-
-    patch.setattr(Conversation, "receive_stream_end", well_ended)
-
-
-def pending_is_believed_for_ever(patch: Patch) -> None:
-    patch.setattr(engine, "_PENDINGS_PER_CHECK", 10**9)
-
-
-def pings_are_believed_for_ever(patch: Patch) -> None:
-    patch.setattr(engine, "_KEEPALIVES_PER_CHECK", 10**9)
-
-
-def the_final_text_is_ignored(patch: Patch) -> None:
-    patch.setattr(Turn, "reconcile", always([]))
-
-
-def tries_without_bound(patch: Patch) -> None:
-    try_again = method("_try_again")
-
-    def as_if_first(self: Any, *given: object) -> None:
-        self._tries = 1
-        try_again(self, *given)
-
-    patch.setattr(Conversation, "_try_again", as_if_first)
-
-
-def deletes_without_bound(patch: Patch) -> None:
-    def again(self: Any, events: Events) -> None:
-        self._delay = 0.5
-
-    patch.setattr(Conversation, "_delete_again", again)
-
-
 def an_unclear_create_is_not_recorded(patch: Patch) -> None:
-    record = method("_record")
+    name_leak = method("_name_leak")
 
     def forgetful(self: Conversation, chat_id: str | None, *rest: object) -> None:
         if chat_id or self.outstanding:  # one that is abandoned is
-            record(self, chat_id, *rest)
+            name_leak(self, chat_id, *rest)
 
-    patch.setattr(Conversation, "_record", forgetful)
-
-
-def abandoned_without_a_record(patch: Patch) -> None:
-    def leak(self: Any, reason: str, events: Events) -> None:
-        self._move(Trigger.LEAK)
-
-    patch.setattr(Conversation, "_leak", leak)
+    patch.setattr(Conversation, "_name_leak", forgetful)
 
 
 def lost_and_busy_are_mixed_up(patch: Patch) -> None:
     def is_unclear(outcome: Outcome) -> bool:
         return isinstance(outcome, Reply) and outcome.status == 503
 
-    patch.setattr(engine, "_is_unclear", is_unclear)
+    patch.setattr(steps, "_is_unclear", is_unclear)
 
 
 def every_failure_is_taken_for_not_sent(patch: Patch) -> None:
-    receive = Conversation.receive_failure
+    def not_sent(_: object, happened: Input) -> Input:
+        return ExchangeFailed(NotSent(str(happened.failure))) if isinstance(happened, ExchangeFailed) else happened
 
-    def not_sent(self: Conversation, failure: TransportError) -> Events:
-        return receive(self, NotSent(str(failure)))
-
-    patch.setattr(Conversation, "receive_failure", not_sent)
+    mistaken(patch, not_sent)
 
 
-def something_is_sent_after_deleted(patch: Patch) -> None:
-    following = method("_next_exchange")
+def tries_without_bound(patch: Patch) -> None:
+    try_again = method("_try_again")
 
-    def one_more(self: Conversation) -> type[Exchange] | None:
-        return DeleteChat if self.phase is Phase.DELETED else following(self)
+    def as_if_first(self: Any, *given: object) -> None:
+        self._attempt.tries = 1
+        try_again(self, *given)
 
-    patch.setattr(Conversation, "_next_exchange", one_more)
-
-
-def a_failed_conversation_is_never_cleaned_up(patch: Patch) -> None:
-    advance = method("_advance")
-
-    def not_when_failed(self: Conversation, events: Events) -> None:
-        if self.phase is not Phase.FAILED:
-            advance(self, events)
-
-    patch.setattr(Conversation, "_advance", not_when_failed)
+    patch.setattr(Conversation, "_try_again", as_if_first)
 
 
-def a_lost_delete_raises(patch: Patch) -> None:
-    honest = getattr(Conversation, "_JUDGES")[Phase.DELETING, DeleteChat]  # noqa: B009
+# ---- time
 
-    def raises(self: Any, outcome: Outcome, events: Events) -> None:
-        if isinstance(outcome, MaybeSent):
-            raise KeyError("status")
-        honest(self, outcome, events)
 
-    judge(patch, Phase.DELETING, DeleteChat, raises)
+def a_hung_exchange_has_no_deadline(patch: Patch) -> None:
+    patch.setattr(Conversation, "_ends_of", always(math.inf))
+
+
+def a_hung_exchange_is_never_settled(patch: Patch) -> None:
+    patch.setattr(Conversation, "_expire", always(None))
+
+
+def a_hung_request_is_taken_for_not_sent(patch: Patch) -> None:
+    patch.setattr(Conversation, "_expire", lambda self, intent, events: _expire_as_not_sent(self, intent, events))
+
+
+def _expire_as_not_sent(self: Any, intent: Intent, events: Events) -> None:
+    self._outstanding = None
+    self._settle(intent, NotSent("no reply"), events)
+
+
+def no_delay(patch: Patch) -> None:
+    patch.setattr(moves, "_back_off", always(0.0))
+
+
+def pauses_are_ignored(patch: Patch) -> None:
+    patch.setattr(Conversation, "_pause", always(None))
+
+
+def retry_after_is_ignored(patch: Patch) -> None:
+    patch.setattr(moves, "retry_after", always(0.0))
+
+
+def a_long_retry_after_is_waited_for(patch: Patch) -> None:
+    patch.setattr(moves, "LONGEST_RETRY_AFTER", 1e9)
+
+
+def a_failed_turn_keeps_its_pause(patch: Patch) -> None:
+    fail = method("_fail")
+
+    def keep(self: Any, *given: object) -> None:
+        attempt = self._attempt
+        fail(self, *given)
+        self._attempt = attempt
+
+    patch.setattr(Conversation, "_fail", keep)
+
+
+def an_interrupted_read_goes_on(patch: Patch) -> None:
+    patch.setattr(Conversation, "_interrupt", always(None))
+
+
+def a_silent_stream_has_no_deadline(patch: Patch) -> None:
+    patch.setattr(Conversation, "_silence_ends", math.inf)
+
+
+def silence_is_ignored(patch: Patch) -> None:
+    lose_stream = method("_lose_stream")
+
+    def unless_it_is_silent(self: Any) -> None:
+        if self._stream is None:
+            lose_stream(self)
+
+    patch.setattr(Conversation, "_lose_stream", unless_it_is_silent)
+
+
+def a_silent_stream_is_left_open(patch: Patch) -> None:
+    def leave_open(self: Any) -> None:
+        self._stream = None
+
+    after(patch, "_lose_stream", leave_open)
+
+
+def the_end_of_the_answers_time_is_ignored(patch: Patch) -> None:
+    patch.setattr(Conversation, "_give_up_on_answer", always(None))
+
+
+# ---- the stream and the answer
+
+
+def a_clean_end_is_taken_for_success(patch: Patch) -> None:
+    handle = Conversation.handle
+
+    def well_ended(self: Any, happened: Input, now: float) -> Events:
+        if self.phase is not Phase.STREAMING or not isinstance(happened, StreamEnded):
+            return handle(self, happened, now)
+        self._stream = None
+        self._move(Trigger.ANSWERED)
+        turn, self._turn = self._turn, None
+        message = ev.Message(id=turn.message_id, role="assistant", state="complete", content=turn.text)
+        return [ev.Answered(message)]
+
+    patch.setattr(Conversation, "handle", well_ended)
+
+
+def pending_is_believed_for_good(patch: Patch) -> None:
+    patch.setattr(steps, "_PENDINGS_PER_CHECK", 10**9)
+
+
+def pings_are_believed_for_good(patch: Patch) -> None:
+    patch.setattr(steps, "_KEEPALIVES_PER_CHECK", 10**9)
+
+
+def the_final_text_is_ignored(patch: Patch) -> None:
+    patch.setattr(Turn, "reconcile", always([]))
 
 
 @dataclass(frozen=True)
@@ -361,44 +433,58 @@ class Planted:
 
 
 PLANTED = [
-    Planted(an_unclear_create_is_not_recorded, "guarantee", "CreateChat is carried out, its reply is lost", 6),
-    Planted(abandoned_without_a_record, "guarantee", "abandons", 7),
-    Planted(lost_and_busy_are_mixed_up, "guarantee", "CreateChat is carried out", 9),
-    Planted(something_is_sent_after_deleted, "nothing_after_the_end", "asks what to do: DeleteChat", 10),
-    Planted(a_website_500_is_taken_for_deleted, "gone_is_gone", "DeleteChat is answered with 500", 9),
-    Planted(any_200_is_taken_for_deleted, "gone_is_gone", "200 and garbage", 9),
+    Planted(an_unclear_create_is_not_recorded, "guarantee", "CreateChat is carried out", 4),
+    Planted(abandoned_without_a_record, "guarantee", "abandons", 5),
+    Planted(lost_and_busy_are_mixed_up, "guarantee", "CreateChat is carried out", 5),
+    Planted(something_is_sent_after_deleted, "nothing_after_the_end", "asks what to do: DeleteChat", 8),
+    Planted(a_website_500_is_taken_for_deleted, "gone_is_gone", "DeleteChat is answered with 500", 7),
+    Planted(any_200_is_taken_for_deleted, "gone_is_gone", "200 and garbage", 7),
     Planted(a_website_404_is_believed_without_the_list, "gone_is_gone", "FetchChat is answered with 404", 9),
-    Planted(any_404_is_believed, "gone_is_gone", "is answered with 404", 9, INFERENCE),
+    Planted(any_404_is_believed, "gone_is_gone", "is answered with 404", 7, INFERENCE),
     Planted(a_list_is_believed_unread, "gone_is_gone", "FetchChat is answered with 404", 11),
-    Planted(tries_without_bound, "bounded_tries", "CreateChat is not sent", 9, faults=2),
-    Planted(deletes_without_bound, "bounded_tries", "DeleteChat is not sent", 11),
-    Planted(stream_opened_again_after_a_loss, "one_reader", "OpenStream is lost", 12),
-    Planted(prompt_sent_again_without_looking, "looks_before_sending_again", "SendPrompt is lost", 7),
-    Planted(request_sent_again_without_looking, "looks_before_sending_again", "RequestAssistant is lost", 9),
-    Planted(a_lost_delete_is_sent_again_without_looking, "looks_before_deleting_again", "DeleteChat is lost", 9),
+    Planted(tries_without_bound, "bounded_tries", "CreateChat is not sent", 11, faults=2),
+    Planted(deletes_without_bound, "bounded_tries", "DeleteChat is lost", 18),
+    Planted(stream_opened_again_after_a_loss, "one_reader", "OpenStream is lost", 13),
+    Planted(prompt_sent_again_without_looking, "looks_before_sending_again", "SendPrompt is lost", 9),
+    Planted(request_sent_again_without_looking, "drains_first", "RequestAssistant is carried out", 9),
+    Planted(a_lost_delete_is_sent_again_without_looking, "looks_before_deleting_again", "DeleteChat is lost", 10),
     Planted(no_delay, "waits_before_trying_again", "CreateChat is not sent", 5),
-    Planted(no_delay_is_handed_out, "waits_before_trying_again", "CreateChat is not sent", 5),
-    Planted(retry_after_is_ignored, "waits_before_trying_again", "retry-after: 3600", 5),
-    Planted(a_long_retry_after_is_waited_for, "waits_before_trying_again", "retry-after: 3600", 5),
-    Planted(a_delete_is_looked_for_before_its_retry_after, "waits_before_trying_again", "retry-after: 7", 9),
+    Planted(pauses_are_ignored, "waits_before_trying_again", "CreateChat is not sent", 5),
+    Planted(retry_after_is_ignored, "waits_before_trying_again", "retry-after: 3600", 7),
+    Planted(a_long_retry_after_is_waited_for, "waits_before_trying_again", "retry-after: 3600", 7),
+    Planted(a_delete_is_looked_for_before_its_retry_after, "waits_before_trying_again", "retry-after: 2", 8),
     Planted(silence_is_ignored, "polls_a_silent_stream", "falls silent", 12),
     Planted(a_silent_stream_is_left_open, "polls_a_silent_stream", "falls silent", 13),
-    Planted(patience_is_ignored, "fails_when_patience_ends", "loses patience with the answer", 12, faults=0),
-    Planted(every_failure_is_taken_for_not_sent, "guarantee", "CreateChat is carried out, its reply is lost", 6),
-    Planted(what_a_503_left_behind_is_adopted, "adopts_what_is_there", "is refused with 503", 14, faults=2),
-    Planted(no_answer_is_adopted, "adopts_what_is_there", "RequestAssistant is carried out", 12),
-    Planted(a_prompt_is_known_by_its_text_alone, "adopts_what_is_there", "SendPrompt is lost", 26),
-    Planted(drain_never_ends, "ends", "closes without draining", 12),
-    Planted(a_failed_conversation_is_never_cleaned_up, "ends", "closes", 10),
-    Planted(pending_is_believed_for_ever, "looks_while_it_waits", "streams ten pending events", 13, faults=0),
-    Planted(pings_are_believed_for_ever, "looks_while_it_waits", "streams three pings", 16, faults=0),
-    Planted(a_clean_end_is_taken_for_success, "success_is_the_truth", "ends the stream, cleanly", 13),
+    Planted(the_end_of_the_answers_time_is_ignored, "fails_when_its_time_is_over", "time passes", 17),
+    Planted(a_hung_exchange_has_no_deadline, "has_a_deadline", "CreateChat", 3, faults=0),
+    Planted(a_silent_stream_has_no_deadline, "has_a_deadline", "asks what to do: nothing", 11, faults=0),
+    Planted(a_failed_turn_keeps_its_pause, "has_a_deadline", "time passes", 22),
+    Planted(a_hung_exchange_is_never_settled, "never_busy", "CreateChat hangs", 5),
+    Planted(a_chat_that_is_still_there_is_deleted_again_at_once, "never_busy", "DeleteChat", 20),
+    Planted(a_hung_request_is_taken_for_not_sent, "guarantee", "CreateChat hangs, and is carried out", 6),
+    Planted(the_deadline_of_the_cleanup_is_forgotten, "over_in_time", "closes", 5, faults=0),
+    Planted(each_close_begins_the_cleanup_anew, "over_in_time", "closes without draining", 12),
+    Planted(the_end_of_the_cleanup_is_ignored, "over_in_time", "time passes", 6),
+    Planted(an_interrupted_read_goes_on, "gives_control_back", "interrupts", 4),
+    Planted(
+        an_interrupted_request_is_sent_again_without_looking, "looks_before_sending_again", "interrupts: SendPrompt", 7
+    ),
+    Planted(every_failure_is_taken_for_not_sent, "guarantee", "CreateChat is carried out, its reply is lost", 5),
+    Planted(what_a_503_left_behind_is_adopted, "adopts_what_is_there", "is refused with 503", 16, faults=2),
+    Planted(no_answer_is_adopted, "drains_first", "RequestAssistant is carried out", 13),
+    Planted(a_prompt_is_known_by_its_text_alone, "adopts_what_is_there", "SendPrompt is lost", 25),
+    Planted(the_owner_cannot_end_the_drain, "stops_draining", "closes without draining", 11),
+    Planted(the_drain_ends_only_with_the_cleanup, "stops_draining", "time passes", 18, faults=0),
+    Planted(a_failed_conversation_is_never_cleaned_up, "over_in_time", "closes", 8),
+    Planted(pending_is_believed_for_good, "looks_while_it_waits", "streams ten pending events", 13, faults=0),
+    Planted(pings_are_believed_for_good, "looks_while_it_waits", "streams three pings", 16, faults=0),
+    Planted(a_clean_end_is_taken_for_success, "success_is_the_truth", "ends the stream, cleanly", 12),
     Planted(the_final_text_is_ignored, "success_is_the_truth", "finishes", 16, faults=0),
     Planted(no_drain, "drains_first", "RequestAssistant is answered by the server", 9, faults=0),
-    Planted(drain_sees_nothing_in_the_chat, "drains_first", "FetchChat", 12),
+    Planted(drain_sees_nothing_in_the_chat, "drains_first", "FetchChat", 11),
     Planted(create_not_shielded, "shields", "asks what to do: CreateChat", 3),
     Planted(delete_not_shielded, "shields", "asks what to do: DeleteChat", 6, INFERENCE),
-    Planted(a_lost_delete_raises, "never_raises", "DeleteChat is lost", 8),
+    Planted(a_lost_delete_raises, "never_raises", "DeleteChat is lost", 7),
 ]
 
 

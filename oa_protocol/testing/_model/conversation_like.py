@@ -1,24 +1,21 @@
-"""What an engine must have so that the state machine can play with it."""
+"""What an engine must have so that the simulation can play with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.engine import events as ev
-from oa_protocol.engine.errors import TransportError
+from oa_protocol.engine.inputs import Input
 from oa_protocol.engine.intents import Intent
 from oa_protocol.engine.phases import Phase
 
 
 class ConversationLike(Protocol):
-    """What owner and driver use of a ``Conversation``: an engine of your own needs all of it, and no more.
+    """What an owner and a driver use of a ``Conversation``, and all that an engine of your own needs.
 
-    Each means what it means there. Nothing that network or server do may raise.
+    Each member means what it means there. Nothing that the network or the server does may raise.
     """
-
-    # ---- what anyone may ask
 
     @property
     def binding(self) -> Binding:
@@ -32,7 +29,7 @@ class ConversationLike(Protocol):
 
     @property
     def credentials(self) -> Credentials:
-        """What the server is shown; empty where there are none."""
+        """What the server is shown; empty if there are none."""
         ...
 
     @property
@@ -41,8 +38,8 @@ class ConversationLike(Protocol):
         ...
 
     @property
-    def records(self) -> tuple[ev.LeakRecord, ...]:
-        """What is, or may be, left on the server."""
+    def leaked(self) -> tuple[ev.LeakRecord, ...]:
+        """The chats that are, or may be, left on the server."""
         ...
 
     @property
@@ -52,7 +49,7 @@ class ConversationLike(Protocol):
 
     @property
     def awaits_prompt(self) -> bool:
-        """Whether ``prompt`` may be called."""
+        """Whether a ``Prompt`` is possible."""
         ...
 
     @property
@@ -65,54 +62,15 @@ class ConversationLike(Protocol):
         """The intent that was handed out and is not settled yet."""
         ...
 
-    # ---- what the owner does
-
-    def prompt(self, text: str) -> None:
-        """Ask for an answer to ``text``."""
+    @property
+    def deadline(self) -> float | None:
+        """When ``TimePassed`` is handed in at the latest; None if nothing is waited for."""
         ...
 
-    def close(self, *, drain: bool = True) -> list[ev.Event]:
-        """End the conversation; with ``drain`` an answer that may be running is waited for."""
+    def next_intent(self, now: float) -> Intent | None:
+        """Return the next thing to do, each once and when it is due."""
         ...
 
-    def abandon(self) -> list[ev.Event]:
-        """Give up at once, and name what may be left."""
-        ...
-
-    def answer_timed_out(self) -> list[ev.Event]:
-        """Fail the answer, which is waited for no longer."""
-        ...
-
-    # ---- what the driver does
-
-    def next_intent(self) -> Intent | None:
-        """Return the next thing to do, each once; None while one is outstanding, or where there is none."""
-        ...
-
-    def receive_cookies(self, credentials: Credentials | None) -> list[ev.Event]:
-        """Take the credentials that were asked for, or None."""
-        ...
-
-    def receive_reply(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> list[ev.Event]:
-        """Take the reply to the outstanding exchange."""
-        ...
-
-    def receive_failure(self, failure: TransportError) -> list[ev.Event]:
-        """Take the failure of the outstanding exchange."""
-        ...
-
-    def receive_stream_opened(self) -> list[ev.Event]:
-        """Take that OpenStream was answered with 200."""
-        ...
-
-    def receive_stream_data(self, data: bytes) -> list[ev.Event]:
-        """Take bytes of the open stream, cut anywhere."""
-        ...
-
-    def receive_silence(self) -> list[ev.Event]:
-        """Take that the open stream brought no byte for too long."""
-        ...
-
-    def receive_stream_end(self) -> list[ev.Event]:
-        """Take that the open stream has ended, in whatever way, or is closed."""
+    def handle(self, happened: Input, now: float, /) -> list[ev.Event]:
+        """Take what happened at ``now``, and return the events that it caused."""
         ...

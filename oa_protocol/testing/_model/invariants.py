@@ -1,4 +1,4 @@
-"""What must hold after every step: each invariant is one small function that returns what is wrong, or nothing."""
+"""What must hold after every step. Each invariant is one small function that returns what is wrong, or nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.intents import (
-    CloseStream,
     CreateChat,
     DeleteChat,
     Exchange,
@@ -16,92 +15,67 @@ from oa_protocol.engine.intents import (
     RequestAssistant,
     SendPrompt,
 )
-from oa_protocol.engine.phases import TERMINAL, Phase
+from oa_protocol.engine.phases import AWAITS_ANSWER, LEAVING, TERMINAL, Phase
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.conversation_like import ConversationLike
+from oa_protocol.testing._model.ledger import CLEANING, Ledger
 from oa_protocol.testing._model.server_model import Asked, Message, Server
 
-CLEANING = frozenset({Phase.DELETING, Phase.DELETE_UNCLEAR})
+TIME_PASSES = frozenset({"time passes", "falls silent"})
+"""What is done if ``TimePassed`` is handed in."""
 
 LONGEST_RETRY_AFTER = 60.0
 """Seconds; after more than that nothing is tried again (OA-6.3)."""
 
+_ROUNDING = 1e-6
+
+_MOST_AT_ONCE = 6
+"""DELETE, read and list, each of them once more with other credentials. Further pages of the list aren't counted."""
+
 
 class Limits(NamedTuple):
-    """How often a conversation may try: ``retries`` further times, and ``attempts`` DELETEs in all."""
+    """How often a conversation may try, and how long it may wait."""
 
     retries: int
-    attempts: int
-
-    @property
-    def last_exchanges(self) -> int:
-        """How many exchanges may follow once nothing is waited for any more.
-
-        DELETE, read, list for each attempt, each of them once more with other credentials; further pages of the list
-        are not counted.
-        """
-        return 6 * self.attempts
-
-
-class Pause(NamedTuple):
-    """What was not carried out, in which phase, and how many seconds its Retry-After says: 0 where there is none."""
-
-    kind: type[Exchange]
-    phase: Phase
-    seconds: float
-
-
-class Ledger(NamedTuple):
-    """What an observer notes of one conversation; the counts are those of the turn, but for creates and deletes.
-
-    Tries whose credentials were rejected do not count. ``opened`` are the streams that may have been opened.
-    ``unlooked``: a prompt or request was lost, and the chat was not read since. ``blind``: the drain's last attempt to
-    see whether an answer runs has failed. ``waited``: the stream has shown for long that the answer waits, or nothing
-    but pings, and nobody has looked at the message since. ``told`` is the text told so far, ``adopted`` the message of
-    the answer. ``leaving``: the owner closed (1), and lost patience with the drain (2). ``last`` counts the exchanges
-    since nothing is waited for, and ``over`` says that there must be none any more. ``pause`` is what must be waited
-    for before the next exchange. ``silent``: the stream fell silent, and the driver has not asked since. ``unclear``: a
-    DELETE was sent, and the chat not read since.
-    """
-
-    creates: int = 0
-    prompts: int = 0
-    requests: int = 0
-    deletes: int = 0
-    opened: tuple[str, ...] = ()
-    unlooked: bool = False
-    blind: bool = False
-    waited: bool = False
-    told: str = ""
-    adopted: str = ""
-    leaving: int = 0
-    last: int = 0
-    over: bool = False
-    pause: Pause | None = None
-    silent: bool = False
-    unclear: bool = False
+    timeouts: Timeouts
+    cleanup: Cleanup
 
 
 class Moment(NamedTuple):
-    """One step, as the invariants see it: what was done, and how things stand after it.
+    """One step as the invariants see it: what was done, and how things stand after it.
 
-    ``what`` was done, in the words of its action; ``phase_before`` and ``ledger_before`` are from before it. ``asked``
-    is the exchange that was just handed out, read as the server reads it; ``idle`` says that there was nothing to hand
-    out. ``late`` are the requests that the server may still carry out, by their makers.
+    Attributes:
+        number: which conversation it is.
+        what: what was done, in the words of its action.
+        now: the time.
+        phase_before, ledger_before: from before the step.
+        intent: what was just handed out.
+        asked: the exchange that was just handed out, as the server reads it.
+        idle: the driver has asked what to do, and there was nothing.
+        is_streaming: the driver has a stream open.
+        late: the requests that the server may still carry out, with the numbers of their conversations.
+
     """
 
     conversation: ConversationLike
     number: int
     what: str
+    now: float
     phase_before: Phase
     ledger_before: Ledger
     events: list[ev.Event]
     intent: Intent | None
     asked: Asked | None
     idle: bool
+    is_streaming: bool
     ledger: Ledger
     server: Server
     late: tuple[tuple[int, Asked], ...]
     limits: Limits
+
+    def has_come(self, time: float) -> bool:
+        """Return whether ``time`` has come."""
+        return self.now >= time - _ROUNDING
 
 
 def guarantee(moment: Moment) -> str:
@@ -109,30 +83,30 @@ def guarantee(moment: Moment) -> str:
     conversation = moment.conversation
     if conversation.phase not in TERMINAL:
         return ""
-    named = {record.chat_id for record in conversation.records}
+    named = {record.chat_id for record in conversation.leaked}
     unnamed = [chat.id for chat in moment.server.chats if chat.maker == moment.number and chat.id not in named]
     to_come = sum(number == moment.number and asked.step == "create" for number, asked in moment.late)
-    nameless = sum(record.chat_id is None for record in conversation.records)
+    nameless = sum(record.chat_id is None for record in conversation.leaked)
     if len(unnamed) + to_come > nameless:
         what = ", ".join([f"chat {chat_id}" for chat_id in unnamed] + ["a chat still to be made"] * to_come)
         return f"{conversation.phase.name}, and left behind without being named: {what}"
-    if (conversation.phase is Phase.LEAKED) != bool(conversation.records):
-        return f"{conversation.phase.name} with {len(conversation.records)} records"
+    if (conversation.phase is Phase.LEAKED) != bool(conversation.leaked):
+        return f"{conversation.phase.name} with {len(conversation.leaked)} leaks"
     return ""
 
 
 def nothing_after_the_end(moment: Moment) -> str:
     """Nothing is sent after the chat is confirmed gone, nor in a terminal phase (OA-7.7)."""
-    if moment.ledger.over and moment.intent is not None:
+    if moment.ledger.is_over and moment.intent is not None:
         return f"{_name(moment.intent)} after the end"
     return ""
 
 
 def gone_is_gone(moment: Moment) -> str:
-    """A chat that the server still has is never told to be deleted (OA-7.3, OA-7.5)."""
+    """No chat that the server still has is reported as deleted (OA-7.3, OA-7.5)."""
     for event in moment.events:
         if isinstance(event, ev.Deleted) and moment.server.chat(event.chat_id):
-            return f"told as deleted, and still there: chat {event.chat_id}"
+            return f"reported as deleted, and still there: chat {event.chat_id}"
     if moment.conversation.phase is Phase.DELETED:
         left = [chat.id for chat in moment.server.chats if chat.maker == moment.number]
         return f"DELETED, and still there: {left}" if left else ""
@@ -146,7 +120,7 @@ def bounded_tries(moment: Moment) -> str:
         ("creates", ledger.creates, limits.retries + 1),
         ("prompts", ledger.prompts, limits.retries + 1),
         ("requests", ledger.requests, limits.retries + 1),
-        ("DELETEs", ledger.deletes, limits.attempts),
+        ("DELETEs", ledger.deletes, limits.cleanup.attempts),
     ):
         if count > most:
             return f"{count} {what}, and at most {most} are allowed"
@@ -177,7 +151,7 @@ def looks_before_deleting_again(moment: Moment) -> str:
 def waits_before_trying_again(moment: Moment) -> str:
     """What was not carried out is tried again later, not before Retry-After, and never after more than a minute.
 
-    (OA-6.3.) Only DELETE is not tried again at once, but looked for: the look has to wait as well.
+    (OA-6.3.) DELETE isn't tried again at once anyway, because the chat is read first. So that read has to wait as well.
     """
     pause, intent, phase = moment.ledger_before.pause, moment.intent, moment.conversation.phase
     if pause is None or not isinstance(intent, Exchange):
@@ -187,32 +161,85 @@ def waits_before_trying_again(moment: Moment) -> str:
     if not looks and not tries_again:
         return ""
     if pause.seconds > LONGEST_RETRY_AFTER:
-        return f"{_name(intent)}, though Retry-After says {pause.seconds:.0f} seconds"
-    if intent.delay < pause.seconds:
-        return f"{_name(intent)} after {intent.delay} seconds, and Retry-After says {pause.seconds:.0f}"
-    return f"{_name(intent)} again at once" if tries_again and intent.delay <= 0 else ""
+        return f"{_name(intent)}, although Retry-After says {pause.seconds:.0f} seconds"
+    if not moment.has_come(pause.since + pause.seconds):
+        waited = moment.now - pause.since
+        return f"{_name(intent)} after {waited:g} seconds, although Retry-After says {pause.seconds:.0f}"
+    at_once = tries_again and moment.now <= pause.since
+    return f"{_name(intent)} again at once" if at_once else ""
 
 
 def polls_a_silent_stream(moment: Moment) -> str:
-    """A stream that has fallen silent is given up: it is closed, and the answer polled (OA-6.6)."""
-    conversation = moment.conversation
-    if moment.what == "falls silent" and conversation.phase is not Phase.POLLING:
-        return f"the stream has fallen silent, and the answer is not polled, in {conversation.phase.name}"
-    asked = moment.what == "asks" and moment.ledger_before.silent
-    if asked and not isinstance(moment.intent, CloseStream) and not conversation.is_over:
-        return "the stream has fallen silent, and is not closed"
+    """A stream that has fallen silent is given up, and closed before anything else is sent (OA-6.6)."""
+    phase = moment.conversation.phase
+    if moment.what == "falls silent" and phase is Phase.STREAMING:
+        return "the stream has fallen silent, and is read on"
+    if moment.is_streaming and isinstance(moment.intent, Exchange) and phase is not Phase.STREAMING:
+        return f"{_name(moment.intent)}, and the stream is still open"
     return ""
 
 
-def fails_when_patience_ends(moment: Moment) -> str:
-    """An answer for which the owner waits no longer fails (OA-6.9)."""
-    if moment.what == "loses patience with the answer" and not any(isinstance(e, ev.Failed) for e in moment.events):
-        return "the owner waits no longer, and the answer does not fail"
+def fails_when_its_time_is_over(moment: Moment) -> str:
+    """An answer fails if it has not come in the time allowed (OA-6.9)."""
+    ledger, phase = moment.ledger, moment.conversation.phase
+    waits = phase in AWAITS_ANSWER and not ledger.has_left
+    if moment.what in TIME_PASSES and waits and moment.has_come(ledger.answer_by):
+        return f"the time for the answer is over, and it is still waited for in {phase.name}"
+    return ""
+
+
+def over_in_time(moment: Moment) -> str:
+    """From when the owner leaves, the end comes within ``Cleanup.timeout``, whatever the network does (OA-7.1)."""
+    conversation, ledger = moment.conversation, moment.ledger
+    if conversation.is_over or not ledger.has_left:
+        return ""
+    deadline = conversation.deadline
+    if deadline is None or deadline > ledger.over_by + _ROUNDING:
+        return "the owner has left, and no deadline is set for the end"
+    if moment.what in TIME_PASSES and moment.has_come(ledger.over_by):
+        return f"the time to clean up is over, and the conversation is still {conversation.phase.name}"
+    stands_still = moment.idle and conversation.phase not in LEAVING
+    return f"the owner has left, and there is nothing to do in {conversation.phase.name}" if stands_still else ""
+
+
+def gives_control_back(moment: Moment) -> str:
+    """If the owner is interrupted, only a create goes on, and no longer than ``Cleanup.timeout`` (OA-4.3)."""
+    outstanding, ledger = moment.conversation.outstanding, moment.ledger
+    if moment.what != "interrupts" or ledger.has_left or not isinstance(outstanding, Exchange):
+        return ""
+    if not isinstance(outstanding, CreateChat):
+        return f"{_name(outstanding)} is still waited for"
+    deadline = moment.conversation.deadline
+    in_time = deadline is not None and deadline <= moment.now + moment.limits.cleanup.timeout + _ROUNDING
+    return "" if in_time else "the create is waited for as long as before"
+
+
+def has_a_deadline(moment: Moment) -> str:
+    """A deadline is set if, and only if, anything except the owner is waited for: nothing can hang (OA-6.9)."""
+    conversation = moment.conversation
+    if conversation.is_over:
+        return ""
+    outstanding = conversation.outstanding
+    rests = conversation.awaits_prompt or (conversation.phase is Phase.FAILED and not moment.ledger.has_left)
+    if conversation.deadline is not None:
+        return "a deadline, and only the owner is waited for" if rests and outstanding is None else ""
+    if isinstance(outstanding, Exchange):
+        return f"{_name(outstanding)} is outstanding, without a deadline"
+    return f"nothing to do in {conversation.phase.name}, and no deadline" if moment.idle and not rests else ""
+
+
+def never_busy(moment: Moment) -> str:
+    """Time passes between tries: no deadline stays in the past, and cleanup doesn't go round at once (OA-6.3)."""
+    deadline = moment.conversation.deadline
+    if moment.what in TIME_PASSES and deadline is not None and deadline <= moment.now:
+        return "the deadline has come, and the next one isn't later"
+    if moment.ledger.at_once > _MOST_AT_ONCE:
+        return f"{moment.ledger.at_once} exchanges of the cleanup at the same time"
     return ""
 
 
 def adopts_what_is_there(moment: Moment) -> str:
-    """No second answer is asked for where one runs or is complete, and none is adopted that never runs (OA-6.7)."""
+    """No second answer is requested if one runs or is complete, and none is adopted that never runs (OA-6.7)."""
     if isinstance(moment.intent, RequestAssistant) and moment.asked:
         for answer in _answers(moment, moment.asked.parent_id):
             if answer.is_running or answer.state == "complete":
@@ -225,29 +252,21 @@ def adopts_what_is_there(moment: Moment) -> str:
     return ""
 
 
-def ends(moment: Moment) -> str:
-    """Once nothing is waited for the end comes, and nobody stands still without a reason (OA-7.1, OA-7.6)."""
-    conversation, ledger = moment.conversation, moment.ledger
-    if ledger.last > moment.limits.last_exchanges:
-        return f"{ledger.last} exchanges since nothing is waited for, and no end"
-    if moment.intent is not None and ledger.leaving == 2 and conversation.phase is Phase.DRAINING:
-        return "still draining, and the owner's patience with that is over"
-    waits = conversation.is_over or conversation.has_stream or conversation.awaits_prompt
-    may_rest = conversation.phase is Phase.FAILED and not ledger.leaving
-    if moment.idle and not waits and not may_rest:
-        return f"nothing to do in {conversation.phase.name}"
-    return ""
+def stops_draining(moment: Moment) -> str:
+    """Once the time to drain is over, or the owner says so, nothing is waited for (OA-7.1)."""
+    drains = moment.conversation.phase is Phase.DRAINING and isinstance(moment.intent, Exchange)
+    return "still draining, although the time for that is over" if drains and _drain_is_over(moment) else ""
 
 
 def looks_while_it_waits(moment: Moment) -> str:
-    """A stream that only shows that the answer waits is not believed for long: the answer may be dead (OA-5.8)."""
+    """A stream that only shows that the answer waits isn't believed for long, because it may be dead (OA-5.8)."""
     if moment.idle and moment.ledger.waited and moment.conversation.phase is Phase.STREAMING:
-        return "the stream has been showing the same for long, and nobody looks at the message"
+        return "the stream has been showing the same for long, and the message isn't read"
     return ""
 
 
 def success_is_the_truth(moment: Moment) -> str:
-    """An answer is told as complete only with the server's own final text, all of it (OA-5.6, OA-5.7)."""
+    """An answer is reported as complete only with the server's own final text, all of it (OA-5.6, OA-5.7)."""
     for event in moment.events:
         if not isinstance(event, ev.Answered):
             continue
@@ -256,20 +275,20 @@ def success_is_the_truth(moment: Moment) -> str:
             return f"Answered, and {event.message.id} is not complete"
         if event.text != message.content:
             return f"Answered {event.text!r}, and the server has {message.content!r}"
-        corrected = any(isinstance(told, ev.Corrected) and told.text == event.text for told in moment.events)
-        if not corrected and moment.ledger.told.strip() != event.text.strip():
-            return f"told {moment.ledger.told!r}, and the answer is {event.text!r}"
+        corrected = any(isinstance(other, ev.Corrected) and other.text == event.text for other in moment.events)
+        if not corrected and moment.ledger.emitted.strip() != event.text.strip():
+            return f"emitted {moment.ledger.emitted!r}, and the answer is {event.text!r}"
     return ""
 
 
 def drains_first(moment: Moment) -> str:
-    """A chat is not deleted while its answer runs, unless patience is over or nobody can tell (OA-7.1).
+    """A chat isn't deleted while its answer runs, unless the time for that is over, or nothing can be seen (OA-7.1).
 
-    What the server carried out late nobody can know of; where there are two answers for it, one is waited for.
+    A client can't know what the server carried out late. If there are two answers because of that, one is waited for.
     """
     ledger = moment.ledger
     entered = moment.conversation.phase is Phase.DELETING and moment.phase_before is not Phase.DELETING
-    if not entered or ledger.leaving == 2 or ledger.blind:
+    if not entered or ledger.blind or _drain_is_over(moment):
         return ""
     chat = moment.server.chat(moment.conversation.chat_id or "")
     messages = chat.messages if chat else ()
@@ -281,7 +300,7 @@ def drains_first(moment: Moment) -> str:
 
 
 def shields(moment: Moment) -> str:
-    """What may leave a chat behind when interrupted is shielded: the create, and all of cleanup (OA-4.3)."""
+    """What may leave a chat behind if it is interrupted is shielded: the create, and all of cleanup (OA-4.3)."""
     intent = moment.intent
     cleaning = moment.conversation.phase in (*CLEANING, Phase.DRAINING)
     if (
@@ -305,9 +324,13 @@ INVARIANTS: tuple[Invariant, ...] = (
     looks_before_deleting_again,
     waits_before_trying_again,
     polls_a_silent_stream,
-    fails_when_patience_ends,
+    fails_when_its_time_is_over,
     adopts_what_is_there,
-    ends,
+    gives_control_back,
+    has_a_deadline,
+    over_in_time,
+    never_busy,
+    stops_draining,
     looks_while_it_waits,
     success_is_the_truth,
     drains_first,
@@ -316,7 +339,7 @@ INVARIANTS: tuple[Invariant, ...] = (
 
 
 def first_violation(moment: Moment) -> tuple[str, str] | None:
-    """Return the name of the first invariant that does not hold, and what is wrong; None where all hold."""
+    """Return the name of the first invariant that doesn't hold, and what is wrong; None if all hold."""
     for invariant in INVARIANTS:
         if problem := invariant(moment):
             return invariant.__name__, problem
@@ -327,6 +350,10 @@ def _answers(moment: Moment, parent_id: str | None) -> list[Message]:
     chat = moment.server.chat(moment.conversation.chat_id or "")
     messages = chat.messages if chat else ()
     return [m for m in messages if m.role == "assistant" and m.parent_id == parent_id and not m.late]
+
+
+def _drain_is_over(moment: Moment) -> bool:
+    return moment.has_come(moment.ledger.drained_by)
 
 
 def _name(intent: Intent) -> str:

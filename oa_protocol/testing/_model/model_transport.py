@@ -1,18 +1,19 @@
-"""A world whose exchanges go through a real transport: the model of network and server is its far end."""
+"""A simulation whose exchanges go through a real transport. The model of network and server is its far end."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from oa_protocol.engine import events as ev
 from oa_protocol.engine.errors import MaybeSent, TransportError
 from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing._model.ledger import FarReply
 from oa_protocol.testing._model.network import Effect, Fate
 from oa_protocol.testing._model.server_model import read_request
-from oa_protocol.testing._model.simulation import FarReply, Peer, World
+from oa_protocol.testing._model.simulation import Simulation
 from oa_protocol.transports import Response, Transport
 
 _T = TypeVar("_T")
@@ -26,7 +27,7 @@ class Run(Protocol):
         ...
 
 
-Answer = Callable[[HttpRequest], FarReply | TransportError]
+Answer = Callable[[HttpRequest], FarReply | TransportError | None]
 
 
 class _Due(NamedTuple):
@@ -52,8 +53,10 @@ class FarResponse:
     async def receive(self) -> bytes:
         """Return the next bytes, or ``b""`` at the end.
 
-        Raises MaybeSent where the reply broke off, and AssertionError where there is nothing yet: whoever asks for more
-        has not handed on all there was.
+        Raises:
+            MaybeSent: the reply broke off.
+            AssertionError: there is nothing yet, so whoever asks for more has not handed on all there was.
+
         """
         if self.arrived:
             return self.arrived.popleft()
@@ -75,6 +78,7 @@ class FarEnd:
 
     def __init__(self) -> None:
         self.problem = ""
+        self.hangs = asyncio.Event()
         self.outcome: FarReply | TransportError | None = None
         self.stream: FarResponse | None = None
         self._due: _Due | None = None
@@ -86,6 +90,7 @@ class FarEnd:
         the reply's head.
         """
         self.outcome = None
+        self.hangs.clear()
         self._due = _Due(request, answer, opens_stream, breaks_off)
 
     def wrong(self, problem: str) -> AssertionError:
@@ -96,8 +101,10 @@ class FarEnd:
     async def open(self, request: HttpRequest) -> FarResponse:
         """Return the model's reply, or raise its failure.
 
-        Raises AssertionError for another request than the one that was sent, and for a second one: whether one may be
-        sent again, only the engine knows.
+        Raises:
+            AssertionError: it is another request than the one that was sent, or a second one. Only the engine knows
+                whether one may be sent again.
+
         """
         due, self._due = self._due, None
         if due is None:
@@ -105,6 +112,10 @@ class FarEnd:
         if change := _change(_parts_of_request(due.request), _parts_of_request(request)):
             raise self.wrong(f"the transport changed the request: {change}")
         outcome = self.outcome = due.answer(request)
+        if outcome is None:
+            self.hangs.set()
+            await asyncio.Event().wait()  # until it is given up
+            raise AssertionError("nothing comes back")
         if isinstance(outcome, FarReply):
             response = FarResponse(self, outcome, is_open=due.opens_stream and outcome.status == 200)
             self.stream = response if response.is_open else self.stream
@@ -117,15 +128,16 @@ class FarEnd:
         """Nothing is to be closed."""
 
 
-class TransportedWorld(World):
-    """A world with one conversation, whose requests, replies and stream go through a transport.
+class TransportedSimulation(Simulation):
+    """A simulation with one conversation, whose requests, replies and stream go through a transport.
 
     What the transport does wrong raises AssertionError.
     """
 
     __slots__ = ("_far_end", "_response", "_run", "_transport")
 
-    stream_ends = (*World.stream_ends, "breaks the stream")
+    stream_ends = (*Simulation.stream_ends, "breaks the stream")
+    is_slow = True
 
     def connect(self, make_transport: Callable[[Transport], Transport], run: Run) -> None:
         """Put the transport that ``make_transport`` makes of the far end before everything that is sent."""
@@ -142,15 +154,18 @@ class TransportedWorld(World):
         """Close the transport. Raises what it raises."""
         self._run(self._transport.aclose())
 
-    def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError:
-        """Send ``request`` through the transport."""
+    def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
+        """Send ``request`` through the transport. If it hangs, that is cancelled, because it will be given up."""
         opens_stream = read_request(self.server.api, request).step == "events"
         self._far_end.expect(
             request,
             lambda arrived: self.answer(arrived, number, fate),
             opens_stream=opens_stream,
-            breaks_off=fate.effect is Effect.DONE and not opens_stream,
+            breaks_off=fate.effect is Effect.DONE and not opens_stream and not fate.hangs,
         )
+        if fate.hangs:
+            self._ask(self._hang_through(request))
+            return None
         outcome = self._ask(self._exchange_through(request, opens_stream=opens_stream))
         far = self._far_end.outcome
         if far is None:
@@ -172,18 +187,26 @@ class TransportedWorld(World):
         except TransportError as failure:
             return failure
 
-    def stream(self, peer: Peer, data: bytes) -> list[ev.Event]:
-        """Let bytes arrive at the far end, and hand in the pieces in which the transport hands them on."""
+    async def _hang_through(self, request: HttpRequest) -> None:
+        opening = asyncio.ensure_future(self._transport.open(request))
+        hanging = asyncio.ensure_future(self._far_end.hangs.wait())
+        await asyncio.wait((opening, hanging), return_when=asyncio.FIRST_COMPLETED)
+        if not hanging.done():
+            hanging.cancel()
+            raise AssertionError(f"the transport did not send the request, or did not wait for its reply: {opening!r}")
+        opening.cancel()
+        with suppress(asyncio.CancelledError, TransportError):
+            await opening
+
+    def stream(self, data: bytes) -> list[bytes]:
+        """Let bytes arrive at the far end, and return the pieces in which the transport hands them on."""
         self._far_stream.arrived.append(data)
-        events: list[ev.Event] = []
-        handed_on = b""
-        while len(handed_on) < len(data):
-            piece = self._ask(self._next_piece())
-            handed_on += piece
-            if not data.startswith(handed_on):
-                raise AssertionError(f"the transport changed the reply: of {data!r} it made {handed_on!r}")
-            events += super().stream(peer, piece)
-        return events
+        pieces: list[bytes] = []
+        while len(b"".join(pieces)) < len(data):
+            pieces.append(self._ask(self._next_piece()))
+            if not data.startswith(b"".join(pieces)):
+                raise AssertionError(f"the transport changed the reply: of {data!r} it made {b''.join(pieces)!r}")
+        return pieces
 
     async def _next_piece(self) -> bytes:
         try:
@@ -194,13 +217,12 @@ class TransportedWorld(World):
             raise AssertionError("the transport ends a stream that goes on")
         return piece
 
-    def end_stream(self, peer: Peer, how: str) -> list[ev.Event]:
+    def end_stream(self, how: str) -> None:
         """Let the stream end at the far end, or break off, and the transport say so; or let the driver close it."""
         if how != "closes the stream":
             self._far_stream.is_open = False
             self._far_stream.is_broken = how == "breaks the stream"
         self._ask(self._end_through(how))
-        return super().end_stream(peer, how)
 
     async def _end_through(self, how: str) -> None:
         try:

@@ -1,9 +1,9 @@
 """What the network, and what stands between client and server, may do to one exchange.
 
-Outside of the model is a reply that forges the server's own word: an empty 200 to a website's DELETE or any 2xx to an
-inference server's, the words ``Chat not found``, a well-formed chat, message or list that is not so. The protocol has
-no other proof than these, so whoever can forge them, inside TLS, can have any client believe anything. Every other
-reply can come from a proxy, a login page or a broken gateway.
+The model has no reply that forges the server's own word: an empty 200 to a website's DELETE, a ``null`` to an
+inference server's, the words ``Chat not found``, or a well-formed chat, message or list that isn't true. The protocol has no other
+proof than these, so a client must believe them. Every other reply can come from a proxy, a login page or a broken
+gateway.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Effect(Enum):
 class Fate(NamedTuple):
     """What becomes of one exchange: its effect, and what the client sees of it.
 
-    The client sees the server's own reply (``status`` 0), another one, or ``failure``.
+    The client sees the server's own reply (``status`` 0), another one, or ``failure``. If the exchange ``hangs``, the
+    client sees nothing, until it has waited for long enough.
     """
 
     words: str
@@ -50,6 +51,7 @@ class Fate(NamedTuple):
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     failure: type[TransportError] | None = None
+    hangs: bool = False
 
     @property
     def is_fault(self) -> bool:
@@ -58,13 +60,13 @@ class Fate(NamedTuple):
 
     @property
     def rejects_credentials(self) -> bool:
-        """Whether the client is told to log in again."""
+        """Whether the client is asked to log in again."""
         return self.status in (401, 403)
 
     @property
     def is_lost(self) -> bool:
         """Whether the client cannot know what the server did (OA-6.1)."""
-        return self.failure is MaybeSent or (self.status >= 500 and self.status != 503)
+        return self.hangs or self.failure is MaybeSent or (self.status >= 500 and self.status != 503)
 
 
 ARRIVES = Fate("is answered by the server", Effect.DONE)
@@ -72,7 +74,9 @@ ARRIVES = Fate("is answered by the server", Effect.DONE)
 _NOT_SENT = Fate("is not sent", Effect.NONE, failure=NotSent)
 _REQUEST_LOST = Fate("is lost on its way", Effect.NONE, failure=MaybeSent)
 _REPLY_LOST = Fate("is carried out, its reply is lost", Effect.DONE, failure=MaybeSent)
-_LATE = Fate("hangs until it is given up; the server may still carry it out", Effect.LATER, failure=MaybeSent)
+_HANGS = Fate("hangs, and is not carried out", Effect.NONE, hangs=True)
+_HANGS_DONE = Fate("hangs, and is carried out", Effect.DONE, hangs=True)
+_HANGS_LATE = Fate("hangs, and may be carried out once it is given up", Effect.LATER, hangs=True)
 _DONE_500 = Fate("is carried out, and answered with 500", Effect.DONE, 500)
 _DONE_GARBAGE = Fate("is carried out, and answered with 200 and garbage", Effect.DONE, 200, GARBAGE)
 _GARBAGE = Fate("is answered with 200 and garbage by something else", Effect.NONE, 200, GARBAGE)
@@ -85,21 +89,28 @@ def _answered(status: int, body: bytes = b"", *, retry_after: str = "") -> Fate:
     return Fate(f"is answered with {status}{tail}, not carried out", Effect.NONE, status, body, headers)
 
 
+def given_up(kind: type[Exchange]) -> tuple[Fate, ...]:
+    """Return what may have become of an exchange of this kind that the client no longer waits for."""
+    if kind in WRITES:
+        return _HANGS, _HANGS_DONE, _HANGS_LATE
+    return (_HANGS, _HANGS_DONE) if kind is OpenStream else (_HANGS,)
+
+
 def _possible(api: str, kind: type[Exchange]) -> tuple[Fate, ...]:
     website = api == "website"
-    found = [ARRIVES, _NOT_SENT, _REQUEST_LOST]
+    found = [ARRIVES, _NOT_SENT, _REQUEST_LOST, *given_up(kind)]
     found += [
         _answered(302),
         _answered(403 if website else 401),
-        # A website says this also where its own key is rejected, an inference server's proxy in words of its own.
+        # A website says this also if its own key is rejected, an inference server's proxy in words of its own.
         _answered(404, b"" if website else GARBAGE),
         _answered(429),
         _answered(429, retry_after="3600"),
         _answered(500),
-        _answered(503, retry_after="7"),
+        _answered(503, retry_after="2"),
     ]
     if kind in WRITES:
-        found += [_REPLY_LOST, _LATE, _DONE_500, _DONE_GARBAGE]
+        found += [_REPLY_LOST, _DONE_500, _DONE_GARBAGE]
     if kind is OpenStream:
         found.append(_REPLY_LOST)
     if kind is RequestAssistant:

@@ -1,4 +1,4 @@
-"""One conversation on its way through a world: what can happen next, by sorts, and the story so far."""
+"""One conversation on its way through a simulation: what can happen next, by sorts, and the story so far."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oa_protocol.engine.phases import Phase
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import first_violation
 from oa_protocol.testing._model.network import ARRIVES, Effect, Fate
-from oa_protocol.testing._model.simulation import Action, World, line, words
+from oa_protocol.testing._model.simulation import Action, Simulation, line, words
 from oa_protocol.testing._model.trace import Line, Story
 
 _LAST_STEPS = 60
@@ -26,7 +26,9 @@ def _is(who: str, *whats: str) -> Sort:
 
 
 def _fated(is_of_sort: Callable[[Fate], bool]) -> Sort:
-    return lambda action: action.fate is not None and action.fate.is_fault and is_of_sort(action.fate)
+    return lambda action: (
+        action.what == "exchange" and action.fate is not None and action.fate.is_fault and is_of_sort(action.fate)
+    )
 
 
 def _arrives(action: Action) -> bool:
@@ -34,7 +36,7 @@ def _arrives(action: Action) -> bool:
 
 
 def _fails(effect: Effect, failure: type[TransportError] = MaybeSent) -> Sort:
-    return _fated(lambda fate: fate.effect is effect and fate.failure is failure)
+    return _fated(lambda fate: fate.effect is effect and fate.failure is failure and not fate.hangs)
 
 
 def _something_else_answers(*statuses: int) -> Sort:
@@ -46,22 +48,25 @@ SORTS: dict[str, Sort] = {
     "driver_closes_the_stream": _is("driver", "closes the stream"),
     "owner_prompts": _is("owner", "prompts"),
     "owner_closes": _is("owner", "closes"),
-    "owner_loses_patience": _is("owner", "loses patience with the answer", "closes without draining"),
-    "owner_gives_up": _is("owner", "abandons"),
+    "owner_stops_draining": _is("owner", "closes without draining"),
+    "owner_abandons": _is("owner", "abandons"),
+    "owner_is_interrupted": _is("owner", "interrupts"),
     "owner_finds_credentials": _is("owner", "has credentials", "has other credentials"),
     "owner_finds_no_credentials": _is("owner", "has no credentials", "has no other credentials"),
     "network_delivers": _arrives,
     "network_sends_nothing": _fails(Effect.NONE, NotSent),
     "network_loses_the_request": _fails(Effect.NONE),
-    "network_delays_the_request": _fails(Effect.LATER),
+    "network_hangs": _fated(lambda fate: fate.hangs),
     "network_loses_the_reply": _fails(Effect.DONE),
-    "network_spoils_the_reply": _fated(lambda fate: fate.effect is Effect.DONE and fate.failure is None),
+    "network_spoils_the_reply": _fated(
+        lambda fate: fate.effect is Effect.DONE and fate.failure is None and not fate.hangs
+    ),
     "network_rejects_the_credentials": _something_else_answers(401, 403),
     "network_refuses_the_request": _something_else_answers(302, 404),
     "network_is_busy": _something_else_answers(429, 503),
     "network_answers_garbage": _something_else_answers(200, 500),
     "network_breaks_the_stream": _is("network", "ends the stream, cleanly", "breaks the stream"),
-    "network_falls_silent": _is("network", "falls silent"),
+    "network_falls_silent": _is("network", "falls silent", "time passes"),
     "network_garbles_the_stream": _is("network", "puts garbage into the stream"),
     "server_streams": _is("server", "streams the next event"),
     "server_streams_no_event": _is("server", "streams ten pending events", "streams three pings", "ends the stream"),
@@ -70,13 +75,15 @@ SORTS: dict[str, Sort] = {
     "server_drops_the_answer": _is("server", "cancels", "times out"),
     "worker_works": _is("worker", "starts", "finishes"),
     "worker_fails": _is("worker", "aborts"),
+    "time_passes": _is("clock", "time passes"),
+    "some_time_passes": _is("clock", "some time passes"),
 }
-"""Everything that can happen is of one of these sorts; all but the first are rules.
+"""Everything that can happen is of one of these sorts. All except the first are rules of the machine.
 
-What goes wrong has many, for whoever draws a sort is to meet it often.
+Faults are split into many sorts, so that a random draw often picks one.
 """
 
-# What comes first where all goes well: the stream is open before a worker begins, and is read as the worker goes on.
+# What comes first if all goes well: the stream is open before a worker begins, and is read as the worker goes on.
 _WELL = (
     "driver_closes_the_stream",
     "owner_finds_credentials",
@@ -85,21 +92,21 @@ _WELL = (
     "server_streams",
     "worker_works",
     "server_streams_no_event",
+    "time_passes",
 )
-# Workers come before whoever waits by looking, or a drain would read a waiting message for ever.
+# Workers come before reads, or a poll or a drain would find a waiting message until its time is over.
 _WORKERS_FIRST = ("driver_closes_the_stream", "owner_finds_credentials", "worker_works", *_WELL)
 
 
-class Course:
-    """A world with one conversation, in which one thing happens after the other, and every invariant is checked.
+class Scenario:
+    """A simulation with one conversation, in which one thing happens after the other, and every invariant is checked.
 
-    Where one does not hold, and where the engine or the transport raises, AssertionError has the story. The driver
-    asks what to do as soon as it can. ``lines`` are what has happened, ``actions`` what can happen next: nothing before
-    ``begin``.
+    If one doesn't hold, or the engine or the transport raises, an AssertionError has the story. The driver asks what to
+    do as soon as it can. ``lines`` are what has happened, ``actions`` what can happen next: nothing before ``begin``.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
         self.lines: list[Line] = []
         self.actions: tuple[Action, ...] = ()
         self.is_broken = False
@@ -109,14 +116,14 @@ class Course:
     @property
     def conversation(self) -> ConversationLike:
         """The engine."""
-        return self.world.peers[0].conversation
+        return self.simulation.peers[0].conversation
 
     def can_happen(self, sort: str) -> bool:
-        """Tell whether something of this sort can happen next."""
+        """Return whether something of this sort can happen next."""
         return any(map(SORTS[sort], self.actions))
 
     def happen(self, sort: str, choice: int = 0) -> None:
-        """Let something of this sort happen; ``choice`` tells which, counted round where there are fewer."""
+        """Let something of this sort happen; ``choice`` says which, counted round if there are fewer."""
         possible = list(filter(SORTS[sort], self.actions))
         self._turns += sort == "owner_prompts"
         self._take(possible[choice % len(possible)])
@@ -154,15 +161,16 @@ class Course:
 
     def leave(self) -> None:
         """Let the owner leave, and all go well; the end must come."""
-        for leave in ("owner_closes", "owner_loses_patience"):
-            if self.can_happen(leave):
-                self.happen(leave)
-            self.go_well(_LAST_STEPS)
+        if self.can_happen("owner_closes"):
+            self.happen("owner_closes")
+        self.go_well(_LAST_STEPS)
         if not self.conversation.is_over:
-            self._break("ends", f"still {self.conversation.phase.name}, though the owner left and all went well")
+            self._break(
+                "over_in_time", f"still {self.conversation.phase.name}, though the owner left and all went well"
+            )
 
     def let_go(self, close: Callable[[], None]) -> None:
-        """Let the driver close the transport, by ``close``. After a failure only that one is told."""
+        """Let the driver close the transport, by ``close``. After a failure, only the first one is reported."""
         try:
             close()
         except Exception as error:
@@ -171,24 +179,24 @@ class Course:
                 self._break("never_raises", f"{type(error).__name__}: {error}", error)
 
     def _look(self) -> None:
-        """See what can happen next; where the driver can ask what to do, it does."""
-        self.actions = tuple(self.world.actions())
+        """See what can happen next. If the driver can ask what to do, it does."""
+        self.actions = tuple(self.simulation.actions())
         while asked := next(filter(SORTS["driver_asks"], self.actions), None):
             self._take(asked)
-            self.actions = tuple(self.world.actions())
+            self.actions = tuple(self.simulation.actions())
 
     def _take(self, action: Action) -> None:
-        what = words(action, self.world)
+        what = words(action, self.simulation)
         try:
-            moment = self.world.take(action)
+            moment = self.simulation.take(action)
         except Exception as error:  # whatever the engine or the transport raises is found
-            self.lines.append(line(action, what, self.world, None))
+            self.lines.append(line(action, what, self.simulation, None))
             self._break("never_raises", f"{type(error).__name__}: {error}", error)
         else:
-            self.lines.append(line(action, what, self.world, moment))
+            self.lines.append(line(action, what, self.simulation, moment))
             if problem := first_violation(moment):
                 self._break(*problem)
 
     def _break(self, invariant: str, problem: str, cause: Exception | None = None) -> None:
         self.is_broken = True
-        raise AssertionError(Story(self.world.server.api, invariant, problem, tuple(self.lines))) from cause
+        raise AssertionError(Story(self.simulation.server.api, invariant, problem, tuple(self.lines))) from cause

@@ -1,6 +1,7 @@
-"""Conversations, their owners and drivers, the network and the server, all in one place: what can happen next, and how.
+"""Conversations, their owners and drivers, the network, the server and the clock, all in one place.
 
-The conversations are the real engine, or another one; everything around them is a model.
+It says what can happen next, and lets it happen. The conversations are the real engine, or another one. Everything
+around them is a model. An exchange either finishes at once or hangs, and time passes from one deadline to the next.
 """
 
 from __future__ import annotations
@@ -12,26 +13,34 @@ from typing import ClassVar, NamedTuple, Self
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.json import encode
 from oa_protocol.engine import events as ev
-from oa_protocol.engine.errors import NotSent, TransportError
+from oa_protocol.engine.errors import TransportError
+from oa_protocol.engine.inputs import (
+    Abandon,
+    Close,
+    CredentialsFound,
+    ExchangeFailed,
+    Input,
+    Interrupted,
+    Prompt,
+    ReplyReceived,
+    StreamData,
+    StreamEnded,
+    StreamOpened,
+    TimePassed,
+)
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
-    DeleteChat,
     Exchange,
-    FetchChat,
-    FetchMessage,
     HttpRequest,
     Intent,
-    ListChats,
-    LoadCookies,
+    LoadCredentials,
     OpenStream,
-    RequestAssistant,
-    SendPrompt,
 )
-from oa_protocol.engine.phases import Phase
 from oa_protocol.testing._model.conversation_like import ConversationLike
-from oa_protocol.testing._model.invariants import CLEANING, Ledger, Limits, Moment, Pause
-from oa_protocol.testing._model.network import GARBAGE, Effect, Fate, fates
+from oa_protocol.testing._model.invariants import TIME_PASSES, Limits, Moment
+from oa_protocol.testing._model.ledger import CLEANING, FarReply, Ledger
+from oa_protocol.testing._model.network import GARBAGE, Effect, Fate, fates, given_up
 from oa_protocol.testing._model.server_model import Asked, Server, read_request
 from oa_protocol.testing._model.state_key import (
     NO_MORE_TURNS,
@@ -44,47 +53,17 @@ from oa_protocol.testing._model.state_key import (
 from oa_protocol.testing._model.trace import Line
 
 PROMPT = "Hello"
-"""Every turn asks the same: only the parent tells one prompt from another."""
+"""Every turn asks the same, so only the parent tells one prompt from another."""
 
 CREDENTIALS = Credentials(token="first")  # noqa: S106  # no secret: there is no such server - nobody's
 OTHER_CREDENTIALS = Credentials(token="second")  # noqa: S106
 
 _TEN_PENDINGS = 10 * (b"data: " + encode({"event_type": "pending", "queue_position": 1, "queue_size": 1}) + b"\r\n\r\n")
 _THREE_PINGS = 3 * b": ping\r\n\r\n"
+_GARBAGE_EVENT = b"data: " + GARBAGE + b"\r\n\r\n"
 
-_COUNTED: dict[type[Exchange], str] = {
-    CreateChat: "creates",
-    SendPrompt: "prompts",
-    RequestAssistant: "requests",
-    DeleteChat: "deletes",
-}
-_ANSWER_RUNS = (Phase.ASSISTANT_REQUESTED, Phase.STREAMING, Phase.POLLING)
-
-# What is tried again in which phase; whatever else comes there is late, or a look that can wait for the next occasion.
-_TRIED_AGAIN: dict[Phase, tuple[type[Exchange], ...]] = {
-    Phase.START: (CreateChat,),
-    Phase.COOKIES: (CreateChat,),
-    Phase.CHAT_CREATED: (SendPrompt,),
-    Phase.ANSWERED: (SendPrompt,),
-    Phase.PROMPT_LOST: (FetchChat,),
-    Phase.PROMPTED: (RequestAssistant,),
-    Phase.REQUEST_LOST: (FetchChat,),
-    Phase.ASSISTANT_REQUESTED: (OpenStream,),
-    Phase.POLLING: (FetchMessage,),
-    Phase.DRAINING: (FetchMessage, FetchChat),
-    Phase.DELETING: (DeleteChat,),
-}
-
-_BEHIND_THE_NETWORK = frozenset(
-    {
-        ("worker", "starts"),
-        ("worker", "finishes"),
-        ("worker", "aborts"),
-        ("server", "cancels"),
-        ("server", "times out"),
-        ("server", "carries out late"),
-    }
-)
+_NOT_WORTH_WAITING = 0.1
+_BEHIND_THE_NETWORK = frozenset({"worker", "server"})
 
 
 class Action(NamedTuple):
@@ -100,46 +79,63 @@ class Action(NamedTuple):
     fate: Fate | None = None
     cost: int = 0
 
-
-class FarReply(NamedTuple):
-    """A reply, as it left the far end."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
+    @property
+    def is_behind_the_network(self) -> bool:
+        """Whether no conversation can notice it yet."""
+        return self.who in _BEHIND_THE_NETWORK and self.what[:7] != "streams" and self.what != "ends the stream"
 
 
 @dataclass(slots=True)
 class Peer:
     """One conversation, with its owner and driver.
 
-    ``idle``: the driver asked, and there was nothing to do. ``turns`` are those the owner still wants. ``stream`` is
-    the message whose stream is open, if it is that of one.
+    Attributes:
+        turns: how many the owner still wants.
+        idle: the driver asked, and there was nothing to do.
+        hangs: the outstanding exchange has met its fate, and nothing comes back.
+        stream: the message whose stream is open, or empty.
+
     """
 
     conversation: ConversationLike
     ledger: Ledger
     turns: int
     idle: bool = False
+    hangs: bool = False
     stream: str = ""
 
+    @property
+    def awaits_others(self) -> bool:
+        """Whether it goes on only once somebody else does something, or time passes."""
+        return self.hangs or self.idle or isinstance(self.conversation.outstanding, CloseStream | LoadCredentials)
 
-class World:
+
+class Simulation:
     """Everything, at one moment. ``after`` moves on."""
 
-    __slots__ = ("faults", "late", "limits", "peers", "server")
+    __slots__ = ("faults", "late", "limits", "now", "peers", "server")
 
     stream_ends: ClassVar[tuple[str, ...]] = ("ends the stream, cleanly",)
-    """How the network can end a stream. That it breaks off is the same for an engine, and not for a transport."""
+    """How the network can end a stream. That it breaks off is the same for an engine, but not for a transport."""
+
+    is_slow: ClassVar[bool] = False
+    """Whether time can also pass without a deadline coming, so that replies take some time."""
 
     def __init__(
-        self, server: Server, late: tuple[tuple[int, Asked], ...], faults: int, peers: list[Peer], limits: Limits
+        self,
+        server: Server,
+        late: tuple[tuple[int, Asked], ...],
+        faults: int,
+        peers: list[Peer],
+        limits: Limits,
+        now: float,
     ) -> None:
         self.server = server
         self.late = late
         self.faults = faults
         self.peers = peers
         self.limits = limits
+        self.now = now
 
     @classmethod
     def new(
@@ -153,61 +149,55 @@ class World:
         page: int = 20,
         credentials: bool,
     ) -> Self:
-        """Return a world in which nothing has happened yet; ``make`` makes a conversation with such credentials."""
+        """Return one in which nothing has happened yet; ``make`` makes a conversation with such credentials."""
         made = [make(CREDENTIALS if credentials else None) for _ in range(conversations)]
         peers = [Peer(conversation, Ledger(), turns) for conversation in made]
-        return cls(Server(made[0].binding.api, page), (), faults, peers, limits)
+        return cls(Server(made[0].binding.api, page), (), faults, peers, limits, 0.0)
 
-    def after(self, action: Action) -> tuple[World, Moment]:
-        """Another world, in which ``action`` has happened, and what the invariants are to see of it.
+    def after(self, action: Action) -> tuple[Self, Moment]:
+        """Return another one, in which ``action`` has happened, and what the invariants are to see of it.
 
-        What is frozen is shared, and so is an engine that is not concerned. Only the shipped engine can be copied.
+        What is frozen is shared, and so is an engine that isn't concerned. Only the shipped engine can be copied.
         """
-        peers = [Peer(p.conversation, p.ledger, p.turns, p.idle, p.stream) for p in self.peers]
-        if (action.who, action.what) not in _BEHIND_THE_NETWORK:
-            peers[action.number].conversation = copy_engine(peers[action.number].conversation)
-        world = World(self.server, self.late, self.faults, peers, self.limits)
-        return world, world.take(action)
+        peers = self.peers.copy()
+        peer = peers[action.number]
+        engine = peer.conversation if action.is_behind_the_network else copy_engine(peer.conversation)
+        peers[action.number] = Peer(engine, peer.ledger, peer.turns, peer.idle, peer.hangs, peer.stream)
+        following = type(self)(self.server, self.late, self.faults, peers, self.limits, self.now)
+        return following, following.take(action)
 
     def key(self) -> tuple[object, ...]:
-        """What makes two worlds the same state, where the engine is the shipped one.
+        """Return what makes two of them the same state, if the engine is the shipped one.
 
-        Left out is what makes no difference to what can follow: wordings, dates and delays, how often was polled, how
-        a step went that is over, and about a chat that is being deleted everything but whether it is there.
+        What makes no difference to what can follow is left out: wordings, dates, the time of day, how a step went that
+        is over, and of a chat that is being deleted everything except whether it is there.
         """
         settled = {number for number, peer in enumerate(self.peers) if is_settled(peer.conversation)}
         streams = {peer.stream for peer in self.peers if peer.conversation.phase in STREAM_MATTERS}
         chats = [c.id if c.maker in settled else (c.id, messages_key(c, streams)) for c in self.server.chats]
         late = [late for late in self.late if late[0] not in settled or late[1].step in ("create", "delete")]
         faults = -1 if len(settled) == len(self.peers) else self.faults
-        peers = [(*engine_key(p.conversation, p.ledger), p.idle, _wishes(p)) for p in self.peers]
+        peers = [(*engine_key(p.conversation, p.ledger, self.now), p.idle, p.hangs, _wishes(p)) for p in self.peers]
         return self.server.made, tuple(chats), tuple(late), faults, *peers
 
     # ---- what can happen
 
     def actions(self) -> Iterator[Action]:
-        """Everything that can happen next."""
+        """Yield everything that can happen next."""
         busy = False
         for number, peer in enumerate(self.peers):
-            conversation = peer.conversation
-            if conversation.is_over:
-                if conversation.outstanding is None and not peer.idle:
-                    yield Action("driver", "asks", number)
-                continue
-            intent = conversation.outstanding
+            conversation, intent = peer.conversation, peer.conversation.outstanding
             if intent is None and not peer.idle:
                 yield Action("driver", "asks", number)
-            elif intent is None and conversation.has_stream:
+            if conversation.is_over:
+                continue
+            if intent is None and peer.idle and conversation.has_stream:
                 busy = True
                 yield from self._stream(number, peer)
-            elif isinstance(intent, Exchange):
+            elif isinstance(intent, Exchange) and not peer.hangs:
                 busy = True
-                free = conversation.phase in CLEANING
-                for fate in fates(self.server.api, type(intent)):
-                    cost = 1 if fate.is_fault and not free else 0
-                    if cost <= self.faults:
-                        yield Action("network", "exchange", number, fate=fate, cost=cost)
-            elif isinstance(intent, LoadCookies):
+                yield from self._network(number, peer, intent)
+            elif isinstance(intent, LoadCredentials):
                 yield Action("owner", "has other credentials" if intent.refused else "has credentials", number)
                 yield Action("owner", "has no other credentials" if intent.refused else "has no credentials", number)
             elif isinstance(intent, CloseStream):
@@ -216,19 +206,34 @@ class World:
         if busy:
             # In between, what the server does cannot be told from what it does a moment later.
             yield from self._server()
+        yield from self._clock()
 
     def _owner(self, number: int, peer: Peer) -> Iterator[Action]:
-        conversation, leaving = peer.conversation, peer.ledger.leaving
+        conversation, ledger = peer.conversation, peer.ledger
         if peer.idle and peer.turns and conversation.awaits_prompt:
             yield Action("owner", "prompts", number)
-        if not leaving:
+        if not ledger.has_left:
             yield Action("owner", "closes", number)
-            if conversation.phase in _ANSWER_RUNS:
-                yield Action("owner", "loses patience with the answer", number)
-            return
-        if leaving == 1 and conversation.phase not in CLEANING:
+        elif ledger.drained_by > self.now and conversation.phase not in CLEANING:
             yield Action("owner", "closes without draining", number)
         yield Action("owner", "abandons", number)
+        yield from self._interruptions(number, peer)
+
+    def _interruptions(self, number: int, peer: Peer) -> Iterator[Action]:
+        """Yield how the owner can be interrupted. It costs as much as a fault, because each may need another try."""
+        intent = peer.conversation.outstanding
+        if isinstance(intent, LoadCredentials | CreateChat) or (intent is not None and peer.ledger.has_left):
+            yield Action("owner", "interrupts", number)
+        elif isinstance(intent, Exchange) and self.faults:
+            for fate in (None,) if peer.hangs else given_up(type(intent)):
+                yield Action("owner", "interrupts", number, fate=fate, cost=1)
+
+    def _network(self, number: int, peer: Peer, exchange: Exchange) -> Iterator[Action]:
+        free = peer.conversation.phase in CLEANING
+        for fate in fates(self.server.api, type(exchange)):
+            cost = 1 if fate.is_fault and not free else 0
+            if cost <= self.faults:
+                yield Action("network", "exchange", number, fate=fate, cost=cost)
 
     def _stream(self, number: int, peer: Peer) -> Iterator[Action]:
         if self.server.next_event(peer.stream):
@@ -242,7 +247,6 @@ class World:
         if self.faults:
             for how in self.stream_ends:
                 yield Action("network", how, number, cost=1)
-            yield Action("network", "falls silent", number, cost=1)
             yield Action("network", "puts garbage into the stream", number, cost=1)
 
     def _server(self) -> Iterator[Action]:
@@ -261,126 +265,169 @@ class World:
         for number, asked in dict.fromkeys(self.late):
             yield Action("server", "carries out late", number, (asked.step,))
 
+    def _clock(self) -> Iterator[Action]:
+        """Yield how time can pass: to the first deadline, if nothing else goes on by itself until then."""
+        waiting = [peer for peer in self.peers if not peer.conversation.is_over]
+        due = [(peer.conversation.deadline, number) for number, peer in enumerate(self.peers) if peer in waiting]
+        deadline, number = min(((when, number) for when, number in due if when is not None), default=(None, 0))
+        if deadline is None:
+            return
+        if all(peer.awaits_others for peer in waiting):
+            peer = self.peers[number]
+            if deadline < peer.ledger.silent_since + self.limits.timeouts.idle or not peer.idle:
+                cost = int(isinstance(peer.conversation.outstanding, CloseStream) and not is_settled(peer.conversation))
+                what = "time passes"
+            else:
+                cost, what = 1, "falls silent"
+            if cost <= self.faults:
+                yield Action("network" if cost else "clock", what, number, cost=cost)
+        asked = all(peer.idle or peer.conversation.outstanding for peer in waiting)
+        if self.is_slow and asked and deadline - self.now > _NOT_WORTH_WAITING:
+            yield Action("clock", "some time passes", number)
+
     # ---- how it happens
 
     def take(self, action: Action) -> Moment:
-        """Let ``action`` happen in this world, and return what the invariants are to see of it."""
+        """Let ``action`` happen, and return what the invariants are to see of it."""
         peer = self.peers[action.number]
-        conversation = peer.conversation
-        phase, ledger = conversation.phase, peer.ledger
+        conversation, ledger, phase = peer.conversation, peer.ledger, peer.conversation.phase
         self.faults -= action.cost
         intent: Intent | None = None
         asked: Asked | None = None
-        match action.who, action.what:
-            case "driver", "asks":
-                intent = conversation.next_intent()
-                peer.idle = intent is None
-                if ledger.silent:
-                    peer.ledger = ledger._replace(silent=False)
-                if isinstance(intent, Exchange):
-                    asked = read_request(self.server.api, intent.request)
-                    peer.ledger = _asked(peer, intent)
-                events: list[ev.Event] = []
-            case "server", "carries out late":
-                self._carry_out_late(action)
-                events = []
-            case who_what if who_what in _BEHIND_THE_NETWORK:
-                message_id, state = action.target
-                message = self.server.message(message_id)
-                assert message is not None  # noqa: S101 - it was found a moment ago
-                self.server = self.server.work(message, state)
-                events = []
-            case _:
-                peer.idle = False
-                events = self._happen(action, peer)
-                peer.ledger = _told(peer.ledger, conversation, events)
+        events: list[ev.Event] = []
+        if action.what == "asks":
+            intent = conversation.next_intent(self.now)
+            asked = read_request(self.server.api, intent.request) if isinstance(intent, Exchange) else None
+            peer.idle = intent is None
+            peer.ledger = ledger.with_intent(intent, phase, self.now)
+        elif action.what == "some time passes":
+            self.now += ((conversation.deadline or self.now) - self.now) / 2
+        elif action.is_behind_the_network:
+            self._work(action)
+        else:
+            events = self._happen(action, peer)
         return Moment(
             conversation,
             action.number,
             action.what,
+            self.now,
             phase,
             ledger,
             events,
             intent,
             asked,
             peer.idle,
+            bool(peer.stream),
             peer.ledger,
             self.server,
             self.late,
             self.limits,
         )
 
+    def _work(self, action: Action) -> None:
+        if action.what == "carries out late":
+            found = next(late for late in self.late if late[0] == action.number and late[1].step == action.target[0])
+            rest = list(self.late)
+            rest.remove(found)
+            self.late = tuple(rest)
+            self.server, _, _ = self.server.carry_out(found[1], found[0], late=True)
+            return
+        message_id, state = action.target
+        message = self.server.message(message_id)
+        assert message is not None  # noqa: S101 - it was found a moment ago
+        self.server = self.server.work(message, state)
+
     def _happen(self, action: Action, peer: Peer) -> list[ev.Event]:
-        conversation = peer.conversation
-        match action.what:
-            case "exchange":
+        conversation, phase, intent = peer.conversation, peer.conversation.phase, peer.conversation.outstanding
+        inputs = self._inputs(action, peer)
+        peer.idle = peer.idle and not inputs
+        events = [event for happened in inputs for event in conversation.handle(happened, self.now)]
+        peer.hangs = peer.hangs and conversation.outstanding is intent
+        peer.ledger = peer.ledger.with_events(events, phase, conversation.phase, self.now, self.limits.timeouts)
+        return events
+
+    def _inputs(self, action: Action, peer: Peer) -> list[Input]:
+        """Do what ``action`` does around the engine, and return what the engine gets to know of it."""
+        match action.who, action.what:
+            case _, "exchange":
                 assert action.fate is not None  # noqa: S101 - an exchange has one
                 return self._exchange(peer, action.number, action.fate)
-            case "prompts":
-                conversation.prompt(PROMPT)
-                peer.turns -= 1
-                peer.ledger = peer.ledger._replace(
-                    prompts=0, requests=0, unlooked=False, waited=False, told="", adopted=""
-                )
-                return []
-            case "closes":
-                peer.ledger = peer.ledger._replace(leaving=1)
-                return conversation.close()
-            case "closes without draining":
-                peer.ledger = peer.ledger._replace(leaving=2)
-                return conversation.close(drain=False)
-            case "abandons":
-                if isinstance(conversation.outstanding, CreateChat):
-                    self.late += ((action.number, Asked("create")),)
-                return conversation.abandon()
-            case "loses patience with the answer":
-                return conversation.answer_timed_out()
-            case "has credentials" | "has other credentials":
-                return conversation.receive_cookies(_other(conversation))
-            case "has no credentials" | "has no other credentials":
-                return conversation.receive_cookies(None)
-            case "closes the stream" | "ends the stream" | "ends the stream, cleanly" | "breaks the stream":
-                return self.end_stream(peer, action.what)
-            case "falls silent":
-                peer.ledger = peer.ledger._replace(silent=True)
-                return conversation.receive_silence()
-            case "puts garbage into the stream":
-                return self.stream(peer, b"data: " + GARBAGE + b"\r\n\r\n")
-            case "streams ten pending events":
-                peer.ledger = peer.ledger._replace(waited=True)
-                return self.stream(peer, _TEN_PENDINGS)
-            case "streams three pings":
-                peer.ledger = peer.ledger._replace(waited=True)
-                return self.stream(peer, _THREE_PINGS)
-            case "streams the next event":
+            case _, what if what in TIME_PASSES:
+                self.now = peer.conversation.deadline or self.now
+                peer.ledger = peer.ledger._replace(at_once=0)
+                return [TimePassed()]
+            case "owner", what:
+                return [self._owners_input(action, peer, what)]
+            case _, "closes the stream" | "ends the stream" | "ends the stream, cleanly" | "breaks the stream":
+                self.end_stream(action.what)
+                peer.stream = ""
+                return [StreamEnded()]
+            case _, "puts garbage into the stream":
+                data = _GARBAGE_EVENT
+            case _, "streams ten pending events":
+                data = _TEN_PENDINGS
+            case _, "streams three pings":
+                data = _THREE_PINGS
+            case _, "streams the next event":
                 found = self.server.next_event(peer.stream)
                 assert found is not None  # noqa: S101 - it was there a moment ago
                 self.server, data = found
-                return self.stream(peer, data)
             case _:
                 raise ValueError(f"no such action: {action.what}")
+        waits = data in (_TEN_PENDINGS, _THREE_PINGS)
+        peer.ledger = peer.ledger._replace(silent_since=Ledger().silent_since, waited=waits or peer.ledger.waited)
+        return [StreamData(piece) for piece in self.stream(data)]
 
-    def _exchange(self, peer: Peer, number: int, fate: Fate) -> list[ev.Event]:
-        conversation = peer.conversation
+    def _owners_input(self, action: Action, peer: Peer, what: str) -> Input:
+        conversation, ledger, cleanup = peer.conversation, peer.ledger, self.limits.cleanup
+        match what:
+            case "prompts":
+                peer.turns -= 1
+                peer.ledger = ledger.with_prompt()
+                return Prompt(PROMPT)
+            case "closes" | "closes without draining":
+                drain = what == "closes"
+                peer.ledger = ledger.with_end(self.now, cleanup, drain=drain)
+                return Close(drain)
+            case "abandons":
+                if isinstance(conversation.outstanding, CreateChat) and not peer.hangs:
+                    self.late += ((action.number, Asked("create")),)
+                return Abandon()
+            case "interrupts":
+                if action.fate is not None:
+                    self._exchange(peer, action.number, action.fate)
+                peer.ledger = peer.ledger.with_interruption(conversation.outstanding)
+                return Interrupted()
+            case "has credentials" | "has other credentials":
+                return CredentialsFound(_other(conversation))
+            case "has no credentials" | "has no other credentials":
+                return CredentialsFound(None)
+            case _:
+                raise ValueError(f"no such action: {what}")
+
+    def _exchange(self, peer: Peer, number: int, fate: Fate) -> list[Input]:
+        conversation, phase = peer.conversation, peer.conversation.phase
         exchange = conversation.outstanding
         assert isinstance(exchange, Exchange)  # noqa: S101 - actions() has seen it
         asked = read_request(self.server.api, exchange.request)
-        peer.ledger = _fated(peer.ledger, conversation.phase, exchange, asked, fate)
+        peer.ledger = peer.ledger.with_fate(exchange, asked, phase, fate)
         outcome = self.send(exchange.request, number, fate)
-        if pause := _pause(exchange, conversation.phase, outcome):
-            peer.ledger = peer.ledger._replace(pause=pause)
+        if outcome is None:
+            peer.hangs = True
+            return []
+        peer.ledger = peer.ledger.with_outcome(exchange, phase, outcome, self.now)
         if isinstance(outcome, TransportError):
-            return conversation.receive_failure(outcome)
+            return [ExchangeFailed(outcome)]
         if isinstance(exchange, OpenStream) and outcome.status == 200:
             peer.stream = asked.message_id
-            return conversation.receive_stream_opened()
-        return conversation.receive_reply(*outcome)
+            return [StreamOpened()]
+        return [ReplyReceived(*outcome)]
 
-    def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError:
-        """Send ``request`` for the conversation ``number``, and return what comes of it."""
+    def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
+        """Send ``request`` for the conversation ``number``, and return what comes of it; None if it hangs."""
         return self.answer(request, number, fate)
 
-    def answer(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError:
+    def answer(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
         """Let the network and the server do to ``request`` what ``fate`` says, and return what is seen of it."""
         asked = read_request(self.server.api, request)
         status, body = fate.status, fate.body
@@ -397,104 +444,45 @@ class World:
                 self.late += ((number, asked),)
             case Effect.NONE:
                 pass
+        if fate.hangs:
+            return None
         if fate.failure is not None:
             return fate.failure(fate.words)
         return FarReply(status, fate.headers, body)
 
-    def stream(self, peer: Peer, data: bytes) -> list[ev.Event]:
-        """Let bytes of the open stream arrive."""
-        return peer.conversation.receive_stream_data(data)
+    def stream(self, data: bytes) -> list[bytes]:
+        """Let bytes of the open stream arrive, and return the pieces in which they do."""
+        return [data]
 
-    def end_stream(self, peer: Peer, how: str) -> list[ev.Event]:
-        """Let the open stream end, or be closed; ``how`` is what happens, and makes no difference to an engine."""
-        peer.stream = ""
-        return peer.conversation.receive_stream_end()
-
-    def _carry_out_late(self, action: Action) -> None:
-        found = next(late for late in self.late if late[0] == action.number and late[1].step == action.target[0])
-        rest = list(self.late)
-        rest.remove(found)
-        self.late = tuple(rest)
-        self.server, _, _ = self.server.carry_out(found[1], found[0], late=True)
-
-
-# ---- what the observer notes
-
-
-def _asked(peer: Peer, intent: Exchange) -> Ledger:
-    ledger, phase = peer.ledger._replace(waited=False, pause=None), peer.conversation.phase
-    name = _COUNTED.get(type(intent))
-    if name is not None:
-        ledger = ledger._replace(**{name: getattr(ledger, name) + 1})
-    further_page = isinstance(intent, ListChats) and "after=" in intent.request.url  # there are as many as there are
-    if (ledger.leaving == 2 or phase in CLEANING) and not further_page:
-        ledger = ledger._replace(last=ledger.last + 1)
-    return ledger
-
-
-def _fated(ledger: Ledger, phase: Phase, exchange: Exchange, asked: Asked, fate: Fate) -> Ledger:
-    name = _COUNTED.get(type(exchange))
-    if phase is Phase.DRAINING:
-        ledger = ledger._replace(blind=fate.is_fault)
-    if fate.rejects_credentials:
-        return ledger._replace(**{name: getattr(ledger, name) - 1}) if name else ledger
-    match exchange:
-        case SendPrompt() | RequestAssistant() if fate.is_lost:
-            return ledger._replace(unlooked=True)
-        case OpenStream() if fate.failure is None or fate.is_lost:
-            return ledger._replace(opened=(*ledger.opened, asked.message_id))
-        case FetchChat() if phase in CLEANING:
-            return ledger._replace(unclear=False)
-        case FetchChat() if not fate.is_fault:
-            return ledger._replace(unlooked=False)
-        case DeleteChat() if fate.failure is not NotSent:
-            return ledger._replace(unclear=True)
-        case _:
-            return ledger
-
-
-def _pause(exchange: Exchange, phase: Phase, outcome: FarReply | TransportError) -> Pause | None:
-    """What must be waited for where ``outcome`` says that the exchange was not carried out (OA-6.3)."""
-    if not isinstance(exchange, _TRIED_AGAIN.get(phase, ())):
-        return None
-    if isinstance(outcome, NotSent):
-        return Pause(type(exchange), phase, 0.0)
-    if isinstance(outcome, TransportError) or outcome.status not in (429, 503) or isinstance(exchange, OpenStream):
-        return None
-    return Pause(type(exchange), phase, float(dict(outcome.headers).get("retry-after", 0)))
-
-
-def _told(ledger: Ledger, conversation: ConversationLike, events: list[ev.Event]) -> Ledger:
-    for event in events:
-        match event:
-            case ev.Token():
-                ledger = ledger._replace(told=ledger.told + event.text)
-            case ev.Deleted():
-                ledger = ledger._replace(over=True)
-            case ev.Requested():
-                ledger = ledger._replace(adopted=event.message_id)
-            case _:
-                pass
-    return ledger._replace(over=True) if conversation.is_over else ledger
+    def end_stream(self, how: str) -> None:
+        """Let the open stream end, or be closed. How makes no difference to an engine."""
 
 
 def _wishes(peer: Peer) -> tuple[object, ...]:
     phase = peer.conversation.phase
     turns = 0 if peer.conversation.is_over or phase in NO_MORE_TURNS else peer.turns
-    return turns, peer.stream if phase in STREAM_MATTERS else ""
+    return turns, peer.stream if phase in STREAM_MATTERS else bool(peer.stream)
 
 
 def _other(conversation: ConversationLike) -> Credentials:
     return OTHER_CREDENTIALS if conversation.credentials == CREDENTIALS else CREDENTIALS
 
 
-def words(action: Action, before: World) -> str:
-    """Say what happens by ``action`` in the world before it."""
-    intent = before.peers[action.number].conversation.outstanding
+# ---- in words
+
+
+def words(action: Action, before: Simulation) -> str:
+    """Say what happens by ``action``, in the simulation before it."""
+    peer = before.peers[action.number]
+    intent = peer.conversation.outstanding
     match action.who, action.what:
         case _, "exchange":
             assert action.fate is not None  # noqa: S101 - an exchange has one
             return f"{type(intent).__name__} {action.fate.words}"
+        case _, "interrupts" if action.fate is not None:
+            return f"interrupts: {type(intent).__name__} {action.fate.words}"
+        case _, what if what in TIME_PASSES:
+            return f"{what}: {(peer.conversation.deadline or before.now) - before.now:g} s"
         case ("worker", _) | ("server", "cancels" | "times out"):
             return f"{action.what}: {action.target[0][:13]} is {action.target[1]}"
         case "server", "carries out late":
@@ -503,8 +491,8 @@ def words(action: Action, before: World) -> str:
             return action.what
 
 
-def line(action: Action, what: str, after: World, moment: Moment | None) -> Line:
-    """Tell ``action``, which was ``what`` before it happened, by the world after it; no moment where that failed."""
+def line(action: Action, what: str, after: Simulation, moment: Moment | None) -> Line:
+    """Tell ``action``, which was ``what`` before it happened, by what is after it; no moment if that failed."""
     if moment is not None and action.what == "asks":
         what = f"asks what to do: {type(moment.intent).__name__ if moment.intent else 'nothing'}"
     who = action.who if len(after.peers) == 1 else f"{action.who} {action.number + 1}"

@@ -1,0 +1,84 @@
+"""HTTP connections that can be cut off: uvicorn's protocol with a handle on the transport."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+LOGGER = logging.getLogger("oa_protocol.server")
+LOGGER.addHandler(logging.NullHandler())
+
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class Connection(H11Protocol):
+    """One client's connection. Requests find it in ``scope["state"]``."""
+
+    def __init__(self, config: Config, server_state: ServerState, on_change: Callable[[], None]) -> None:
+        super().__init__(config, server_state, {"connection": self}, None)
+        # uvicorn's own loggers and their levels belong to the rest of this process, which may run uvicorn, too.
+        self.logger = LOGGER
+        self.access_log = False
+        self._on_change = on_change
+        self._lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own narrowing
+        """Handle a call of the event loop."""
+        super().connection_made(transport)
+        self._on_change()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handle a call of the event loop."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._lost.set()
+        self._on_change()
+
+    async def reset(self) -> None:
+        """End the connection with a RST. What is unsent is lost."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+        await self._lost.wait()
+
+    async def close(self, data: bytes = b"") -> None:
+        """End the connection with a FIN, after ``data``."""
+        self.transport.write(data)
+        self.transport.close()
+        await self._lost.wait()
+
+
+def connection_of(scope: MutableMapping[str, Any]) -> Connection:
+    """Return a request's connection. Raises ConnectionResetError if the application runs without one."""
+    connection = scope.get("state", {}).get("connection")
+    if not isinstance(connection, Connection):
+        raise ConnectionResetError("the scripted fault cuts the connection, and there is none")
+    return connection
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class CutReply(Response):
+    """In place of a reply, something happens to the connection."""
+
+    def __init__(self, cut: Callable[[Scope, Receive], Awaitable[None]]) -> None:
+        self.background = None
+        self._cut = cut
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry out what happens in place of the reply."""
+        del send
+        await self._cut(scope, receive)

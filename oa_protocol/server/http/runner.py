@@ -1,0 +1,111 @@
+"""The server's own thread, with the event loop in which connections and workers live."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from oa_protocol.server.http.connection import Connection
+
+HOST = "127.0.0.1"
+
+
+class Runner:
+    """Serves an application on loopback from a daemon thread.
+
+    This is uvicorn's protocol without its ``Server``, which checks every 0.1 s whether to stop, and installs
+    signal handlers.
+    """
+
+    def __init__(self, app: ASGIApp, *, on_change: Callable[[], None], on_stop: Callable[[], Awaitable[None]]) -> None:
+        self._app = app
+        self._on_change = on_change
+        self._on_stop = on_stop
+        self._state = ServerState()
+        self._listening: Future[tuple[int, Callable[[], object]]] = Future()
+        self._halt: Callable[[], object] = lambda: None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
+    def start(self, port: int) -> int:
+        """Return the port once it listens there. Raises OSError if it can't."""
+        listener = _listen(port)
+        thread = threading.Thread(target=self._run, args=(listener,), name="oa_protocol.server", daemon=True)
+        thread.start()
+        port, self._halt = self._listening.result()
+        self._thread = thread
+        return port
+
+    def stop(self) -> None:
+        """Close everything; return when it is closed."""
+        if self._thread is not None:
+            self._halt()
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, listener: socket.socket) -> None:
+        try:
+            with listener, asyncio.Runner() as runner:
+                runner.run(self._serve(listener))
+        except BaseException as error:
+            if self._listening.done():
+                raise
+            # It could not start: that is for the thread which waits for it.
+            self._listening.set_exception(error)
+
+    async def _serve(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        config = Config(
+            self._app,
+            interface="asgi3",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+        )
+        config.load()
+        server = await loop.create_server(
+            lambda: Connection(config, self._state, self._on_change), sock=listener, backlog=2048
+        )
+        self._listening.set_result((listener.getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
+        await stop.wait()
+        server.close()
+        await self._abandon()
+        await self._on_stop()
+
+    async def _abandon(self) -> None:
+        for connection in tuple(self._state.connections):
+            connection.transport.abort()
+        # The transports tell their protocols in the loop's next round; only then are requests known to be cut off.
+        await asyncio.sleep(0)
+        tasks = tuple(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _listen(port: int) -> socket.socket:
+    # With the protocol named, or asyncio leaves Nagle's algorithm on, which costs 40 ms a reply.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
