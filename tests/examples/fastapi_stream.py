@@ -2,6 +2,8 @@
 
     uvicorn tests.examples.fastapi_stream:app
     curl -N 'http://127.0.0.1:8000/answer?prompt=Hello'
+
+If the browser disconnects, the chat is deleted.
 """
 
 import os
