@@ -1,13 +1,15 @@
 """The embedded Open Assistant server: both HTTP APIs on one port of loopback, in memory.
 
-It stands on the other side of the protocol from the client library, and shares no code with it::
+It stands on the other side of the protocol from the client library, and shares no code with it. What it does is a
+value without sockets or clocks (core.py), which the server holds and the tests copy::
 
     with Server() as server:
         ...  # server.url, server.cookies, server.token
         assert not server.chats
 """
 
-from oa_protocol.server.backend import Api, RequestRecord
+from __future__ import annotations
+
 from oa_protocol.server.faults import (
     Abandon,
     Answer,
@@ -24,15 +26,15 @@ from oa_protocol.server.faults import (
     Reset,
     Scripted,
     Send,
-    Step,
     StreamAction,
     StreamFault,
     WorkerError,
 )
+from oa_protocol.server.http.app import RequestRecord
 from oa_protocol.server.models import Echo, Lorem, Model, PluginStep, Turn
+from oa_protocol.server.requests import Api, Step
 from oa_protocol.server.server import Server
-from oa_protocol.server.service import Quirks
-from oa_protocol.server.store import Account, ChatRecord, MessageRecord, Role, State
+from oa_protocol.server.state import Account, ChatRecord, MessageRecord, Quirks, Role, State
 
 __all__ = [
     "Abandon", "Account", "Answer", "Api", "ChatRecord", "Close", "Echo", "End", "Fault", "Freeze", "Hang", "Hold",

@@ -1,5 +1,7 @@
 """What a test scripts: replies that are lost, streams that break, workers that fail."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 from collections.abc import Mapping
@@ -7,15 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from oa_protocol.server.models import PluginStep
-
-Step = Literal[
-    "create", "prompt", "request", "events", "message", "chat", "list", "update", "delete", "models", "login", "other"
-]
-"""What a request asks for, under either API; ``request`` is the one for an assistant message."""
+from oa_protocol.server.requests import Step
 
 
 class Hold:
-    """A gate: whatever meets it waits there until `release` (or `Server.release`) is called, from any thread."""
+    """A gate: what comes to it waits there until ``release`` (or ``Server.release``) is called, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +21,7 @@ class Hold:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def release(self) -> None:
-        """Opens the gate, for what waits at it and for what comes later."""
+        """Open the gate, for what waits at it and for what comes later."""
         with self._lock:
             self._released = True
             waiting, self._waiting = self._waiting, []
@@ -31,7 +29,7 @@ class Hold:
             loop.call_soon_threadsafe(event.set)
 
     async def wait(self) -> None:
-        """Returns once the gate is open."""
+        """Return once the gate is open."""
         event = asyncio.Event()
         entry = (asyncio.get_running_loop(), event)
         with self._lock:
@@ -95,14 +93,14 @@ StreamAction = Send | End | Reset | Close | Hang | Hold
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something goes wrong with a request for `step`, where `before` and `after` say on which side of its effect.
+    """Something goes wrong with a request for ``step``, ``before`` or ``after`` it has its effect.
 
-    With `before` the request is not carried out; with `after` it is, and only its reply is lost or replaced. A
-    `Hold` changes nothing but the time: once released, the request goes on as usual. `skip` requests for the step
-    go undisturbed first, then it happens `times` times.
+    With ``before``, the request isn't carried out. With ``after``, it is, and only its reply is lost or replaced. A
+    ``Hold`` changes only the time: the request goes on as usual once it is released. The first ``skip`` requests for
+    the step go undisturbed, then this happens ``times`` times.
 
-    Raises ValueError for an unknown step, without an outcome, for `after` with `events`, for less than one time, and
-    for a negative number.
+    Raises ValueError if the step is unknown, if there is no outcome, if ``events`` has an ``after``, if ``times`` is
+    less than one, and if a number is negative.
     """
 
     step: Step
@@ -123,12 +121,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class StreamFault:
-    """An event stream goes as usual for `after_events` events (pings not counted), then takes the actions in `then`.
+    """An event stream goes on as usual for ``after_events`` events (pings don't count), then does what ``then`` says.
 
-    With `events`, these are sent in place of the answer's own: a mapping as one event, bytes as they are. Without
-    `after_events`, `then` comes at the start, or after the last of `events`. After `Send` or `Hold` as the last
-    action the stream goes on as usual, or ends when its scripted `events` do. Raises ValueError for less than one
-    time, and for a negative number.
+    With ``events``, these are sent instead of the answer's own: a mapping as one event, bytes as they are. Without
+    ``after_events``, ``then`` comes at the start, or after the last of ``events``. If the last action is ``Send`` or
+    ``Hold``, the stream goes on as usual, or ends when its scripted ``events`` do. Raises ValueError if ``times`` is
+    less than one, and if a number is negative.
     """
 
     after_events: int | None = None
@@ -143,12 +141,12 @@ class StreamFault:
 
     @property
     def actions(self) -> tuple[StreamAction, ...]:
-        """`then` as a tuple."""
+        """``then`` as a tuple."""
         return self.then if isinstance(self.then, tuple) else (self.then,)
 
     @property
     def position(self) -> int:
-        """After how many events `then` comes."""
+        """After how many events ``then`` comes."""
         return len(self.events or ()) if self.after_events is None else self.after_events
 
 
@@ -180,9 +178,9 @@ class Abandon:
 class Answer:
     """How the worker treats the next assistant message that is requested.
 
-    It sends `pieces` (the model's if None); after the first `after` of them, `then` happens. A `Hold` lets the
-    worker go on when it is released. The message's content is `final`, or else the text stripped, as workers do.
-    Raises ValueError for less than one time, and for a negative number.
+    It sends ``pieces``, or the model's if None. After the first ``after`` of them, ``then`` happens. A ``Hold`` lets
+    the worker go on when it is released. The message's content is ``final``, or else the text stripped, as workers do.
+    Raises ValueError if ``times`` is less than one, and if a number is negative.
     """
 
     pieces: tuple[str | PluginStep, ...] | None = None
@@ -226,14 +224,14 @@ class Script:
         self._holds: list[Hold] = []
 
     def add(self, *scripted: Scripted) -> None:
-        """Queues these behind the ones there are."""
+        """Queue these behind the ones there are."""
         with self._lock:
             for one in scripted:
                 self._entries.append(_Entry(one, one.skip, one.times))
                 self._holds.extend(_holds(one))
 
     def take(self, kind: type[ScriptedT], step: Step) -> ScriptedT | None:
-        """What is scripted for this request, if anything: the first entry of this kind for `step`."""
+        """Return the first entry of this kind for ``step``, if there is one: it happens to this request."""
         with self._lock:
             for entry in self._entries:
                 if isinstance(entry.scripted, kind) and entry.scripted.step == step:
@@ -247,17 +245,17 @@ class Script:
         return None
 
     def miss(self, scripted: Scripted) -> None:
-        """Notes that something was taken, and came too late to happen."""
+        """Note that something was taken, but came too late to happen."""
         with self._lock:
             self._missed.append(scripted)
 
     def unused(self) -> tuple[Scripted, ...]:
-        """What has not happened, or not as many times as scripted."""
+        """Return what has not happened, or not as many times as scripted."""
         with self._lock:
             return (*self._missed, *(entry.scripted for entry in self._entries))
 
     def release(self) -> None:
-        """Releases every `Hold` scripted so far."""
+        """Release every ``Hold`` scripted so far."""
         with self._lock:
             holds, self._holds = self._holds, []
         for hold in holds:

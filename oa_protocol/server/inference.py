@@ -1,171 +1,278 @@
-"""The inference server's API: bearer tokens, and connections that are kept."""
+"""The inference server's API: bearer tokens, and errors under the key ``detail``."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import unquote
 
-from starlette.responses import Response
-from starlette.routing import Route
+from oa_protocol.server import chats, work
+from oa_protocol.server.model_configs import model_list
+from oa_protocol.server.render import chat_value, encode, message_value, remembered, whole_chat_value
+from oa_protocol.server.requests import Headers, Reply, Request, Step
+from oa_protocol.server.state import ServerState, with_account
+from oa_protocol.server.validation import (
+    LOGIN,
+    PAGE,
+    PROMPT,
+    REQUEST,
+    UPDATE,
+    ClientError,
+    Field,
+    Json,
+    RateLimited,
+    ServerError,
+    Value,
+    check,
+    parse_json,
+)
 
-from oa_protocol.server.backend import Backend, Call, Endpoint
-from oa_protocol.server.catalogue import MODEL_LIST
-from oa_protocol.server.event_stream import EventStream
-from oa_protocol.server.faults import Step
-from oa_protocol.server.replies import inference_empty, inference_headers, inference_json, inference_text
-from oa_protocol.server.store import Account
-from oa_protocol.server.validation import Broken, Refused, Value, check, parse_json
+INTERNAL_ERROR = b"Internal Server Error"
 
-Operation = Callable[[Call, Account], Response]
-
-
-def routes(backend: Backend) -> list[Route]:
-    """The inference server's routes."""
-    message = "/chats/{chat_id}/messages/{message_id}"
-    table: list[tuple[str, str, Step, Callable[[Call], Response]]] = [
-        ("GET", "/chats", "list", _guarded(_list)),
-        ("POST", "/chats", "create", _guarded(_create)),
-        ("GET", "/chats/{chat_id}", "chat", _guarded(_chat)),
-        ("PUT", "/chats/{chat_id}", "update", _guarded(_update)),
-        ("DELETE", "/chats/{chat_id}", "delete", _guarded(_delete)),
-        ("POST", "/chats/{chat_id}/prompter_message", "prompt", _guarded(_prompt)),
-        ("POST", "/chats/{chat_id}/assistant_message", "request", _guarded(_request)),
-        ("GET", message, "message", _guarded(_message)),
-        ("GET", f"{message}/events", "events", _guarded(_events)),
-        ("GET", "/configs/model_configs", "models", _models),
-        ("GET", "/auth/callback/debug", "login", _login),
-    ]
-    found: list[Route] = []
-    for method, path, step, handler in table:
-        route = Route(path, Endpoint(backend, "inference", step, handler), methods=[method])
-        # Starlette would answer HEAD wherever there is GET; the real server says 405.
-        route.methods = {method}
-        found.append(route)
-    return found
+_STREAM_HEADERS: Headers = (
+    ("cache-control", "no-cache"),
+    ("connection", "keep-alive"),
+    ("x-accel-buffering", "no"),
+    ("content-type", "text/event-stream; charset=utf-8"),
+)
 
 
-def _guarded(operation: Operation) -> Callable[[Call], Response]:
-    def handler(call: Call) -> Response:
-        scheme, _, token = call.request.headers.get("authorization", "").partition(" ")
-        credential = token if scheme == "Bearer" and token else None
-        account = call.backend.authenticate(credential)
-        if account is None:
-            if credential is None:
-                return inference_json(403, {"detail": "Not authenticated"})
-            return inference_json(401, {"detail": "Invalid token"})
-        try:
-            return operation(call, account)
-        except Refused as refusal:
-            return inference_json(refusal.status, {"detail": refusal.detail})
-        except Broken:
-            return inference_text(500, "Internal Server Error")
+class Call(NamedTuple):
+    """A request that is to be carried out, and for whom."""
 
-    return handler
+    account: str
+    path: tuple[str, ...]
+    request: Request
 
+    @property
+    def chat_id(self) -> str:
+        """The chat's id in the path."""
+        return self.path[1]
 
-def _list(call: Call, account: Account) -> Response:
-    with call.backend.changing() as service:
-        return inference_json(200, service.list_chats(account, dict(call.request.query_params)))
+    @property
+    def message_id(self) -> str:
+        """The message's id in the path."""
+        return self.path[3]
 
+    def body(self, fields: tuple[Field, ...]) -> Json:
+        """Read the fields of the body."""
+        return _read_body(self.request.body, self.request.media_type, fields)
 
-def _create(call: Call, account: Account) -> Response:
-    check("body", _body(call), ())
-    with call.backend.changing() as service:
-        return inference_json(200, service.create(account))
+    def query(self, fields: tuple[Field, ...]) -> Json:
+        """Read the fields of the query."""
+        return check("query", dict(self.request.query), fields)
 
 
-def _chat(call: Call, account: Account) -> Response:
-    with call.backend.changing() as service:
-        return inference_json(200, service.chat(account, _chat_id(call)))
+Handler = Callable[[ServerState, Call], tuple[ServerState, Reply]]
 
 
-def _update(call: Call, account: Account) -> Response:
-    with call.backend.changing() as service:
-        service.update(account, _chat_id(call), _body(call))
-    return inference_json(200, None)
+class Route(NamedTuple):
+    """What is done with a request. ``quiet`` ones answer an error of the server's own with a 500 without text."""
+
+    step: Step
+    handler: Handler
+    takes_body: bool = False
+    quiet: bool = False
+    public: bool = False
 
 
-def _delete(call: Call, account: Account) -> Response:
-    with call.backend.changing() as service:
-        service.delete(account, _chat_id(call))
-    return inference_empty(200)
+def step_of(request: Request) -> Step:
+    """Return what the request asks for."""
+    methods, _ = _find(request)
+    route = methods.get(request.method)
+    return "other" if route is None else route.step
 
 
-def _prompt(call: Call, account: Account) -> Response:
-    body = _body(call)
+def respond(state: ServerState, request: Request, trusted: str | None = None) -> tuple[ServerState, Reply]:
+    """Carry out a request; return the state after it, and the reply.
+
+    The request is for the account ``trusted``, if given, or else for the one whose token it has.
+    """
+    methods, path = _find(request)
+    route = methods.get(request.method)
+    if route is None:
+        return state, _no_route(request, methods)
     try:
-        with call.backend.changing() as service:
-            return inference_json(200, service.prompt(account, _chat_id(call), body))
-    except Broken:
-        return inference_empty(500)
+        if route.takes_body:
+            # Bad JSON is answered before bad credentials.
+            _parse_body(request.body, request.media_type)
+        account = trusted or ("" if route.public else _authenticate(state, request))
+        if route.step == "request":
+            state = chats.count_request(state, account)
+        return route.handler(state, Call(account, path, request))
+    except (ClientError, ServerError, RateLimited) as error:
+        return state, _error(error, quiet=route.quiet)
 
 
-def _request(call: Call, account: Account) -> Response:
-    body = _body(call)
-    try:
-        with call.backend.changing() as service:
-            return inference_json(200, service.request(account, body))
-    except Broken:
-        return inference_empty(500)
+def _json(status: int, value: Value, extra: Headers = ()) -> Reply:
+    return Reply(status, (*extra, ("content-type", "application/json")), encode(value))
 
 
-def _message(call: Call, account: Account) -> Response:
-    with call.backend.changing() as service:
-        return inference_json(200, service.message(account, _chat_id(call), _message_id(call)))
+def _text(status: int, text: bytes) -> Reply:
+    return Reply(status, (("content-type", "text/plain; charset=utf-8"),), text)
 
 
-def _events(call: Call, account: Account) -> Response:
-    with call.backend.changing() as service:
-        reader = service.events(account, _chat_id(call), _message_id(call))
-    if reader is None:
-        return inference_empty(204)
-    headers = [
-        *inference_headers(),
-        ("cache-control", "no-cache"),
-        ("connection", "keep-alive"),
-        ("x-accel-buffering", "no"),
-        ("content-type", "text/event-stream; charset=utf-8"),
-    ]
-    return EventStream(
-        reader,
-        headers,
-        late_head=False,
-        fault=call.stream_fault(),
-        on_drop=lambda dropped: dropped.queue.lose_one(),
-        on_miss=call.backend.script.miss,
-    )
+def _error(error: ClientError | ServerError | RateLimited, *, quiet: bool) -> Reply:
+    match error:
+        case ClientError():
+            return _json(error.status, {"detail": error.detail})
+        case ServerError() if quiet:
+            return Reply(500)
+        case _:
+            return _text(500, INTERNAL_ERROR)
 
 
-def _models(call: Call) -> Response:
-    del call
-    return inference_json(200, MODEL_LIST)
+def _find(request: Request) -> tuple[dict[str, Route], tuple[str, ...]]:
+    path = tuple(unquote(request.path).split("/")[1:])
+    return _routes_of(path), path
 
 
-def _login(call: Call) -> Response:
-    name = call.request.query_params.get("code", "")
-    if not name:
-        detail = [{"loc": ["query", "code"], "msg": "field required", "type": "value_error.missing"}]
-        return inference_json(422, {"detail": detail})
-    account = call.backend.store.account(name)
-    return inference_json(
-        200,
-        {
-            "access_token": {"access_token": account.token, "token_type": "bearer"},
-            "refresh_token": {"access_token": account.token, "token_type": "refresh"},
-        },
-    )
+def _routes_of(path: tuple[str, ...]) -> dict[str, Route]:
+    if path[:1] != ("chats",):
+        return _ROUTES.get(path, {})
+    shape = tuple("*" if part and number in (1, 3) else part for number, part in enumerate(path))
+    return _ROUTES.get(shape, {})
 
 
-def _body(call: Call) -> Value:
-    """The body as the real server's framework parses it: JSON unless it says otherwise, and then a string."""
-    if not call.body:
+def _no_route(request: Request, methods: dict[str, Route]) -> Reply:
+    if methods:
+        # The framework names the methods of the first route that has this path.
+        return _json(405, {"detail": "Method Not Allowed"}, (("allow", next(iter(methods))),))
+    shorter = request.path.rstrip("/")
+    if shorter != request.path and _find(request._replace(target=shorter))[0]:
+        target = request.target.replace(request.path, shorter, 1)
+        return Reply(307, (("location", f"http://{request.header('host')}{target}"),))
+    return _json(404, {"detail": "Not Found"})
+
+
+@remembered
+def _parse_body(body: bytes, media_type: str) -> Value:
+    """Parse the body as the real server's framework does: as JSON, unless it says that it is something else."""
+    if not body:
         return None
-    kind = call.request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
-        return parse_json(call.body)
-    return "text"
+    is_json = media_type in {"", "application/json"} or re.fullmatch(r"application/.*\+json", media_type)
+    return parse_json(body) if is_json else "text"
 
 
-def _chat_id(call: Call) -> str:
-    return str(call.request.path_params["chat_id"])
+@remembered
+def _read_body(body: bytes, media_type: str, fields: tuple[Field, ...]) -> Json:
+    return check("body", _parse_body(body, media_type), fields)
 
 
-def _message_id(call: Call) -> str:
-    return str(call.request.path_params["message_id"])
+def _authenticate(state: ServerState, request: Request) -> str:
+    scheme, _, token = request.header("authorization").partition(" ")
+    if scheme != "Bearer" or not token:
+        if state.default_account is None:
+            raise ClientError(403, "Not authenticated")
+        return state.default_account
+    if token not in state.credentials:
+        raise ClientError(401, "Invalid token")
+    return state.credentials[token]
+
+
+# ---- what each route does
+
+
+def _list(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    return state, _json(200, chats.list_chats(state, call.account, call.query(PAGE)))
+
+
+def _create(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    call.body(())
+    state, chat = chats.create(state, call.account)
+    return state, _json(200, chat_value(chat))
+
+
+def _chat(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    return state, _json(200, whole_chat_value(chats.find_chat(state, call.account, call.chat_id)))
+
+
+def _update(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    return chats.update(state, call.account, call.chat_id, call.body(UPDATE)), _json(200, None)
+
+
+def _delete(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    return chats.delete(state, call.account, call.chat_id), Reply(200)
+
+
+def _prompt(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    state, message = chats.prompt(state, call.account, call.chat_id, call.body(PROMPT))
+    return state, _json(200, message_value(message))
+
+
+def _request(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    fields = call.body(REQUEST)
+    chats.check_model(state, fields)
+    state = chats.cancel_others(state, call.account, fields["parent_id"])
+    try:
+        # What has happened before an error stays: messages are cancelled, and a pending one may be left behind.
+        state, message = chats.request(state, call.account, fields)
+        state = work.enqueue(state, message.id)
+    except (ClientError, ServerError) as error:
+        return state, _error(error, quiet=True)
+    return state, _json(200, message_value(message))
+
+
+def _message(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    message = chats.find_message(state, call.account, call.chat_id, call.message_id)
+    return state, _json(200, message_value(message))
+
+
+def _events(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    message = chats.find_message(state, call.account, call.chat_id, call.message_id)
+    if not chats.has_stream(message):
+        return state, Reply(204)
+    return work.open_stream(state, message.id), Reply(200, _STREAM_HEADERS, stream=message.id)
+
+
+def _models(state: ServerState, _: Call) -> tuple[ServerState, Reply]:
+    return state, _json(200, model_list(state.quirks.allowed_models))
+
+
+def _login(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    name = call.query(LOGIN)["code"]
+    if not name:
+        raise ClientError(400, "Username is required")
+    state, account = with_account(state, name)
+    tokens = {
+        kind: {"access_token": account.token, "token_type": token_type}
+        for kind, token_type in (("access_token", "bearer"), ("refresh_token", "refresh"))
+    }
+    return state._replace(forgotten=state.forgotten - {name}), _json(200, tokens)
+
+
+def _refresh(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    raise ServerError
+
+
+def _check(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    return state, _json(200, call.account)
+
+
+def _providers(state: ServerState, _: Call) -> tuple[ServerState, Reply]:
+    return state, _json(200, ["debug"])
+
+
+def _forget(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    return state._replace(forgotten=state.forgotten | {call.account}), Reply(200)
+
+
+_ROUTES: dict[tuple[str, ...], dict[str, Route]] = {
+    ("chats",): {"GET": Route("list", _list), "POST": Route("create", _create, takes_body=True)},
+    ("chats", "*"): {
+        "GET": Route("chat", _chat),
+        "PUT": Route("update", _update, takes_body=True, quiet=True),
+        "DELETE": Route("delete", _delete),
+    },
+    ("chats", "*", "prompter_message"): {"POST": Route("prompt", _prompt, takes_body=True, quiet=True)},
+    ("chats", "*", "assistant_message"): {"POST": Route("request", _request, takes_body=True, quiet=True)},
+    ("chats", "*", "messages", "*"): {"GET": Route("message", _message)},
+    ("chats", "*", "messages", "*", "events"): {"GET": Route("events", _events)},
+    ("configs", "model_configs"): {"GET": Route("models", _models, public=True)},
+    ("auth", "callback", "debug"): {"GET": Route("login", _login, public=True)},
+    ("auth", "check"): {"GET": Route("other", _check)},
+    ("auth", "providers"): {"GET": Route("other", _providers, public=True)},
+    ("auth", "refresh"): {"GET": Route("other", _refresh, public=True)},
+    ("account", ""): {"DELETE": Route("other", _forget)},
+}

@@ -1,5 +1,7 @@
 """Where the embedded server's answers come from."""
 
+from __future__ import annotations
+
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,19 +37,19 @@ class Model(Protocol):
     """Makes an answer. It is called in the server's event loop, so a piece must not take long to make."""
 
     def answer(self, prompt: str, history: Sequence[Turn]) -> Iterable[str | PluginStep]:
-        """The answer to `prompt` in pieces; an exception aborts the message with its text as the error."""
+        """Answer ``prompt`` in pieces. An exception aborts the message with its text as the error."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Lorem:
-    """Latin words, the same ones for the same `seed`, prompt and number of earlier turns."""
+    """Latin words, the same ones for the same ``seed``, prompt and number of earlier turns."""
 
     seed: int = 0
     sentences: int = 8
 
     def answer(self, prompt: str, history: Sequence[Turn]) -> Iterator[str]:
-        """Tokens such as ``"Dolorem "``: a word and the white space after it."""
+        """Make tokens such as ``"Dolorem "``: a word and the white space after it."""
         choice = random.Random(f"{self.seed}/{len(history)}/{prompt}")  # noqa: S311 - nothing here is a secret
         for _ in range(self.sentences):
             words = choice.choices(WORDS, k=choice.randint(3, 7))
@@ -60,6 +62,6 @@ class Echo:
     """Answers with the prompt."""
 
     def answer(self, prompt: str, history: Sequence[Turn]) -> Iterator[str]:
-        """The words of `prompt`, each with the white space after it."""
+        """Repeat the words of ``prompt``, each with the white space after it."""
         del history
         yield from re.findall(r"\S+\s*|^\s+", prompt)

@@ -1,5 +1,8 @@
 """The embedded server as its users see it."""
 
+from __future__ import annotations
+
+import secrets
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -9,15 +12,15 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp
 
-from oa_protocol.server.app import make_app
-from oa_protocol.server.backend import Backend, RequestRecord
-from oa_protocol.server.faults import Script, Scripted, Step
+from oa_protocol.server.faults import Script, Scripted
+from oa_protocol.server.http.app import App, RequestRecord
+from oa_protocol.server.http.live import Live
+from oa_protocol.server.http.reader import Timing
+from oa_protocol.server.http.runner import HOST, Runner
+from oa_protocol.server.http.worker import Workers
 from oa_protocol.server.models import Lorem, Model
-from oa_protocol.server.runner import HOST, Runner
-from oa_protocol.server.service import Quirks, Service
-from oa_protocol.server.store import Account, ChatRecord, Store
-from oa_protocol.server.streams import Timing
-from oa_protocol.server.worker import Workers
+from oa_protocol.server.requests import Step
+from oa_protocol.server.state import Account, ChatRecord, Quirks, ServerState, with_account, without_credentials
 
 DEFAULT_ACCOUNT = "default"
 
@@ -25,14 +28,22 @@ DEFAULT_ACCOUNT = "default"
 class Server:
     """Both Open Assistant APIs on one port of loopback, everything in memory.
 
-    A context manager, for threads (``with``) and for asyncio and trio (``async with``): entering returns when the
-    server listens, leaving when nothing of it is left. Once stopped it can still be asked what there is, but not
+    It's a context manager, for threads (``with``) and for asyncio and trio (``async with``). Entering returns when the
+    server listens, leaving when nothing of it is left. A stopped server still says what there was, but it can't be
     started again. All members may be used from any thread.
 
-    `workers` answers run at a time (with 0 none ever does), with `token_delay` seconds between tokens. An answer
-    ends when its message or stream has been asked for, at the latest `reader_grace` seconds after its last token.
-    `pending_interval` and `ping_interval` are seconds. `port` 0 takes a free one. Without `require_credentials`, a
-    request that has none is the default account's.
+    Args:
+        model: Where the answers come from.
+        workers: How many answers run at a time. With 0, none ever does.
+        token_delay: Seconds between tokens.
+        reader_grace: An answer ends when its message or stream has been asked for, at the latest this many seconds
+            after its last token.
+        pending_interval: Seconds between two ``pending`` events.
+        ping_interval: Seconds between two pings.
+        quirks: What differs between versions and installations.
+        port: 0 takes a free one.
+        require_credentials: If false, a request without credentials is the default account's.
+
     """
 
     def __init__(
@@ -48,29 +59,30 @@ class Server:
         port: int = 0,
         require_credentials: bool = True,
     ) -> None:
-        quirks = Quirks() if quirks is None else quirks
+        state = ServerState(
+            quirks or Quirks(),
+            salt=secrets.token_hex(16),
+            default_account=None if require_credentials else DEFAULT_ACCOUNT,
+        )
         self._port = port
-        self._store = Store()
         self._script = Script()
-        self._store.account(DEFAULT_ACCOUNT)
+        self._live = Live(state)
+        self.account()
         crew = Workers(
             Lorem() if model is None else model,
-            self._store,
+            self._live,
+            self._script,
             count=workers,
             token_delay=token_delay,
             reader_grace=reader_grace,
-            torn_by_delete=quirks.delete_tears_worker,
         )
-        timing = Timing(pending_interval, ping_interval, quirks.ping_comment)
-        service = Service(self._store, crew, self._script, quirks, timing)
-        self._backend = Backend(self._store, crew, self._script, service, require_credentials, DEFAULT_ACCOUNT)
-        self._app = make_app(self._backend)
-        self._runner = Runner(self._app, on_change=self._notify, on_stop=crew.aclose)
+        self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval))
+        self._runner = Runner(self._app, on_change=self._live.notify, on_stop=crew.aclose)
         self._lock = threading.Lock()
         self._started = False
 
     def start(self) -> None:
-        """Starts the server in a thread of its own, and returns when it listens; OSError if the port is taken."""
+        """Start the server in a thread of its own; return when it listens. Raises OSError if the port is taken."""
         with self._lock:
             if self._started:
                 raise RuntimeError("the server has been started before")
@@ -78,7 +90,7 @@ class Server:
             self._started = True
 
     def stop(self) -> None:
-        """Cuts all connections, ends all answers, and returns when the thread has ended. Idempotent."""
+        """Cut all connections, end all answers, and return when the thread has ended. Idempotent."""
         with self._lock:
             self._runner.stop()
 
@@ -130,29 +142,28 @@ class Server:
         return self.account().token
 
     def account(self, name: str = DEFAULT_ACCOUNT) -> Account:
-        """The account of this name, made if there is none."""
-        return self._store.account(name)
+        """Return the account of this name. It's made if there is none."""
+        return self._live.step(with_account, name)
 
     def revoke(self, name: str = DEFAULT_ACCOUNT) -> None:
-        """Makes the account's credentials bad; it keeps its chats, and `account` has new credentials for it."""
-        self._store.revoke(name)
+        """Make the account's credentials bad. It keeps its chats, and ``account`` has new credentials for it."""
+        self._live.apply(without_credentials, name)
 
     @property
     def chats(self) -> tuple[ChatRecord, ...]:
         """The chats of all accounts, oldest first, as they are now."""
-        with self._store.changed:
-            return tuple(chat.record() for chat in self._store.chats.values())
+        return tuple(self._live.state.chats.values())
 
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
         """The last 10,000 requests received, in order; each is here before anything else happens to it."""
-        with self._store.changed:
-            return tuple(self._backend.requests)
+        with self._live.changed:
+            return tuple(self._app.requests)
 
     @property
     def under_way(self) -> int:
-        """How many requests are being handled, streams among them; some of clients that are gone already."""
-        return self._backend.under_way
+        """How many requests are being handled, streams included. Their clients may be gone already."""
+        return self._app.under_way
 
     @property
     def connections(self) -> int:
@@ -160,31 +171,27 @@ class Server:
         return self._runner.connections
 
     def script(self, *scripted: Scripted) -> None:
-        """Makes the server misbehave; entries are used in this order, each as many times as it says."""
+        """Make the server misbehave. Entries are used in this order, each as many times as it says."""
         self._script.add(*scripted)
 
     @property
     def unused_faults(self) -> tuple[Scripted, ...]:
-        """What is scripted and has not happened, or not as many times as it says."""
+        """What is scripted and hasn't happened, or not as many times as it says."""
         return self._script.unused()
 
     def release(self) -> None:
-        """Releases every `Hold` scripted so far."""
+        """Release every ``Hold`` scripted so far."""
         self._script.release()
 
     def wait_for(self, step: Step, count: int = 1, timeout: float = 30.0) -> None:
-        """Blocks until `count` requests for `step` have arrived since the start; TimeoutError after `timeout` s."""
-        self.wait_until(lambda: self._backend.arrivals[step] >= count, timeout)
+        """Block until ``count`` requests for ``step`` have arrived. Raises TimeoutError after ``timeout`` seconds."""
+        self.wait_until(lambda: self._app.arrivals[step] >= count, timeout)
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float = 30.0) -> None:
-        """Blocks until `predicate` holds, called after every change; TimeoutError after `timeout` seconds.
+        """Block until ``predicate`` holds. Raises TimeoutError after ``timeout`` seconds.
 
-        Changes are requests, chats, messages' states, and connections.
+        It's called after every change of requests, chats, messages' states, and connections.
         """
-        with self._store.changed:
-            if not self._store.changed.wait_for(predicate, timeout):
+        with self._live.changed:
+            if not self._live.changed.wait_for(predicate, timeout):
                 raise TimeoutError(f"not within {timeout} s: {predicate}")
-
-    def _notify(self) -> None:
-        with self._store.changed:
-            self._store.changed.notify_all()

@@ -1,7 +1,10 @@
 """The inference server's checks of a request's fields, with its error texts."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,8 +14,8 @@ Json = dict[str, Value]
 Convert = Callable[[Value], Value]
 
 
-class Refused(Exception):
-    """The server refuses, with a status and a reason: a string, or a list of ``{loc, msg, type}``."""
+class ClientError(Exception):
+    """The request is at fault: a status and a reason, which is a string or a list of ``{loc, msg, type}``."""
 
     def __init__(self, status: int, detail: str | list[Json]) -> None:
         super().__init__(status, detail)
@@ -20,8 +23,12 @@ class Refused(Exception):
         self.detail = detail
 
 
-class Broken(Exception):
-    """The server runs into an error of its own: a plain 500."""
+class ServerError(Exception):
+    """The server runs into an error of its own: a 500. Most requests get ``Internal Server Error``, some no text."""
+
+
+class RateLimited(Exception):
+    """The account has made too many requests: a 500 as well, for the server fails to say 429."""
 
 
 class _Invalid(Exception):
@@ -39,7 +46,7 @@ class _Invalid(Exception):
 _REQUIRED = object()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Field:
     """A field of a request: how its value is converted, and what it is when absent."""
 
@@ -49,7 +56,7 @@ class Field:
     nullable: bool = False
 
     def read(self, value: Value) -> Value:
-        """The converted value."""
+        """Convert the value."""
         if value is None:
             if self.nullable:
                 return None
@@ -58,7 +65,7 @@ class Field:
 
 
 def text(value: Value) -> str:
-    """A string, or the string that a number is."""
+    """Read a string, or a number as a string."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):
@@ -67,7 +74,7 @@ def text(value: Value) -> str:
 
 
 def short_text(value: Value) -> str:
-    """A string of at most 100 characters."""
+    """Read a string of at most 100 characters."""
     found = text(value)
     if len(found) > 100:
         raise _Invalid(
@@ -77,15 +84,15 @@ def short_text(value: Value) -> str:
 
 
 def integer(value: Value) -> int:
-    """An integer, or what ``int`` makes one of."""
+    """Read an integer, or what ``int`` makes one of."""
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _Invalid("value is not a valid integer", "type_error.integer") from None
 
 
 def number(value: Value) -> float:
-    """A float, or what ``float`` makes one of."""
+    """Read a float, or what ``float`` makes one of."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -93,7 +100,7 @@ def number(value: Value) -> float:
 
 
 def boolean(value: Value) -> bool:
-    """A truth value, or one of its usual names."""
+    """Read a truth value, or one of its usual names."""
     named = value.lower() if isinstance(value, str) else value
     if named in (True, "1", "on", "t", "true", "y", "yes"):
         return True
@@ -102,15 +109,16 @@ def boolean(value: Value) -> bool:
     raise _Invalid("value could not be parsed to a boolean", "type_error.bool")
 
 
-def list_of_anything(value: Value) -> list[Any]:
-    """A list, unchecked."""
-    if isinstance(value, list):
-        return value  # pyright: ignore[reportUnknownVariableType] - any JSON
-    raise _Invalid("value is not a valid list", "type_error.list")
+def mapping(value: Value) -> Json:
+    """Read an object, or what ``dict`` makes one of."""
+    try:
+        return cast("Json", dict(value))
+    except (TypeError, ValueError):
+        raise _Invalid("value is not a valid dict", "type_error.dict") from None
 
 
 def page_size(value: Value) -> int:
-    """The number of chats on a page: 1 to 100."""
+    """Read the number of chats on a page: 1 to 100."""
     found = integer(value)
     if found <= 0:
         raise _Invalid("ensure this value is greater than 0", "value_error.number.not_gt", limit_value=0)
@@ -129,20 +137,54 @@ SAMPLING = (
 )
 
 
+PLUGIN = (
+    Field("url", text),
+    Field("enabled", boolean, True),
+    Field("plugin_config", mapping, None, nullable=True),
+    Field("trusted", boolean, False, nullable=True),
+)
+USED_PLUGIN = (
+    Field("name", text, None, nullable=True),
+    Field("url", text, None, nullable=True),
+    Field("trusted", boolean, None, nullable=True),
+    Field("execution_details", mapping),
+)
+
+
 def sampling_parameters(value: Value) -> Json:
-    """The sampling parameters the server knows, each with a value; others are dropped."""
-    return read_fields(_mapping(value), SAMPLING)
+    """Read the sampling parameters that the server knows. Others are dropped."""
+    return read_fields(mapping(value), SAMPLING)
+
+
+def plugins(value: Value) -> list[Json]:
+    """Read a list of plugins."""
+    if not isinstance(value, list):
+        raise _Invalid("value is not a valid list", "type_error.list")
+    found: list[Json] = []
+    errors: list[_Located] = []
+    for number, entry in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - any JSON
+        with _collecting(errors, number):
+            found.append(read_fields(mapping(entry), PLUGIN))
+    if errors:
+        raise _Several(errors)
+    return found
+
+
+def used_plugin(value: Value) -> Json:
+    """Read a plugin that was used."""
+    return read_fields(mapping(value), USED_PLUGIN)
 
 
 PROMPT = (Field("parent_id", text, None, nullable=True), Field("content", text))
 REQUEST = (
     Field("parent_id", text),
     Field("model_config_name", text),
-    Field("sampling_parameters", sampling_parameters, {}),
+    Field("sampling_parameters", sampling_parameters, {field.name: field.default for field in SAMPLING}),
     Field("system_prompt", text, None, nullable=True),
     Field("user_profile", text, None, nullable=True),
     Field("user_response_instructions", text, None, nullable=True),
-    Field("plugins", list_of_anything, []),
+    Field("plugins", plugins, []),
+    Field("used_plugin", used_plugin, None, nullable=True),
 )
 UPDATE = (
     Field("title", short_text, None, nullable=True),
@@ -150,6 +192,7 @@ UPDATE = (
     Field("allow_data_use", boolean, None, nullable=True),
     Field("active_thread_tail_message_id", text, None, nullable=True),
 )
+LOGIN = (Field("code", text),)
 PAGE = (
     Field("limit", page_size, 10),
     Field("after", text, None, nullable=True),
@@ -158,71 +201,63 @@ PAGE = (
 )
 
 
+_Located = tuple[tuple[str | int, ...], _Invalid]
+
+
 class _Several(Exception):
-    def __init__(self, errors: list[tuple[tuple[str, ...], _Invalid]]) -> None:
+    def __init__(self, errors: list[_Located]) -> None:
         super().__init__(errors)
         self.errors = errors
 
 
+@contextmanager
+def _collecting(errors: list[_Located], loc: str | int) -> Generator[None, None, None]:
+    """Add what is invalid to ``errors``, as found at ``loc``."""
+    try:
+        yield
+    except _Invalid as error:
+        errors.append(((loc,), error))
+    except _Several as several:
+        errors += [((loc, *path), error) for path, error in several.errors]
+
+
 def read_fields(given: Json, fields: tuple[Field, ...]) -> Json:
-    """The converted value of every field."""
+    """Convert every field's value."""
     found: Json = {}
-    errors: list[tuple[tuple[str, ...], _Invalid]] = []
+    errors: list[_Located] = []
     for field in fields:
-        try:
+        with _collecting(errors, field.name):
             if field.name in given:
                 found[field.name] = field.read(given[field.name])
             elif field.default is _REQUIRED:
                 raise _Invalid("field required", "value_error.missing")
-            elif field.convert is sampling_parameters:
-                found[field.name] = sampling_parameters({})
             else:
                 found[field.name] = field.default
-        except _Invalid as error:
-            errors.append(((field.name,), error))
-        except _Several as several:
-            errors += [((field.name, *path), error) for path, error in several.errors]
     if errors:
         raise _Several(errors)
     return found
 
 
 def check(source: str, given: Value, fields: tuple[Field, ...]) -> Json:
-    """The converted fields of a body or query; Refused (422) names each bad one, `source` first in its ``loc``."""
-    try:
+    """Convert the fields of a body or query. Raises ClientError (422), whose ``loc`` begins with ``source``."""
+    errors: list[_Located] = []
+    with _collecting(errors, source):
         if given is None:
             raise _Invalid("field required", "value_error.missing")
-        return read_fields(_mapping(given), fields)
-    except _Invalid as error:
-        raise Refused(422, [error.to_json(source)]) from None
-    except _Several as several:
-        raise Refused(422, [error.to_json(source, *path) for path, error in several.errors]) from None
+        return read_fields(mapping(given), fields)
+    raise ClientError(422, [error.to_json(*loc) for loc, error in errors])
 
 
 def parse_json(body: bytes) -> Value:
-    """The body's JSON; Refused (422) says where it is none, or (400) that it is not UTF-8."""
+    """Parse the body. Raises ClientError: 422 says where it isn't JSON, 400 that it isn't even text."""
     try:
-        return json.loads(body.decode())
-    except UnicodeDecodeError:
-        raise Refused(400, "There was an error parsing the body") from None
+        return json.loads(body)
     except json.JSONDecodeError as error:
-        detail: Json = {
-            "loc": ["body", error.pos],
-            "msg": str(error),
-            "type": "value_error.jsondecode",
-            "ctx": {
-                "msg": error.msg,
-                "doc": error.doc,
-                "pos": error.pos,
-                "lineno": error.lineno,
-                "colno": error.colno,
-            },
-        }
-        raise Refused(422, [detail]) from None
-
-
-def _mapping(value: Value) -> Json:
-    try:
-        return cast("Json", dict(value))
-    except (TypeError, ValueError):
-        raise _Invalid("value is not a valid dict", "type_error.dict") from None
+        names = ("msg", "doc", "pos", "lineno", "colno")
+        ctx = {name: getattr(error, name) for name in names}
+        loc = ["body", error.pos]
+        raise ClientError(
+            422, [{"loc": loc, "msg": str(error), "type": "value_error.jsondecode", "ctx": ctx}]
+        ) from None
+    except (ValueError, RecursionError):
+        raise ClientError(400, "There was an error parsing the body") from None

@@ -1,216 +1,273 @@
-"""The website's API: what a browser talks to, with a session cookie."""
+"""The website's API: what a browser talks to, with a session cookie. It asks the inference server for everything."""
+
+from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
-from typing import NoReturn
-from urllib.parse import parse_qsl
+from decimal import Decimal
+from functools import partial
+from typing import NamedTuple, NoReturn
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from oa_protocol.server.backend import Backend, Call, Endpoint
-from oa_protocol.server.catalogue import MODEL_LIST
-from oa_protocol.server.event_stream import EventStream
-from oa_protocol.server.faults import Step
-from oa_protocol.server.replies import BareReply, website_headers, website_json, website_text
-from oa_protocol.server.store import SESSION_COOKIE, Account
-from oa_protocol.server.validation import Broken, Json, Refused, Value
-
-Operation = Callable[[Call, Account], Response]
+from oa_protocol.server import inference
+from oa_protocol.server.inference import INTERNAL_ERROR
+from oa_protocol.server.render import encode, remembered
+from oa_protocol.server.requests import Reply, Request, Step
+from oa_protocol.server.state import SESSION_COOKIE, ServerState
+from oa_protocol.server.validation import Json, Value
 
 _BODY_LIMIT = 1024 * 1024
-_HEAD_LIMIT = 20_000
+_TARGET_LIMIT = 7_900
+_HEADERS_LIMIT = 15_800
 _PAGE_SIZE = 20
 
+_JSON = (("content-type", "application/json"),)
+_OWN_JSON = (("content-type", "application/json; charset=utf-8"),)
 
-def routes(backend: Backend) -> list[Route]:
-    """The website's routes; all but the first take any method."""
-    table: list[tuple[str, Step | Callable[[Request], Step], Operation]] = [
-        ("/api/chat", _step_of_chat, _chat),
-        ("/api/chat/prompter_message", "prompt", _prompt),
-        ("/api/chat/assistant_message", "request", _request),
-        ("/api/chat/events", "events", _events),
-        ("/api/chat/message", "message", _message),
-        ("/api/chat/models", "models", _models),
-    ]
-    return [Route(path, Endpoint(backend, "website", step, _guarded(operation))) for path, step, operation in table]
+_PLAIN_PATH = re.compile(r"[\w/?=&%-]*", re.ASCII)
+_STRIPPED = "".join(map(chr, range(33)))
+_INEXACT_NUMBER = re.compile(rb"\d{16}|\.0\b|\d[eE][+-]?\d")
 
 
-def _step_of_chat(request: Request) -> Step:
-    match request.method:
-        case "POST":
-            return "create"
-        case "PUT":
-            return "update"
-        case "DELETE":
-            return "delete"
-        case "GET":
-            return "chat" if "chat_id" in request.query_params else "list"
-        case _:
-            return "other"
+class Call(NamedTuple):
+    """A request that is to be carried out, for an account.
+
+    Several values for a name in the query are one. ``fields`` are those of the body, None if it is ``null``, and
+    ``body`` is how the website writes them.
+    """
+
+    account: str
+    method: str
+    query: dict[str, str]
+    fields: Json | None
+    body: bytes
 
 
-def _guarded(operation: Operation) -> Callable[[Call], Response]:
-    def handler(call: Call) -> Response:
-        if _head_size(call.request) > _HEAD_LIMIT:
-            return BareReply(431, [("connection", "close")])
-        if len(call.body) > _BODY_LIMIT:
-            return website_text(413, "Body exceeded 1mb limit")
-        if not call.backend.service.quirks.chat_enabled:
-            return website_text(404)
-        account = call.backend.authenticate(_credential(call.request))
-        if account is None:
-            return website_text(403)
-        try:
-            return operation(call, account)
-        except _BadJson:
-            return website_text(400, "Invalid JSON")
-        except (Broken, Refused):
-            return website_text(500, "Internal Server Error")
-
-    return handler
+Handler = Callable[[ServerState, Call], tuple[ServerState, Reply]]
 
 
-def _chat(call: Call, account: Account) -> Response:
-    query = _query(call)
-    with call.backend.changing() as service:
-        match _step_of_chat(call.request):
-            case "create":
-                _body(call)
-                return _json(call, service.create(account))
-            case "list":
-                return _json(call, service.list_chats(account, {**query, "limit": _PAGE_SIZE}))
-            case "chat":
-                chat_id = _path_segment(query["chat_id"])
-                try:
-                    return _json(call, service.chat(account, chat_id))
-                except Refused:
-                    return website_text(404)
-            case "update":
-                body = _body(call)
-                service.update(account, _path_segment(body.pop("chat_id", None)), body)
-                return website_text(200)
-            case "delete":
-                service.delete(account, _path_segment(query.get("chat_id")))
-                return website_text(200)
-            case _:
-                return website_text(404)
+def step_of(request: Request) -> Step:
+    """Return what the request asks for."""
+    if request.path == "/api/chat":
+        return _step_of_chat(request.method, _joined(request.query))
+    return _ROUTES[request.path][0] if request.path in _ROUTES else "other"
 
 
-def _prompt(call: Call, account: Account) -> Response:
-    return _posted(call, lambda body: call.backend.service.prompt(account, _path_segment(body.get("chat_id")), body))
-
-
-def _request(call: Call, account: Account) -> Response:
-    def operation(body: Json) -> Json:
-        _path_segment(body.get("chat_id"))
-        return call.backend.service.request(account, body)
-
-    return _posted(call, operation)
-
-
-def _posted(call: Call, operation: Callable[[Json], Json]) -> Response:
-    """A message handler's reply: of the inference server's errors it passes on those that have a detail."""
-    if call.body == b"null":
-        return website_text(500)
-    body = _body(call)
+def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
+    """Carry out a request; return the state after it, and the reply."""
+    if len(request.target) > _TARGET_LIMIT or _size(request) > _HEADERS_LIMIT:
+        return state, Reply(431)
+    if request.path not in _ROUTES:
+        return state, _no_route(request)
+    if len(request.body) > _BODY_LIMIT:
+        return state, Reply(413, body=b"Body exceeded 1mb limit")
     try:
-        with call.backend.changing():
-            return _json(call, operation(body))
-    except Refused as refusal:
-        return website_json(refusal.status, {"message": refusal.detail})
-    except Broken:
-        return website_json(500, {"message": "Something went wrong"})
+        fields, body = _parse_body(request.body, request.media_type)
+    except (ValueError, RecursionError):
+        return state, Reply(400, body=b"Invalid JSON")
+    if not state.quirks.chat_enabled:
+        return state, Reply(404)
+    account = _authenticate(state, request)
+    if account is None:
+        return state, Reply(403)
+    _, handler = _ROUTES[request.path]
+    return handler(state, Call(account, request.method, _joined(request.query), fields, body))
 
 
-def _events(call: Call, account: Account) -> Response:
-    query = _query(call)
-    with call.backend.changing() as service:
-        reader = service.events(account, query.get("chat_id", ""), query.get("message_id", ""))
-    if reader is None:
-        return website_text(200)
-    # A client that leaves is not noticed upstream: there the stream is read on to its end.
-    return EventStream(
-        reader,
-        website_headers(),
-        late_head=True,
-        fault=call.stream_fault(),
-        on_drop=call.backend.keep_reading,
-        on_miss=call.backend.script.miss,
-    )
+def _no_route(request: Request) -> Reply:
+    path = re.sub("//+", "/", request.path).rstrip("/")
+    if path == request.path:
+        return Reply(404, body=b"404: This page could not be found")
+    target = request.target.replace(request.path, path, 1)
+    return Reply(308, (("location", target), ("refresh", f"0;url={target}")), target.encode())
 
 
-def _message(call: Call, account: Account) -> Response:
-    query = _query(call)
-    with call.backend.changing() as service:
-        return _json(call, service.message(account, query.get("chat_id", ""), query.get("message_id", "")))
+def _size(request: Request) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in request.headers)
 
 
-def _models(call: Call, account: Account) -> Response:
-    del account
-    return _json(call, MODEL_LIST)
+# ---- reading a request
 
 
-def _json(call: Call, value: Value) -> Response:
-    return website_json(200, value, compress="gzip" in call.request.headers.get("accept-encoding", ""))
+def _joined(query: list[tuple[str, str]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for name, value in query:
+        # This is how JavaScript writes a list.
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined
 
 
-def _query(call: Call) -> dict[str, str]:
-    """The query; several values for a name become one, as JavaScript writes a list."""
-    query = call.request.query_params
-    return {name: ",".join(query.getlist(name)) for name in query}
+@remembered
+def _parse_body(body: bytes, media_type: str) -> tuple[Json | None, bytes]:
+    """Parse the body as the website's framework does. Without an object there are no fields."""
+    document = body.decode("utf-8", "replace")
+    value: Value = {}
+    if media_type == "application/x-www-form-urlencoded":
+        value = dict(parse_qsl(document))
+    elif media_type == "application/json" and document:
+        value = _parse_like_javascript(document)
+    fields: Json | None = value if value is None or isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType] - any JSON
+    return fields, json.dumps(fields).encode()
 
 
-class _BadJson(Exception):
-    pass
+def _parse_like_javascript(document: str | bytes) -> Value:
+    return json.loads(document, parse_int=_number, parse_float=_number, parse_constant=_refuse_constant)
 
 
-def _body(call: Call) -> Json:
-    """The body as the website's framework parses it; anything that is not an object has no fields."""
-    kind = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    document = call.body.decode("utf-8", "replace")
-    if kind == "application/x-www-form-urlencoded":
-        return dict(parse_qsl(document))
-    if kind != "application/json" or not document:
-        return {}
-    try:
-        value: Value = json.loads(document, parse_constant=_refuse_constant)
-    except ValueError:
-        raise _BadJson from None
-    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType] - any JSON
+def _number(text: str) -> int | float | None:
+    """Read a number as JavaScript does, where every number is a double."""
+    number = float(text)
+    if not math.isfinite(number):
+        return None
+    if not number.is_integer() or abs(number) >= 1e21:
+        return number
+    return int(Decimal(repr(number)))
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _path_segment(value: Value) -> str:
-    """The id as part of the upstream path, into which the website pastes it unescaped.
+def _as_string(value: Value) -> str:
+    """Write a value as JavaScript does inside a string."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "[object Object]"
+        case list():
+            return ",".join("" if one is None else _as_string(one) for one in value)  # pyright: ignore[reportUnknownVariableType] - any JSON
+        case _:
+            return str(value)
 
-    The real website lets ``../account/`` reach another endpoint; this one has none to reach.
+
+def _authenticate(state: ServerState, request: Request) -> str | None:
+    """Return the account of the session cookie, or else of the bearer token.
+
+    The cookie may be split. Its parts are joined in the order in which they were sent. A bad cookie counts even if
+    there is a good token.
     """
-    segment = "undefined" if value is None else str(value)
-    if "/" in segment or ".." in segment:
-        raise Broken
-    return segment
+    cookies = [cookie.partition("=") for cookie in request.header("cookie").split(";")]
+    session = "".join(value for name, _, value in cookies if name.strip().startswith(SESSION_COOKIE))
+    if session:
+        return state.credentials.get(unquote(session))
+    scheme, _, token = request.header("authorization").partition(" ")
+    return state.credentials.get(token) if scheme == "Bearer" else state.default_account
 
 
-def _head_size(request: Request) -> int:
-    head = sum(len(name) + len(value) for name, value in request.headers.raw)
-    return head + len(request.scope["raw_path"]) + len(request.scope["query_string"])
+# ---- asking the inference server
 
 
-def _credential(request: Request) -> str | None:
-    """The session cookie, whole or split into ``.0``, ``.1`` and so on, else the bearer token."""
-    cookies = request.cookies
-    for name in (SESSION_COOKIE, f"__Secure-{SESSION_COOKIE}"):
-        if name in cookies:
-            return cookies[name]
-        parts: list[str] = []
-        while f"{name}.{len(parts)}" in cookies:
-            parts.append(cookies[f"{name}.{len(parts)}"])
-        if parts:
-            return "".join(parts)
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token if scheme.lower() == "bearer" else None
+def _ask(state: ServerState, call: Call, method: str, path: str, body: bytes = b"") -> tuple[ServerState, Reply]:
+    request = Request(method, _resolve(path), _JSON, body)
+    state, reply = inference.respond(state, request, call.account)
+    if reply.status == 307:
+        state, reply = inference.respond(state, request._replace(target=request.path.rstrip("/")), call.account)
+    return state, reply
+
+
+def _resolve(path: str) -> str:
+    """Resolve a path into which ids were pasted unescaped, so that ``..`` reaches elsewhere."""
+    if _PLAIN_PATH.fullmatch(path):
+        return path
+    parts = urlsplit(urljoin("http://upstream", path.strip(_STRIPPED)))
+    return quote(parts.path, safe="/%!$&'()*+,;=:@~[]|^", errors="replace") + (f"?{parts.query}" if parts.query else "")
+
+
+@remembered
+def _through_javascript(body: bytes) -> bytes:
+    return encode(_parse_like_javascript(body)) if _INEXACT_NUMBER.search(body) else body
+
+
+def _pass_on(reply: Reply) -> Reply:
+    """Pass on JSON that has been through JavaScript; of an error nothing is left."""
+    if reply.status != 200:
+        return Reply(500, body=INTERNAL_ERROR)
+    return Reply(200, _OWN_JSON, _through_javascript(reply.body))
+
+
+def _pass_on_detail(reply: Reply) -> Reply:
+    """Pass on JSON, or what the inference server says about an error, if anything."""
+    if reply.status == 200:
+        return _pass_on(reply)
+    is_json = reply.headers[-1:] == _JSON
+    detail = json.loads(reply.body)["detail"] if is_json else "Something went wrong"
+    return Reply(reply.status, _OWN_JSON, encode({"message": detail}))
+
+
+# ---- what each route does
+
+
+def _chat(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    path = f"/chats/{call.query.get('chat_id', 'undefined')}"
+    match _step_of_chat(call.method, call.query):
+        case "create":
+            return _create(state, call)
+        case "list":
+            return _list(state, call)
+        case "chat":
+            state, reply = _ask(state, call, "GET", path)
+            return state, Reply(404) if 400 <= reply.status < 500 else _pass_on(reply)
+        case "update":
+            state, reply = _ask(state, call, "PUT", f"/chats/{_chat_id(call.fields or {})}", call.body)
+            return state, Reply(200) if reply.status == 200 else _pass_on(reply)
+        case "delete":
+            state, reply = _ask(state, call, "DELETE", path)
+            return state, Reply(200) if reply.status == 200 else _pass_on(reply)
+        case _:
+            return state, Reply(404)
+
+
+def _create(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    state, reply = _ask(state, call, "POST", "/chats", b"{}")
+    if reply.status == 404:
+        # The website logs in an account that the inference server doesn't know, and tries again.
+        state = state._replace(forgotten=state.forgotten - {call.account})
+        state, reply = _ask(state, call, "POST", "/chats", b"{}")
+    return state, _pass_on(reply)
+
+
+def _list(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    given = {name: value for name in ("before", "after", "include_hidden") if (value := call.query.get(name))}
+    state, reply = _ask(state, call, "GET", f"/chats?{urlencode({'limit': _PAGE_SIZE, **given})}")
+    return state, _pass_on(reply)
+
+
+def _post(state: ServerState, call: Call, what: str) -> tuple[ServerState, Reply]:
+    if call.fields is None:
+        return state, Reply(500)
+    state, reply = _ask(state, call, "POST", f"/chats/{_chat_id(call.fields)}/{what}", call.body)
+    return state, _pass_on_detail(reply)
+
+
+def _get(state: ServerState, call: Call, path: str) -> tuple[ServerState, Reply]:
+    ids = {name: call.query.get(name, "undefined") for name in ("chat_id", "message_id")}
+    state, reply = _ask(state, call, "GET", path.format_map(ids))
+    if reply.stream is not None or reply.status == 204:
+        return state, Reply(200, stream=reply.stream)
+    return state, _pass_on(reply)
+
+
+def _chat_id(fields: Json) -> str:
+    return _as_string(fields["chat_id"]) if "chat_id" in fields else "undefined"
+
+
+def _step_of_chat(method: str, query: dict[str, str]) -> Step:
+    steps: dict[str, Step] = {"POST": "create", "PUT": "update", "DELETE": "delete"}
+    steps["GET"] = "chat" if query.get("chat_id") else "list"
+    return steps.get(method, "other")
+
+
+_MESSAGE = "/chats/{chat_id}/messages/{message_id}"
+_ROUTES: dict[str, tuple[Step, Handler]] = {
+    "/api/chat": ("chat", _chat),
+    "/api/chat/prompter_message": ("prompt", partial(_post, what="prompter_message")),
+    "/api/chat/assistant_message": ("request", partial(_post, what="assistant_message")),
+    "/api/chat/events": ("events", partial(_get, path=f"{_MESSAGE}/events")),
+    "/api/chat/message": ("message", partial(_get, path=_MESSAGE)),
+    "/api/chat/models": ("models", partial(_get, path="/configs/model_configs")),
+}

@@ -93,6 +93,8 @@ def _read(path: Path) -> list[Recorded]:
     exchanges: list[Recorded] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         found: dict[str, Any] = json.loads(line)
+        if found.get("odd"):
+            continue
         request = f"{found['method']} {found['target']}"
         step = next(step for step, pattern in _STEPS[api].items() if re.fullmatch(pattern, request))
         body = base64.b64decode(found["base64"]) if "base64" in found else found["body"].encode()

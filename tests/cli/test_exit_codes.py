@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oa_protocol.client.client import Client
-from oa_protocol.server import Answer, Fault, Hold, Quirks, Reply, Reset, Server, WorkerError
+from oa_protocol.server import Answer, Fault, Hold, Reply, Reset, Server, WorkerError
 
 from .command import COMMAND, PATIENCE, credentials, ended, environment, oa_protocol, process, started
 
@@ -169,7 +169,7 @@ def test_141_nobody_reads_and_the_chat_is_deleted(server: Server) -> None:
 
 
 def test_1_anything_else() -> None:
-    with Server(quirks=Quirks(rate_limit=0)) as server:
+    with Server() as server:
         done = oa_protocol("ask", "x", "--model", "nope", env=credentials(server))
     assert done.code == 1
     assert done.err.startswith("Error: Model nope not found")

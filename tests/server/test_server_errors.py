@@ -75,7 +75,7 @@ def test_another_accounts_chat_is_unknown(server: Server, peer: Peer, connect: C
 def test_an_unknown_chat(website: Website, inference: Inference) -> None:
     assert said(inference.chat(UNKNOWN_ID)) == (404, "Chat not found")
     assert said(inference.delete(UNKNOWN_ID)) == (404, "Chat not found")
-    assert said(inference.update(UNKNOWN_ID, title="x")) == (404, "Chat not found")
+    assert said(inference.update(UNKNOWN_ID, title="x")) == (500, "")
     assert said(website.chat(UNKNOWN_ID)) == (404, "")
     assert said(website.delete(UNKNOWN_ID)) == (500, "Internal Server Error")
     assert said(website.update(UNKNOWN_ID, title="x")) == (500, "Internal Server Error")
@@ -290,13 +290,32 @@ def test_a_create_on_the_website_takes_any_body_but_bad_json(website: Website) -
     assert said(website.http.post("/api/chat", content="{", headers=kind)) == (400, "Invalid JSON")
 
 
+def test_bad_json_is_answered_before_bad_credentials(server: Server) -> None:
+    kind = {"Content-Type": "application/json"}
+    for path, status in (("/chats", 422), ("/api/chat", 400)):
+        assert httpx.post(server.url + path, content="{", headers=kind).status_code == status
+        assert httpx.post(server.url + path, content="{}", headers=kind).status_code == 403
+
+
+def test_a_website_delete_with_bad_json_deletes_nothing(website: Website) -> None:
+    chat = new_chat(website)
+    kind = {"Content-Type": "application/json"}
+    reply = website.http.request("DELETE", "/api/chat", params={"chat_id": chat}, content="{", headers=kind)
+    assert said(reply) == (400, "Invalid JSON")
+    assert website.chat(chat).status_code == 200
+
+
 def test_a_website_body_over_1_mib(website: Website) -> None:
     chat = new_chat(website)
     assert website.prompt(chat, content="x" * 1_000_000).status_code == 200
     assert said(website.prompt(chat, content="x" * 1_048_576)) == (413, "Body exceeded 1mb limit")
 
 
-def test_website_headers_or_url_over_20_kb(website: Website, inference: Inference) -> None:
+def test_website_headers_or_a_url_that_are_too_long(website: Website, inference: Inference) -> None:
+    assert website.list_chats(x="y" * 7_500).status_code == 200
+    assert said(website.list_chats(x="y" * 8_000)) == (431, "")
+    assert website.http.get("/api/chat", headers={"X": "y" * 15_000}).status_code == 200
+    assert website.http.get("/api/chat", headers={"X": "y" * 16_000}).status_code == 431
     assert said(website.list_chats(x="y" * 20_000)) == (431, "")
     assert website.http.get("/api/chat", headers={"X": "y" * 20_000}).status_code == 431
     assert inference.list_chats(x="y" * 20_000).status_code == 200
@@ -325,13 +344,23 @@ def test_a_title_has_at_most_100_characters(website: Website, inference: Inferen
     assert said(website.update(chat, title="x" * 101)) == (500, "Internal Server Error")
 
 
-@pytest.mark.parametrize("chat_id", ["../account/", "../configs/model_configs", "a/b"])
-def test_an_id_that_reaches_elsewhere_is_recorded_and_refused(server: Server, website: Website, chat_id: str) -> None:
-    for reply in (website.delete(chat_id), website.chat(chat_id), website.update(chat_id, title="x")):
-        assert said(reply) == (500, "Internal Server Error")
-    for reply in (website.prompt(chat_id, content="x"), website.request(chat_id)):
-        assert said(reply) == (500, "Something went wrong")
-    assert [one.step for one in server.requests] == ["delete", "chat", "update", "prompt", "request"]
+def test_an_id_that_reaches_elsewhere_does_so_on_the_website(server: Server, website: Website) -> None:
+    models = website.models().json()
+    assert website.chat("../configs/model_configs").json() == models
+    assert website.chat("a/b").status_code == 404
+    assert said(website.update("../account/", title="x")) == (500, "Internal Server Error")
+    for reply in (website.prompt("a/b", content="x"), website.request("a/b")):
+        assert said(reply) == (404, "Not Found")
+    assert [one.step for one in server.requests] == ["models", "chat", "chat", "update", "prompt", "request"]
+
+
+def test_an_id_can_delete_the_account_which_keeps_its_chats(website: Website, inference: Inference) -> None:
+    chat = new_chat(website)
+    assert said(website.delete("../account/")) == (200, "")
+    assert said(inference.create()) == (404, "User not found")
+    assert website.chat(chat).status_code == 200
+    # The website logs in by itself.
+    assert website.create().status_code == inference.create().status_code == 200
 
 
 def test_content_over_the_limit(connect: Connect) -> None:
@@ -369,9 +398,27 @@ def test_the_rate_limit_is_a_plain_500(connect: Connect) -> None:
         read_stream(peer, chat, message)
         _, prompt = prompted(peer)
         reply = peer.request(chat, parent_id=prompt, model_config_name="_lorem")
-        assert said(reply) in {(500, ""), (500, "Something went wrong")}
+        assert said(reply) in {(500, "Internal Server Error"), (500, "Something went wrong")}
         assert "retry-after" not in reply.headers
         assert peer.list_chats().status_code == 200
+
+
+def test_the_rate_limit_counts_requests_that_are_invalid(connect: Connect) -> None:
+    with Server(quirks=Quirks(rate_limit=1)) as server:
+        peer = connect(server)
+        chat, prompt = prompted(peer)
+        assert peer.request(chat).status_code == 422
+        assert peer.request(chat).status_code == 500
+        assert peer.request(chat, parent_id=prompt, model_config_name="_lorem").status_code == 500
+
+
+def test_a_model_that_is_not_allowed(connect: Connect) -> None:
+    with Server(quirks=Quirks(allowed_models=("OA_SFT_Llama_30B_6", "distilgpt2"))) as server:
+        peer = connect(server)
+        chat, prompt = prompted(peer)
+        reply = peer.request(chat, parent_id=prompt, model_config_name="_lorem")
+        assert said(reply) == (422, "Model _lorem not in allowed models: OA_SFT_Llama_30B_6,distilgpt2")
+        assert [model["name"] for model in peer.models().json()] == ["distilgpt2", "OA_SFT_Llama_30B_6"]
 
 
 def test_the_websites_chat_can_be_switched_off() -> None:

@@ -103,3 +103,8 @@ def test_cursors_that_are_none(website: Website, inference: Inference) -> None:
     both = inference.list_chats(after="eA==", before="eA==")
     assert (both.status_code, both.json()) == (400, {"detail": "Cannot specify both after and before."})
     assert website.list_chats(after="garbage").status_code == 500
+
+
+@pytest.mark.parametrize("cursor", ["\ufffd", "\u00e9", "/w==", "\0"])
+def test_an_odd_cursor_is_answered(peer: Peer, cursor: str) -> None:
+    assert peer.list_chats(after=cursor).status_code in {200, 500}

@@ -243,19 +243,32 @@ def test_debug_login_gives_an_access_token(server: Server, inference: Inference)
 
 
 @pytest.mark.parametrize(
-    ("header", "value"),
+    ("headers", "status"),
     [
-        ("Cookie", "a=b; next-auth.session-token={whole}; c=d"),
-        ("Cookie", "__Secure-next-auth.session-token={whole}"),
-        ("Cookie", "next-auth.session-token.1={tail}; next-auth.session-token.0={head}"),
-        ("Authorization", "Bearer {whole}"),
+        ({"Cookie": "a=b; next-auth.session-token={whole}; c=d"}, 200),
+        ({"Cookie": "next-auth.session-token.0={head}; next-auth.session-token.1={tail}"}, 200),
+        ({"Authorization": "Bearer {whole}"}, 200),
+        # The parts are joined in the order in which they were sent.
+        ({"Cookie": "next-auth.session-token.1={tail}; next-auth.session-token.0={head}"}, 403),
+        # The server speaks http, where the cookie has no such prefix.
+        ({"Cookie": "__Secure-next-auth.session-token={whole}"}, 403),
+        ({"Authorization": "bearer {whole}"}, 403),
+        # A bad cookie wins over a good token.
+        ({"Cookie": "next-auth.session-token=x", "Authorization": "Bearer {whole}"}, 403),
     ],
-    ids=["among others", "secure", "split", "bearer"],
+    ids=["among others", "split", "bearer", "wrong order", "secure", "lower case", "bad cookie"],
 )
-def test_the_website_takes_the_session_in_any_of_its_forms(server: Server, header: str, value: str) -> None:
+def test_the_website_takes_the_session_in_these_forms(server: Server, headers: dict[str, str], status: int) -> None:
     session = server.cookies["next-auth.session-token"]
-    headers = {header: value.format(whole=session, head=session[:9], tail=session[9:])}
-    assert httpx.get(f"{server.url}/api/chat", headers=headers).status_code == 200
+    sent = {name: form.format(whole=session, head=session[:9], tail=session[9:]) for name, form in headers.items()}
+    assert httpx.get(f"{server.url}/api/chat", headers=sent).status_code == status
+
+
+def test_the_inference_server_says_who_a_token_belongs_to(server: Server, inference: Inference) -> None:
+    assert inference.http.get("/auth/check").json() == "default"
+    assert inference.http.get("/auth/providers").json() == ["debug"]
+    # Refreshing a token has never worked.
+    assert inference.http.get("/auth/refresh").status_code == 500
 
 
 def test_echo_answers_with_the_prompt(connect: Callable[..., Peer]) -> None:

@@ -40,13 +40,13 @@ def test_pending_comes_until_the_first_token_and_not_after(impatient: Server, co
         assert rest[-3:] == ["token", "token", "message"]
 
 
-def test_pending_tells_the_place_in_the_queue(connect: Connect) -> None:
+def test_pending_tells_the_place_in_the_queue_from_1(connect: Connect) -> None:
     with Server(workers=0, pending_interval=0.01) as server:
         peer = connect(server)
         chat, prompt = prompted(peer)
         _, second = ask(peer, chat, prompt), ask(peer, chat, prompt)
         (event,) = parse(take(peer, chat, second, 1)[0])
-        assert event == {"event_type": "pending", "queue_position": 1, "queue_size": 2}
+        assert event == {"event_type": "pending", "queue_position": 2, "queue_size": 2}
 
 
 def test_the_website_sends_its_head_with_the_first_event(impatient: Server) -> None:

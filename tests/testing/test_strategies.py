@@ -28,7 +28,7 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.server import Answer, Fault, Reset, Scripted, StreamFault, WorkerError
-from oa_protocol.server.identifiers import Identifiers
+from oa_protocol.server.ids import timed_id
 from oa_protocol.tape import replay
 from oa_protocol.testing import play
 from oa_protocol.testing._model.invariants import Moment
@@ -72,7 +72,7 @@ def can_be(strategy: st.SearchStrategy[T], fits: Callable[[T], object], *, withi
 
 @given(ids())
 def test_an_id_has_the_form_of_the_servers_own(drawn: str) -> None:
-    own = Identifiers().new()
+    own = timed_id(1, salt="")
     assert is_id(drawn)
     assert [drawn[place] for place in (8, 13, 18, 23)] == ["-"] * 4
     assert (drawn[14], drawn[19:23]) == (own[14], own[19:23]) == ("7", "8000")

@@ -1,24 +1,28 @@
 """The reply that is an event stream, with what a test has scripted for it."""
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from oa_protocol.server.connection import connection_of, disconnected
 from oa_protocol.server.faults import Close, End, Hang, Hold, Reset, StreamAction, StreamFault
 from oa_protocol.server.faults import Send as SendBytes
-from oa_protocol.server.replies import Headers
-from oa_protocol.server.streams import Reader, encode_event
+from oa_protocol.server.http.connection import connection_of, disconnected
+from oa_protocol.server.http.reader import Reader
+from oa_protocol.server.http.responses import Headers
+from oa_protocol.server.state import Event
+from oa_protocol.server.work import encode_event
 
 
 class EventStream(Response):
     """A message's events until the last one, the client's leaving, or a scripted end.
 
-    With `late_head` the response head goes out only with the first event, as the website does it. `on_drop` is
-    called when the stream ends before the message's own end was sent, `on_miss` when it has ended before all of its
+    With ``late_head`` the response head goes out only with the first event, as the website does it. ``on_drop`` is
+    called when the stream ends before the message's own end was sent, ``on_miss`` when it has ended before all of its
     scripted actions could happen.
     """
 
@@ -45,7 +49,7 @@ class EventStream(Response):
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The reply as an ASGI application."""
+        """Send the stream."""
         async with asyncio.TaskGroup() as group:
             sender = group.create_task(self._send_body(scope, send))
             watcher = group.create_task(disconnected(receive))
@@ -66,21 +70,32 @@ class EventStream(Response):
             while actions and sent >= fault.position:
                 if await _act(actions.pop(0), body, scope):
                     return
-            if scripted is not None:
-                event = next(scripted, None)
-            else:
-                event = None if self._reader.finished else await self._reader.receive()
+            event = await self._receive() if scripted is None else next(scripted, None)
             if event is None:
                 if actions:
                     self._on_miss(fault)
                 await body.end()
                 return
-            await body.write(event if isinstance(event, bytes) else encode_event(event))
-            sent += scripted is not None or not isinstance(event, bytes)
+            await body.write(_encoded(event))
+            # Pings don't count, because they come at any time.
+            sent += scripted is not None or isinstance(event, Event)
+
+    async def _receive(self) -> Event | bytes | None:
+        return None if self._reader.finished else await self._reader.receive()
 
 
-async def _act(action: StreamAction, body: "_Body", scope: Scope) -> bool:
-    """Takes a scripted action; whether the stream is over with it."""
+def _encoded(event: Event | Mapping[str, Any] | bytes) -> bytes:
+    match event:
+        case bytes():
+            return event
+        case Event(data=data):
+            return data
+        case _:
+            return encode_event(event)
+
+
+async def _act(action: StreamAction, body: _Body, scope: Scope) -> bool:
+    """Take a scripted action; return whether the stream is over with it."""
     match action:
         case SendBytes(data=data):
             await body.write(data)

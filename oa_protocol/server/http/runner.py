@@ -1,5 +1,7 @@
 """The server's own thread, with the event loop in which connections and workers live."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import threading
@@ -10,7 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from oa_protocol.server.connection import Connection
+from oa_protocol.server.http.connection import Connection
 
 HOST = "127.0.0.1"
 
@@ -18,8 +20,8 @@ HOST = "127.0.0.1"
 class Runner:
     """Serves an application on loopback from a daemon thread.
 
-    uvicorn's protocol without its `Server`, which looks every 0.1 s whether it is to stop, and installs signal
-    handlers.
+    This is uvicorn's protocol without its ``Server``, which checks every 0.1 s whether to stop, and installs
+    signal handlers.
     """
 
     def __init__(self, app: ASGIApp, *, on_change: Callable[[], None], on_stop: Callable[[], Awaitable[None]]) -> None:
@@ -37,7 +39,7 @@ class Runner:
         return len(self._state.connections)
 
     def start(self, port: int) -> int:
-        """Returns the port once it listens there; OSError if it cannot."""
+        """Return the port once it listens there. Raises OSError if it can't."""
         listener = _listen(port)
         thread = threading.Thread(target=self._run, args=(listener,), name="oa_protocol.server", daemon=True)
         thread.start()
@@ -46,7 +48,7 @@ class Runner:
         return port
 
     def stop(self) -> None:
-        """Closes everything, and returns when it is closed."""
+        """Close everything; return when it is closed."""
         if self._thread is not None:
             self._halt()
             self._thread.join()

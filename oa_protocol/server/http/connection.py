@@ -1,5 +1,7 @@
 """HTTP connections that can be cut off: uvicorn's protocol with a handle on the transport."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import socket
@@ -24,39 +26,39 @@ class Connection(H11Protocol):
 
     def __init__(self, config: Config, server_state: ServerState, on_change: Callable[[], None]) -> None:
         super().__init__(config, server_state, {"connection": self}, None)
-        # uvicorn's own loggers and their levels belong to whoever else runs uvicorn in this process.
+        # uvicorn's own loggers and their levels belong to the rest of this process, which may run uvicorn, too.
         self.logger = LOGGER
         self.access_log = False
         self._on_change = on_change
         self._lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own narrowing
-        """Called by the event loop."""
+        """Handle a call of the event loop."""
         super().connection_made(transport)
         self._on_change()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
+        """Handle a call of the event loop."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._lost.set()
         self._on_change()
 
     async def reset(self) -> None:
-        """Ends the connection with a RST; what is unsent is lost."""
+        """End the connection with a RST. What is unsent is lost."""
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
         await self._lost.wait()
 
     async def close(self, data: bytes = b"") -> None:
-        """Ends the connection with a FIN, after `data`."""
+        """End the connection with a FIN, after ``data``."""
         self.transport.write(data)
         self.transport.close()
         await self._lost.wait()
 
 
 def connection_of(scope: MutableMapping[str, Any]) -> Connection:
-    """The connection a request came on; ConnectionResetError where the application runs without one."""
+    """Return a request's connection. Raises ConnectionResetError if the application runs without one."""
     connection = scope.get("state", {}).get("connection")
     if not isinstance(connection, Connection):
         raise ConnectionResetError("the scripted fault cuts the connection, and there is none")
@@ -64,7 +66,7 @@ def connection_of(scope: MutableMapping[str, Any]) -> Connection:
 
 
 async def disconnected(receive: Receive) -> None:
-    """Returns when the client has left."""
+    """Return when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -77,6 +79,6 @@ class CutReply(Response):
         self._cut = cut
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The reply as an ASGI application."""
+        """Carry out what happens in place of the reply."""
         del send
         await self._cut(scope, receive)

@@ -1,5 +1,7 @@
 """The model configurations that the server lists: ``GET /configs/model_configs``."""
 
+from __future__ import annotations
+
 from typing import Any
 
 
@@ -24,6 +26,8 @@ _PARAMETER_CONFIGS = [
         ("k50-Precise", "Top-k sampling with k=50, low temperature", _sampling(50, 0.95, None, 0.1, 1.2)),
         ("k50-Original", "Top-k sampling with k=50, highest temperature", _sampling(50, 0.95, None, 0.9, 1.2)),
         ("k50-Plugins", "Top-k sampling with k=50 and temperature=0.35", _sampling(50, None, None, 0.35, 1 / 0.9)),
+        ("nucleus9", "Nucleus sampling with p=0.9", _sampling(None, 0.9, None, 0.8, 1.2)),
+        ("typical2", "Typical sampling with p=0.2", _sampling(None, None, 0.2, 0.8, 1.2)),
         ("typical3", "Typical sampling with p=0.3", _sampling(None, None, 0.3, 0.8, 1.2)),
     )
 ]
@@ -51,6 +55,11 @@ MODEL_CONFIGS: dict[str, dict[str, Any]] = {
 }
 """The ``model_config`` in a message's work parameters, by the model's name."""
 
-MODEL_LIST: list[dict[str, Any]] = [
+_MODEL_LIST: list[dict[str, Any]] = [
     {"name": name, "description": "", "parameter_configs": _PARAMETER_CONFIGS} for name in MODEL_CONFIGS
 ]
+
+
+def model_list(allowed: tuple[str, ...] | None) -> list[dict[str, Any]]:
+    """Return the models that may be used."""
+    return [model for model in _MODEL_LIST if allowed is None or model["name"] in allowed]

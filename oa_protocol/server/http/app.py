@@ -1,0 +1,164 @@
+"""The ASGI application: a request's way through the server. It's recorded, disturbed as scripted, and carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections import Counter, deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from oa_protocol.server.core import api_of, handle, leave, step_of
+from oa_protocol.server.faults import Close, Fault, Hang, Hold, Outcome, Raw, Reset, Script, StreamFault
+from oa_protocol.server.faults import Reply as ScriptedReply
+from oa_protocol.server.http.connection import CutReply, connection_of, disconnected
+from oa_protocol.server.http.event_stream import EventStream
+from oa_protocol.server.http.live import Live
+from oa_protocol.server.http.reader import Reader, Timing
+from oa_protocol.server.http.responses import BareReply, headers_of, response_of
+from oa_protocol.server.http.worker import Workers
+from oa_protocol.server.requests import Api, Reply, Request, Step
+
+_MESSAGE_ID = re.compile(r"(?:[?&]message_id=|/messages/)([\w-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A request as it was received; ``target`` is path and query as sent, header names are lower-case."""
+
+    api: Api
+    step: Step
+    method: str
+    target: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes
+
+
+class App:
+    """Both APIs on one port. It needs an asyncio loop."""
+
+    def __init__(self, live: Live, workers: Workers, script: Script, timing: Timing) -> None:
+        self.requests: deque[RequestRecord] = deque(maxlen=10_000)
+        self.arrivals: Counter[Step] = Counter()
+        self.under_way = 0
+        self._live = live
+        self._workers = workers
+        self._script = script
+        self._timing = timing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry out a request, from its body to the end of its reply."""
+        # The server's end cancels what is still open when its connection is gone already.
+        with contextlib.suppress(asyncio.CancelledError), self._counted():
+            try:
+                request = await _read(scope, receive)
+            except ClientDisconnect:
+                return
+            response = await self._respond(request)
+            await response(scope, receive, send)
+
+    @contextmanager
+    def _counted(self) -> Generator[None, None, None]:
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, number: int) -> None:
+        with self._live.changed:
+            self.under_way += number
+            self._live.changed.notify_all()
+
+    async def _respond(self, request: Request) -> Response:
+        api, step = api_of(request), step_of(request)
+        self._record(RequestRecord(api, step, request.method, request.target, dict(request.headers), request.body))
+        if step == "events":
+            self._claim(request)
+        fault = self._script.take(Fault, step)
+        response = await _disturb(fault.before) if fault and fault.before else None
+        if response is None:
+            response = self._carry_out(api, step, request)
+            if fault and fault.after:
+                response = await _disturb(fault.after) or response
+        return response
+
+    def _record(self, record: RequestRecord) -> None:
+        with self._live.changed:
+            self.requests.append(record)
+            self.arrivals[record.step] += 1
+            self._live.changed.notify_all()
+
+    def _claim(self, request: Request) -> None:
+        for message_id in _MESSAGE_ID.findall(request.target):
+            if message_id in self._live.state.streams:
+                self._live.channel(message_id).claimed.set()
+
+    def _carry_out(self, api: Api, step: Step, request: Request) -> Response:
+        reply = self._live.step(handle, request)
+        match step:
+            case "request":
+                self._workers.take_up()
+            case "message" if reply.status == 200:
+                self._claim(request)
+            case "delete":
+                self._live.tidy()
+            case _:
+                pass
+        if reply.stream is not None:
+            return self._stream(api, reply, reply.stream)
+        return response_of(api, request, reply)
+
+    def _stream(self, api: Api, reply: Reply, message_id: str) -> Response:
+        return EventStream(
+            Reader(self._live, message_id, self._timing),
+            headers_of(api, reply),
+            late_head=api == "website",
+            fault=self._script.take(StreamFault, "events"),
+            # The inference server doesn't notice that a website's client leaves: the stream is read on to its end.
+            on_drop=self._keep_reading if api == "website" else self._leave,
+            on_miss=self._script.miss,
+        )
+
+    def _keep_reading(self, reader: Reader) -> None:
+        self._workers.spawn(reader.drain())
+
+    def _leave(self, reader: Reader) -> None:
+        self._live.apply(leave, reader.message_id)
+
+
+async def _read(scope: Scope, receive: Receive) -> Request:
+    body = await HttpRequest(scope, receive).body()
+    raw_path: bytes = scope["raw_path"]
+    query: bytes = scope["query_string"]
+    target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
+    return Request(scope["method"], target, headers, body)
+
+
+async def _disturb(outcome: Outcome) -> Response | None:
+    """Return the reply that a fault puts in place of the server's; None if there is none, once a hold is released."""
+    match outcome:
+        case Hold():
+            await outcome.wait()
+            return None
+        case ScriptedReply(status=status, body=body, headers=headers):
+            return BareReply(status, [("content-length", str(len(body))), *headers], body)
+        case Raw(data=data):
+            return CutReply(lambda scope, _: connection_of(scope).close(data))
+        case Close():
+            return CutReply(lambda scope, _: connection_of(scope).close())
+        case Reset():
+            return CutReply(lambda scope, _: connection_of(scope).reset())
+        case Hang():
+            return CutReply(lambda _, receive: disconnected(receive))
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,86 @@
+"""Chats and messages as JSON, with the keys in the server's order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from oa_protocol.server.state import ChatRecord, MessageRecord
+from oa_protocol.server.validation import Value
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_REMEMBERED_LENGTH = 4096
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concatenate[bytes, P], T]:
+    """Remember what comes of short bytes, because an explorer sends and gets the same ones again and again.
+
+    The returned value must not be changed.
+    """
+    cached = cast("Callable[Concatenate[bytes, P], T]", lru_cache(maxsize=4096)(function))
+
+    def call(data: bytes, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return (cached if len(data) <= _REMEMBERED_LENGTH else function)(data, *args, **kwargs)
+
+    return call
+
+
+def encode(value: object) -> bytes:
+    """Encode JSON as the servers do: compact, and Unicode as it is."""
+    return _ENCODER.encode(value).encode(errors="replace")
+
+
+@lru_cache(maxsize=256)
+def _value(text: str) -> Value:
+    return json.loads(text)
+
+
+def message_value(message: MessageRecord) -> dict[str, Any]:
+    """Return a message as both APIs and the stream show it."""
+    return {
+        "id": message.id,
+        "parent_id": message.parent_id,
+        "content": message.content,
+        "chat_id": message.chat_id,
+        "created_at": message.created_at,
+        "role": message.role,
+        "state": message.state,
+        "score": 0,
+        "reports": [],
+        "work_parameters": _value(message.work_parameters),
+        "safe_content": None,
+        "safety_level": None,
+        "safety_label": None,
+        "safety_rots": None,
+        "used_plugin": _value(message.used_plugin),
+    }
+
+
+def chat_value(chat: ChatRecord) -> dict[str, Any]:
+    """Return a chat without its messages."""
+    return {
+        "id": chat.id,
+        "created_at": chat.created_at,
+        "modified_at": chat.modified_at,
+        "title": chat.title,
+        "hidden": chat.hidden,
+        "allow_data_use": chat.allow_data_use,
+        "active_thread_tail_message_id": chat.active_thread_tail_message_id,
+    }
+
+
+def whole_chat_value(chat: ChatRecord) -> dict[str, Any]:
+    """Return a chat with its messages."""
+    # They deliberately don't come in the order of their making, because the real server gives them in none.
+    messages = sorted(chat.messages, key=lambda message: message.id[::-1])
+    return {**chat_value(chat), "messages": [message_value(message) for message in messages]}
+
+
+def listed_chat_value(chat: ChatRecord) -> dict[str, Any]:
+    """Return a chat as the list shows it: without its tail message, whatever that is."""
+    return {**chat_value(chat), "active_thread_tail_message_id": None}

@@ -1,0 +1,53 @@
+"""Requests and replies as values, without what belongs to the connection."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+from urllib.parse import parse_qsl
+
+Api = Literal["website", "inference"]
+
+Step = Literal[
+    "create", "prompt", "request", "events", "message", "chat", "list", "update", "delete", "models", "login", "other"
+]
+"""What a request asks for, under either API; ``request`` is the one for an assistant message."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Request(NamedTuple):
+    """A request. ``target`` is path and query as sent, header names are lower-case."""
+
+    method: str
+    target: str
+    headers: Headers = ()
+    body: bytes = b""
+
+    def header(self, name: str) -> str:
+        """Return the first header of this name, or an empty string."""
+        return next((value for key, value in self.headers if key == name), "")
+
+    @property
+    def path(self) -> str:
+        """The path, as sent."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The names and values in the query."""
+        query = self.target.partition("?")[2]
+        return parse_qsl(query, keep_blank_values=True) if query else []
+
+    @property
+    def media_type(self) -> str:
+        """The content type without parameters, in lower case."""
+        return self.header("content-type").partition(";")[0].strip().lower()
+
+
+class Reply(NamedTuple):
+    """A reply. With ``stream``, its body is the event stream of the message of this id."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    stream: str | None = None

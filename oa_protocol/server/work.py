@@ -1,0 +1,255 @@
+"""Workers and event streams: the queue of messages, what a worker does with one, and what a reader gets of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from oa_protocol.server.ids import timestamp
+from oa_protocol.server.models import PluginStep
+from oa_protocol.server.render import message_value
+from oa_protocol.server.state import Event, MessageRecord, ServerState, Stream, with_message, with_stream
+from oa_protocol.server.validation import ClientError
+
+LONGEST_WAIT = 60 * 10**9
+"""Nanoseconds after which a waiting message has no position any more, and no worker answers it."""
+
+TORN = "Aborted due to worker error."
+
+
+def encode_event(event: Mapping[str, Any]) -> bytes:
+    """Encode one event as it is sent: one ``data:`` line of ASCII JSON, with CRLF."""
+    return f"data: {json.dumps(event)}\r\n\r\n".encode()
+
+
+# ---- the queue
+
+
+def enqueue(state: ServerState, message_id: str) -> ServerState:
+    """Let the message wait for a worker. Raises ClientError (503) if too many wait already."""
+    limit = state.quirks.queue_limit
+    if limit is not None and len(state.waiting) >= limit:
+        raise ClientError(503, "The server is currently busy. Please try again later.")
+    return state._replace(waiting=(*state.waiting, message_id))
+
+
+def position(state: ServerState, message_id: str) -> tuple[int, int]:
+    """Return the message's place in the queue and the queue's length.
+
+    Places count from 1. A message that doesn't wait, or has waited for too long, is at 0. Messages that were deleted
+    or cancelled count until a worker comes upon them.
+    """
+    size = len(state.waiting)
+    stream = state.streams.get(message_id)
+    if stream is None or message_id not in state.waiting or state.now - stream.queued_at > LONGEST_WAIT:
+        return 0, size
+    return state.waiting.index(message_id) + 1, size
+
+
+def take(state: ServerState, message_id: str | None = None) -> tuple[ServerState, str | None]:
+    """Give a worker the message, or the one that has waited longest; return its id if it is to be answered.
+
+    A cancelled one is dropped, one that has waited for more than 60 s times out, and a deleted one costs the worker
+    its connection.
+    """
+    message_id = message_id or state.waiting[0]
+    state = lose(state, message_id)
+    message = state.message(message_id)
+    if message is None:
+        return discard(_told_of_deleted(state), message_id), None
+    if message.state != "pending":
+        return state, None
+    if state.now - state.streams[message_id].queued_at > LONGEST_WAIT:
+        return time_out(state, message_id), None
+    state = state._replace(running=(*state.running, message_id))
+    return with_message(state, message._replace(state="in_progress")), message_id
+
+
+def lose(state: ServerState, message_id: str) -> ServerState:
+    """Take the message off the queue, so that no worker ever comes upon it; it stays pending."""
+    return state._replace(waiting=tuple(other for other in state.waiting if other != message_id))
+
+
+# ---- what a worker does
+
+
+def emit(state: ServerState, message_id: str, text: str) -> ServerState:
+    """Send a token. That its chat has been deleted makes no difference."""
+    stream = state.streams[message_id]
+    state = with_stream(state, message_id, stream._replace(text=(stream.text or "") + text))
+    return _put(state, message_id, Event(encode_event({"event_type": "token", "text": text})))
+
+
+def use_plugin(state: ServerState, message_id: str, step: PluginStep) -> ServerState:
+    """Send a plugin's step, and the empty token that follows it."""
+    message = state.message(message_id)
+    if message is not None:
+        state = with_message(state, message._replace(used_plugin=json.dumps(_used_plugin(step))))
+    return emit(_put(state, message_id, Event(encode_event(_plugin_event(step)))), message_id, "")
+
+
+def finish(
+    state: ServerState, message_id: str, content: str | None = None, used_plugin: Mapping[str, Any] | None = None
+) -> ServerState:
+    """Complete the message with ``content``, or else with the text of its tokens, stripped as workers do."""
+    state, message = _report(state, message_id)
+    if message is None:
+        return state
+    if content is None:
+        content = (state.streams[message_id].text or "").strip()
+    if used_plugin is not None:
+        message = message._replace(used_plugin=json.dumps(used_plugin))
+    message = message._replace(state="complete", content=content)
+    event = Event(encode_event({"event_type": "message", "message": message_value(message)}), final=True)
+    return _put(with_message(state, message), message_id, event)
+
+
+def abort(state: ServerState, message_id: str, error: str = TORN) -> ServerState:
+    """End the message with an error of its worker."""
+    state, message = _report(state, message_id)
+    return state if message is None else _fail(state, message, "aborted_by_worker", error)
+
+
+def give_up(state: ServerState, message_id: str, final: Literal["cancelled", "timeout"]) -> ServerState:
+    """Bring the message into a state of which its stream says nothing."""
+    state, message = _report(lose(state, message_id), message_id)
+    return state if message is None else with_message(state, message._replace(state=final))
+
+
+def time_out(state: ServerState, message_id: str) -> ServerState:
+    """End the message because it has waited for too long; a stream that is opened later shows it as pending."""
+    state, message = _report(lose(state, message_id), message_id)
+    return state if message is None else _fail(state, message, "timeout", "Timeout")
+
+
+def _report(state: ServerState, message_id: str) -> tuple[ServerState, MessageRecord | None]:
+    """Take the message from its worker. Of a deleted one only the worker's connection is left, to be torn down."""
+    state = state._replace(running=tuple(other for other in state.running if other != message_id))
+    message = state.message(message_id)
+    return (discard(_told_of_deleted(state), message_id), None) if message is None else (state, message)
+
+
+def _fail(
+    state: ServerState, message: MessageRecord, final: Literal["aborted_by_worker", "timeout"], error: str
+) -> ServerState:
+    message = message._replace(state=final)
+    event = encode_event({"event_type": "error", "error": error, "message": message_value(message)})
+    return _put(with_message(state, message), message.id, Event(event, final=True))
+
+
+def _told_of_deleted(state: ServerState) -> ServerState:
+    """Close the connection of a worker that reports on a deleted message, if this version of the server does so."""
+    return tear_down(state) if state.quirks.delete_tears_worker else state
+
+
+def tear_down(state: ServerState) -> ServerState:
+    """Lose the worker with everything that runs on it. What hasn't sent a token yet goes back to the queue."""
+    torn = state.running
+    state = state._replace(running=())
+    for message_id in torn:
+        message = state.message(message_id)
+        if message is None:
+            state = discard(state, message_id)
+        elif state.streams[message_id].text is not None:
+            state = _fail(state, message, "aborted_by_worker", TORN)
+        else:
+            state = with_message(state, message._replace(state="pending"))
+            state = state._replace(waiting=(message_id, *state.waiting))
+    return state
+
+
+# ---- what a reader gets
+
+
+def open_stream(state: ServerState, message_id: str) -> ServerState:
+    """Count one reader more."""
+    stream = state.streams.get(message_id) or Stream(state.now)
+    return with_stream(state, message_id, stream._replace(readers=stream.readers + 1))
+
+
+def next_event(state: ServerState, message_id: str) -> tuple[ServerState, Event | None]:
+    """Take the next event off the message's stream, or None if there is none yet."""
+    stream = state.streams.get(message_id)
+    if stream is None or not stream.events:
+        return state, None
+    event, *rest = stream.events
+    if event.final:
+        return _without_stream(state, message_id), event
+    return with_stream(state, message_id, stream._replace(events=tuple(rest))), event
+
+
+def leave(state: ServerState, message_id: str) -> ServerState:
+    """Let a reader of the inference server's stream go: it takes the next event along, unless that is the end.
+
+    A website's reader who leaves is not noticed by the inference server, so something goes on reading there.
+    """
+    stream = state.streams.get(message_id)
+    if stream is None:
+        return state
+    stream = stream._replace(readers=stream.readers - 1)
+    if not stream.events:
+        stream = stream._replace(lost=stream.lost + 1)
+    elif not stream.events[0].final:
+        stream = stream._replace(events=stream.events[1:])
+    return discard(with_stream(state, message_id, stream), message_id)
+
+
+def pending_event(state: ServerState, message_id: str) -> bytes:
+    """Return the event that says where the message stands in the queue."""
+    place, size = position(state, message_id)
+    return encode_event({"event_type": "pending", "queue_position": place, "queue_size": size})
+
+
+def ping(state: ServerState) -> bytes:
+    """Return what keeps an idle connection open."""
+    time = timestamp(state.now).replace("T", " ")
+    return (f": ping - {time}" if state.quirks.ping_comment else f"event: ping\r\ndata: {time}").encode() + b"\r\n\r\n"
+
+
+def discard(state: ServerState, message_id: str) -> ServerState:
+    """Forget a deleted message's stream once no worker writes to it and no reader reads it."""
+    stream = state.streams.get(message_id)
+    in_use = message_id in state.owners or message_id in state.waiting or message_id in state.running
+    if stream is None or in_use or stream.readers > 0:
+        return state
+    return _without_stream(state, message_id)
+
+
+def _put(state: ServerState, message_id: str, event: Event) -> ServerState:
+    stream = state.streams.get(message_id) or Stream(state.now)
+    if stream.lost and not event.final:
+        return with_stream(state, message_id, stream._replace(lost=stream.lost - 1))
+    return with_stream(state, message_id, stream._replace(events=(*stream.events, event)))
+
+
+def _without_stream(state: ServerState, message_id: str) -> ServerState:
+    return state._replace(streams={other: stream for other, stream in state.streams.items() if other != message_id})
+
+
+def _plugin_event(step: PluginStep) -> dict[str, Any]:
+    return {
+        "event_type": "plugin_intermediate",
+        "current_plugin_thought": step.thought,
+        "current_plugin_action_taken": step.action,
+        "current_plugin_action_input": step.input,
+        "current_plugin_action_response": step.response,
+        "message": None,
+    }
+
+
+def _used_plugin(step: PluginStep) -> dict[str, Any]:
+    return {
+        "name": step.action,
+        "url": "",
+        "trusted": True,
+        "execution_details": {
+            "inner_monologue": [step.thought],
+            "final_tool_output": step.response,
+            "final_prompt": "",
+            "final_generation_assisted": True,
+            "achieved_depth": 1,
+            "error_message": None,
+            "status": "success",
+        },
+    }
