@@ -22,7 +22,7 @@ from oa_protocol.engine.intents import (
 from oa_protocol.engine.phases import TERMINAL, Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.network import Fate
-from oa_protocol.testing._model.server_model import Asked
+from oa_protocol.testing._model.server import Asked
 
 CLEANING = frozenset({Phase.DELETING, Phase.DELETE_UNCLEAR})
 

@@ -17,7 +17,7 @@ from oa_protocol.engine.timers import Clock
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import LONGEST_RETRY_AFTER
 from oa_protocol.testing._model.ledger import CLEANING, Ledger
-from oa_protocol.testing._model.server_model import Chat
+from oa_protocol.testing._model.server import Chat, Server
 
 STREAM_MATTERS = frozenset({Phase.ASSISTANT_REQUESTED, Phase.STREAMING})
 """In these phases it makes a difference how far a stream was read."""
@@ -162,14 +162,19 @@ def _hurries(attempt: Attempt, elapsed: float, phase: Phase, ledger: Ledger, now
     return phase is Phase.DELETE_UNCLEAR and too_early
 
 
-def messages_key(chat: Chat, streams: set[str]) -> tuple[object, ...]:
+def messages_key(chat: Chat, streams: set[str], server: Server) -> tuple[object, ...]:
     """How far a stream was read makes a difference only while it is open, and how an answer died makes none."""
     return tuple(
         [
-            (m.id, m.role, _DEAD.get(m.state, m.state), m.parent_id, m.stuck, m.late, m.id in streams and m[-4:])
+            (m.id, m.role, _DEAD.get(m.state, m.state), m.parent_id, m.stuck, m.late, m.id in streams and _rest(m.id, server))
             for m in chat.messages
         ]
     )
+
+
+def _rest(message_id: str, server: Server) -> object:
+    stream = server.stream(message_id)
+    return stream and (stream.events, stream.lost)
 
 
 _DEAD = {"timeout": "cancelled"}
