@@ -41,6 +41,7 @@ class Exploration:
     >>> found = Explorer(Website("http://oa.test"), depth=4).run()
     >>> (found.states, found.depth, sorted(phase.name for phase in found.phases), found.violation)
     (25, 4, ['CHAT_CREATED', 'COOKIES', 'LEAKED', 'NEVER_CREATED', 'START'], None)
+
     """
 
     states: int
@@ -65,6 +66,7 @@ class Explorer:
 
     >>> exploration = Explorer(InferenceServer("http://oa.test"), faults=0, turns=1).run()
     >>> assert exploration.violation is None, exploration.violation
+
     """
 
     binding: Binding

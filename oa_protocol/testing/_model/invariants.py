@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.intents import (
-    CloseStream,
     CreateChat,
     DeleteChat,
     Exchange,

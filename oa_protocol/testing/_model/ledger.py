@@ -168,8 +168,9 @@ class Ledger(NamedTuple):
 
     def with_interruption(self, intent: Intent | None) -> Ledger:
         """Note that what is under way costs no try."""
-        given_up = isinstance(intent, (SendPrompt, RequestAssistant))
-        return self._counted(intent, -1) if given_up and not self.has_left else self
+        if isinstance(intent, (SendPrompt, RequestAssistant)) and not self.has_left:
+            return self._counted(intent, -1)
+        return self
 
     def with_end(self, now: float, cleanup: Cleanup, *, drain: bool) -> Ledger:
         """Note that the owner leaves."""

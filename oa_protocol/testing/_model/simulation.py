@@ -7,7 +7,7 @@ around them is a model. An exchange either finishes at once or hangs, and time p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
 from oa_protocol.bindings.base import Credentials
@@ -37,7 +37,6 @@ from oa_protocol.engine.intents import (
     LoadCredentials,
     OpenStream,
 )
-from oa_protocol.engine.phases import Phase
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import TIME_PASSES, Limits, Moment
 from oa_protocol.testing._model.ledger import CLEANING, FarReply, Ledger
@@ -175,11 +174,12 @@ class Simulation:
         """
         settled = {number for number, peer in enumerate(self.peers) if is_settled(peer.conversation)}
         streams = {peer.stream for peer in self.peers if peer.conversation.phase in STREAM_MATTERS}
-        chats = [c.id if c.maker in settled else (c.id, messages_key(c, streams, self.server)) for c in self.server.chats]
+        server = self.server
+        chats = [c.id if c.maker in settled else (c.id, messages_key(c, streams, server)) for c in server.chats]
         late = [late for late in self.late if late[0] not in settled or late[1].step in ("create", "delete")]
         faults = -1 if len(settled) == len(self.peers) else self.faults
         peers = [(*engine_key(p.conversation, p.ledger, self.now), p.idle, p.hangs, _wishes(p)) for p in self.peers]
-        return self.server.made, tuple(chats), tuple(late), faults, *peers
+        return server.made, tuple(chats), tuple(late), faults, *peers
 
     # ---- what can happen
 

@@ -43,7 +43,8 @@ def _copy_slots(thing: _T) -> _T:
     kind = type(thing)
     twin = kind.__new__(kind)
     names, values_of = _SLOTS[kind]
-    for name, value in zip(names, values_of(thing), strict=False):
+    values: tuple[object, ...] = values_of(thing)
+    for name, value in zip(names, values, strict=False):
         copy = _COPIES.get(type(value))
         setattr(twin, name, value if copy is None else copy(value))
     return twin
@@ -55,14 +56,15 @@ def _copy_text(text: StringIO) -> StringIO:
     return twin
 
 
-def _slots(kind: type, names: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
+def _slots(kind: type) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
+    names: tuple[str, ...] = vars(kind)["__slots__"]
     return names, attrgetter(*names)
 
 
 _ERRORS = attrgetter("error", "_attempt.error")
 _CHANGING: tuple[type, ...] = (Attempt, Clock, Leaving, Outstanding, Remote, SSEDecoder, Stream, Turn)
-_SLOTS = {kind: _slots(kind, getattr(kind, "__slots__")) for kind in _CHANGING}  # noqa: B009
-_SLOTS[Conversation] = _slots(Conversation, Moves.__slots__)
+_SLOTS = {kind: _slots(kind) for kind in _CHANGING}
+_SLOTS[Conversation] = _slots(Moves)
 # All else that an engine holds is frozen, or replaced instead of changed.
 _COPIES: dict[type, Callable[[Any], object]] = {
     **dict.fromkeys(_CHANGING, _copy_slots),
@@ -91,6 +93,7 @@ def engine_key(conversation: ConversationLike, ledger: Ledger, now: float) -> tu
     clock, credentials, outstanding, attempt, stream, turn, remote, leaving = cast("_Parts", _PARTS(conversation))
     start = clock.to_caller(0.0)
     elapsed = clock.elapsed if start is None else now - start
+    noted: tuple[object, ...]
     parts: tuple[object, ...] = (
         bool(credentials),
         outstanding and (type(outstanding.intent).__name__, _left(outstanding.ends, elapsed)),
@@ -165,15 +168,12 @@ def _hurries(attempt: Attempt, elapsed: float, phase: Phase, ledger: Ledger, now
 def messages_key(chat: Chat, streams: set[str], server: Server) -> tuple[object, ...]:
     """How far a stream was read makes a difference only while it is open, and how an answer died makes none."""
     return tuple(
-        [
-            (m.id, m.role, _DEAD.get(m.state, m.state), m.parent_id, m.stuck, m.late, m.id in streams and _rest(m.id, server))
-            for m in chat.messages
-        ]
+        [(*m._replace(state=_DEAD.get(m.state, m.state)), _rest(m.id, streams, server)) for m in chat.messages]
     )
 
 
-def _rest(message_id: str, server: Server) -> object:
-    stream = server.stream(message_id)
+def _rest(message_id: str, streams: set[str], server: Server) -> object:
+    stream = server.stream(message_id) if message_id in streams else None
     return stream and (stream.events, stream.lost)
 
 
