@@ -240,7 +240,7 @@ def abandoned_without_a_record(patch: Patch) -> None:
 
 
 def something_is_sent_after_deleted(patch: Patch) -> None:
-    patch.setitem(steps.STEPS, Phase.DELETED, [steps.Step(DeleteChat, lambda _self, _outcome, _events: None)])
+    patch.setitem(steps.STEPS, Phase.DELETED, steps.STEPS[Phase.DELETING])
 
 
 def a_failed_conversation_is_never_cleaned_up(patch: Patch) -> None:

@@ -56,14 +56,17 @@ def _copy_text(text: StringIO) -> StringIO:
     return twin
 
 
-def _slots(kind: type) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
+_Slots = tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]
+
+
+def _slots(kind: type) -> _Slots:
     names: tuple[str, ...] = vars(kind)["__slots__"]
     return names, attrgetter(*names)
 
 
 _ERRORS = attrgetter("error", "_attempt.error")
 _CHANGING: tuple[type, ...] = (Attempt, Clock, Leaving, Outstanding, Remote, SSEDecoder, Stream, Turn)
-_SLOTS = {kind: _slots(kind) for kind in _CHANGING}
+_SLOTS: dict[type, _Slots] = {kind: _slots(kind) for kind in _CHANGING}
 _SLOTS[Conversation] = _slots(Moves)
 # All else that an engine holds is frozen, or replaced instead of changed.
 _COPIES: dict[type, Callable[[Any], object]] = {
