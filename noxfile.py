@@ -27,7 +27,7 @@ CORE = [
     "oa_protocol/client/_driver.py",
     "oa_protocol/client/_read_timeout.py",
 ]
-CORE_TESTS = [f"tests/{name}" for name in ("engine", "wire", "driver", "gate", "client", "journal")]
+CORE_TESTS = [f"tests/{name}" for name in ("engine", "bindings", "driver", "pending_slot", "client", "journal")]
 
 # Many tests wait for time to pass: twice as many processes as processors keep these busy.
 PROCESSES = 2 * (os.cpu_count() or 1)

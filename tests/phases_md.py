@@ -9,18 +9,18 @@ from oa_protocol.engine.phases import TERMINAL, TRANSITIONS, Phase
 PATH = Path(__file__).parent.parent / "specs" / "phases.md"
 
 NEXT_INTENT = {
-    Phase.START: "LoadCookies where there are no credentials; CreateChat once there is a prompt",
+    Phase.START: "once there is a prompt: CreateChat, or LoadCredentials if there are none",
     Phase.COOKIES: "CreateChat once there is a prompt",
     Phase.CHAT_CREATED: "SendPrompt",
     Phase.PROMPT_LOST: "FetchChat",
     Phase.PROMPTED: "RequestAssistant",
     Phase.REQUEST_LOST: "FetchChat",
     Phase.ASSISTANT_REQUESTED: "OpenStream",
-    Phase.STREAMING: "FetchMessage where it looks stuck, the stream staying open",
-    Phase.POLLING: "FetchMessage, delayed",
+    Phase.STREAMING: "FetchMessage if it looks stuck; the stream stays open",
+    Phase.POLLING: "FetchMessage, after pauses",
     Phase.ANSWERED: "SendPrompt once there is a prompt",
     Phase.FAILED: "none until close",
-    Phase.DRAINING: "FetchMessage, or FetchChat where a request's fate is unknown, delayed, until nothing runs",
+    Phase.DRAINING: "FetchMessage, or FetchChat if the request was lost, after pauses, until nothing runs",
     Phase.DELETING: "DeleteChat",
     Phase.DELETE_UNCLEAR: "FetchChat, on a website then ListChats",
 }
@@ -33,7 +33,7 @@ Drawn from `oa_protocol/engine/phases.py` by `python -m tests.phases_md`; a test
 
 A phase names what is established on the server. What is in flight is the outstanding intent; the state of a
 conversation is the pair of both. In any phase but STREAMING a stream that is still open is closed first (CloseStream),
-and where credentials were rejected, others are asked for (LoadCookies).
+and if credentials were rejected, others are asked for (LoadCredentials).
 """
 
 

@@ -12,17 +12,9 @@ from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.conversation import Conversation
-from oa_protocol.engine.intents import (
-    CreateChat,
-    DeleteChat,
-    Exchange,
-    FetchChat,
-    FetchMessage,
-    ListChats,
-    OpenStream,
-    RequestAssistant,
-    SendPrompt,
-)
+from oa_protocol.engine.inputs import Prompt, ReplyReceived
+from oa_protocol.engine.intents import CreateChat, Exchange, RequestAssistant, SendPrompt
+from oa_protocol.engine.timers import Cleanup
 
 from .captures import Recorded, scenario
 
@@ -34,23 +26,16 @@ CREDENTIALS = {
     "website": Credentials(cookies={"next-auth.session-token": "placeholder"}),
     "inference": Credentials(token="placeholder"),
 }
-STEPS: dict[type[Exchange], str] = {
-    CreateChat: "create",
-    SendPrompt: "prompt",
-    RequestAssistant: "request",
-    OpenStream: "stream",
-    FetchMessage: "message",
-    FetchChat: "chat",
-    ListChats: "chats",
-    DeleteChat: "delete",
-}
+NOW = 0.0
+"""No time passes, because an earlier time counts as the last one; only ``next_exchange`` lets a pause pass."""
+
 CHAT = "06b02a53-f28e-708d-8000-044bde7b4953"
 PROMPT = "06b02a53-f2ad-71f3-8000-f5d0e5605120"
 ANSWER = "06b02a53-f2e8-7d17-8000-1b6ef2482de9"
 
 
 def new_conversation(api: str, options: AnswerOptions | None = None, *, retries: int = 2) -> Conversation:
-    return Conversation(BINDINGS[api], CREDENTIALS[api], options, retries=retries, attempts=1)
+    return Conversation(BINDINGS[api], CREDENTIALS[api], options, retries=retries, cleanup=Cleanup(attempts=1))
 
 
 def options_of(sent: dict[str, Any]) -> AnswerOptions:
@@ -66,7 +51,8 @@ def options_of(sent: dict[str, Any]) -> AnswerOptions:
 
 
 def next_exchange(conversation: Conversation, kind: type[Exchange]) -> Exchange:
-    intent = conversation.next_intent()
+    """The next intent, which must be of this kind, once the engine's pause is over."""
+    intent = conversation.next_intent(NOW) or conversation.next_intent(conversation.deadline or NOW)
     assert isinstance(intent, Exchange), intent
     assert type(intent) is kind
     return intent
@@ -74,13 +60,13 @@ def next_exchange(conversation: Conversation, kind: type[Exchange]) -> Exchange:
 
 def reply_with_json(conversation: Conversation, kind: type[Exchange], body: object) -> list[ev.Event]:
     next_exchange(conversation, kind)
-    return conversation.receive_reply(200, (), json.dumps(body).encode())
+    return conversation.handle(ReplyReceived(200, (), json.dumps(body).encode()), NOW)
 
 
 def hand_in(conversation: Conversation, recorded: Recorded) -> list[ev.Event]:
     """Hand in the recorded reply."""
     assert recorded.status is not None
-    return conversation.receive_reply(recorded.status, recorded.headers, recorded.body)
+    return conversation.handle(ReplyReceived(recorded.status, recorded.headers, recorded.body), NOW)
 
 
 def _made(recorded: Recorded, step: str, made_id: str) -> Recorded | None:
@@ -92,15 +78,15 @@ def _made(recorded: Recorded, step: str, made_id: str) -> Recorded | None:
 
 
 def until(recorded: Recorded, kind: type[Exchange], *, retries: int = 2) -> Conversation:
-    """A conversation that came, by its own recorded replies where there are some, to the step before ``kind``.
+    """A conversation that came, by its own recorded replies if there are some, to the step before ``kind``.
 
-    Where none were recorded, replies stand in that hold the ids alone. The outstanding intent is left to the caller.
+    If none were recorded, replies stand in that hold the ids alone. The outstanding intent is left to the caller.
     """
     conversation = new_conversation(recorded.api, retries=retries)
     chat_id = recorded.chat_id or CHAT
     request = _made(recorded, "request", recorded.message_id)
     prompt = request and _made(recorded, "prompt", request.json["parent_id"])
-    conversation.prompt(json.loads(prompt.sent or "{}")["content"] if prompt else "Hello")
+    conversation.handle(Prompt(json.loads(prompt.sent or "{}")["content"] if prompt else "Hello"), NOW)
     steps: list[tuple[type[Exchange], Recorded | None, str]] = [
         (CreateChat, _made(recorded, "create", chat_id), chat_id),
         (SendPrompt, prompt, PROMPT),

@@ -12,6 +12,16 @@ import pytest
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import AnswerFailed, ApiError, AuthenticationError, HTTPStatusError, MaybeSent
+from oa_protocol.engine.inputs import (
+    Close,
+    CredentialsFound,
+    ExchangeFailed,
+    Prompt,
+    ReplyReceived,
+    StreamEnded,
+    StreamOpened,
+    TimePassed,
+)
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
@@ -20,7 +30,7 @@ from oa_protocol.engine.intents import (
     FetchChat,
     FetchMessage,
     ListChats,
-    LoadCookies,
+    LoadCredentials,
     OpenStream,
     RequestAssistant,
     SendPrompt,
@@ -29,7 +39,7 @@ from oa_protocol.engine.phases import Phase
 
 from .captures import Recorded, every, scenario
 from .replay import (
-    STEPS,
+    NOW,
     hand_in,
     new_conversation,
     next_exchange,
@@ -40,6 +50,7 @@ from .replay import (
     until,
     words_of,
 )
+from .request_table import STEPS
 
 pytestmark = pytest.mark.once
 
@@ -64,7 +75,7 @@ def streaming(stream: Recorded) -> Conversation:
     opened = next_exchange(conversation, OpenStream)
     if (stream.step, stream.method) == ("stream", "GET"):
         assert opened.request.url == f"http://oa.example.org{stream.target}"
-    conversation.receive_stream_opened()
+    conversation.handle(StreamOpened(), NOW)
     assert conversation.phase is Phase.STREAMING
     return conversation
 
@@ -97,7 +108,7 @@ def expected_events(stream: Recorded) -> tuple[list[tuple[Any, ...]], Phase]:
 
 
 def feed(conversation: Conversation, chunks: list[bytes]) -> list[ev.Event]:
-    return [event for chunk in chunks for event in conversation.receive_stream_data(chunk)]
+    return [event for chunk in chunks for event in conversation.receive_stream_data(chunk, NOW)]
 
 
 def cut(body: bytes, at: list[int]) -> list[bytes]:
@@ -134,7 +145,7 @@ def test_every_recorded_event_is_told_with_the_chunk_that_brought_it(stream: Rec
     so_far: list[tuple[Any, ...]] = []
     for chunk in stream.chunks:
         seen += chunk
-        so_far += told(conversation.receive_stream_data(chunk))
+        so_far += told(conversation.receive_stream_data(chunk, NOW))
         assert len(so_far) >= min(len(stream_events(seen)), len(events))
     assert so_far == events
 
@@ -147,12 +158,12 @@ def test_a_recorded_stream_without_a_final_event_is_no_success_and_is_polled(str
     conversation = streaming(stream)
     events = feed(conversation, stream.chunks)
     if stream.end == "open":
-        events += conversation.receive_silence()
-        if isinstance(conversation.next_intent(), FetchMessage):
+        if isinstance(conversation.next_intent(NOW), FetchMessage):
             hand_in_pending(conversation, stream)
-        else:
-            assert isinstance(conversation.outstanding, CloseStream)
-    events += conversation.receive_stream_end()
+            assert conversation.next_intent(NOW) is None
+        events += conversation.handle(TimePassed(), conversation.deadline or NOW)
+        assert isinstance(conversation.next_intent(NOW), CloseStream)
+    events += conversation.handle(StreamEnded(), NOW)
     assert conversation.phase is Phase.POLLING
     assert not any(isinstance(event, ev.Answered | ev.Failed) for event in events)
     next_exchange(conversation, FetchMessage)
@@ -160,7 +171,7 @@ def test_a_recorded_stream_without_a_final_event_is_no_success_and_is_polled(str
 
 def hand_in_pending(conversation: Conversation, stream: Recorded) -> None:
     message = {"id": stream.message_id, "role": "assistant", "state": "pending", "content": None}
-    assert conversation.receive_reply(200, (), json.dumps(message).encode()) == []
+    assert conversation.handle(ReplyReceived(200, (), json.dumps(message).encode()), NOW) == []
 
 
 @pytest.mark.clause("OA-5.7")
@@ -171,10 +182,10 @@ def test_the_end_of_a_stream_after_its_final_event_changes_nothing(stream: Recor
     conversation = streaming(stream)
     feed(conversation, stream.chunks)
     phase = conversation.phase
-    assert isinstance(conversation.next_intent(), CloseStream)
-    assert conversation.receive_stream_end() == []
+    assert isinstance(conversation.next_intent(NOW), CloseStream)
+    assert conversation.handle(StreamEnded(), NOW) == []
     assert conversation.phase is phase
-    assert conversation.next_intent() is None
+    assert conversation.next_intent(NOW) is None
 
 
 def _checks(stream: Recorded) -> bool:
@@ -195,7 +206,7 @@ def test_while_a_recorded_stream_shows_pending_for_ever_the_message_is_read(stre
     next_exchange(conversation, FetchMessage)
     hand_in_pending(conversation, stream)
     assert conversation.phase is Phase.STREAMING
-    assert conversation.next_intent() is None
+    assert conversation.next_intent(NOW) is None
 
 
 def of_its_chat(message: Recorded) -> bool:
@@ -221,7 +232,7 @@ def test_a_recorded_message_settles_a_stream_that_shows_pending(message: Recorde
 def test_a_recorded_message_settles_polling(message: Recorded) -> None:
     conversation = until(message, OpenStream, retries=0)
     next_exchange(conversation, OpenStream)
-    conversation.receive_failure(MaybeSent("cut"))
+    conversation.handle(ExchangeFailed(MaybeSent("cut")), NOW)
     fetch = next_exchange(conversation, FetchMessage)
     assert fetch.request.url == f"http://oa.example.org{message.target}"
     events = hand_in(conversation, message)
@@ -252,8 +263,8 @@ def refused(conversation: Conversation, reply: Recorded, events: list[ev.Event],
     words = words_of(reply.body)
     if reply.status in (401, 403):
         assert events == []
-        assert conversation.next_intent() == LoadCookies(refused=True)
-        events = conversation.receive_cookies(None)
+        assert conversation.next_intent(NOW) == LoadCredentials(refused=True)
+        events = conversation.handle(CredentialsFound(None), NOW)
         kind: type[Exception] = AuthenticationError
     else:
         kind = ApiError if words else HTTPStatusError
@@ -289,7 +300,7 @@ def test_a_recorded_reply_to_a_write_moves_on_or_fails_with_the_servers_words(
         reply.target,
     )
     if reply.status is None:
-        conversation.receive_failure(MaybeSent("no reply"))
+        conversation.handle(ExchangeFailed(MaybeSent("no reply")), NOW)
         assert conversation.phase is unclear
         return
     events = hand_in(conversation, reply)
@@ -309,7 +320,7 @@ def test_a_stream_that_was_refused_is_polled(reply: Recorded) -> None:
     conversation = until(reply, OpenStream)
     next_exchange(conversation, OpenStream)
     if reply.status is None:
-        conversation.receive_failure(MaybeSent("no reply"))
+        conversation.handle(ExchangeFailed(MaybeSent("no reply")), NOW)
     else:
         assert hand_in(conversation, reply) == []
     assert conversation.phase is Phase.POLLING
@@ -332,11 +343,11 @@ def prompts_of(chat: Recorded) -> list[dict[str, Any]]:
 def test_a_recorded_chat_tells_whether_a_lost_prompt_arrived(chat: Recorded) -> None:
     mine = prompts_of(chat)
     conversation = new_conversation(chat.api)
-    conversation.prompt(mine[-1]["content"] if mine else "Hello")
+    conversation.handle(Prompt(mine[-1]["content"] if mine else "Hello"), NOW)
     next_exchange(conversation, CreateChat)
-    conversation.receive_reply(200, (), json.dumps({"id": chat.chat_id}).encode())
+    conversation.handle(ReplyReceived(200, (), json.dumps({"id": chat.chat_id}).encode()), NOW)
     next_exchange(conversation, SendPrompt)
-    conversation.receive_failure(MaybeSent("cut"))
+    conversation.handle(ExchangeFailed(MaybeSent("cut")), NOW)
     fetch = next_exchange(conversation, FetchChat)
     assert fetch.request.url == f"http://oa.example.org{chat.target}"
     events = hand_in(conversation, chat)
@@ -360,14 +371,14 @@ def test_a_recorded_chat_tells_whether_a_lost_request_arrived(chat: Recorded, le
     )
     usable = [answer for answer in answers if answer["state"] in (*UNFINISHED, "complete")]
     conversation = new_conversation(chat.api)
-    conversation.prompt("Hello")
+    conversation.handle(Prompt("Hello"), NOW)
     for kind, made in ((CreateChat, chat.chat_id), (SendPrompt, prompt["id"])):
         next_exchange(conversation, kind)
-        conversation.receive_reply(200, (), json.dumps({"id": made}).encode())
+        conversation.handle(ReplyReceived(200, (), json.dumps({"id": made}).encode()), NOW)
     next_exchange(conversation, RequestAssistant)
-    conversation.receive_failure(MaybeSent("cut"))
+    conversation.handle(ExchangeFailed(MaybeSent("cut")), NOW)
     if leaving:
-        conversation.close()
+        conversation.handle(Close(), NOW)
         assert conversation.phase is Phase.DRAINING
     next_exchange(conversation, FetchChat)
     events = hand_in(conversation, chat)
@@ -385,7 +396,7 @@ def test_a_recorded_chat_tells_whether_a_lost_request_arrived(chat: Recorded, le
 
 def deleting(reply: Recorded) -> Conversation:
     conversation = until(reply, SendPrompt)
-    conversation.close()
+    conversation.handle(Close(), NOW)
     sent = next_exchange(conversation, DeleteChat)
     if reply.step == "delete":
         assert sent.request.url == f"http://oa.example.org{reply.target}"
@@ -397,15 +408,15 @@ def deleting(reply: Recorded) -> Conversation:
 def test_a_recorded_reply_to_a_delete_is_believed_or_looked_into(reply: Recorded) -> None:
     conversation = deleting(reply)
     if reply.status is None:
-        assert conversation.receive_failure(MaybeSent("no reply")) == []
+        assert conversation.handle(ExchangeFailed(MaybeSent("no reply")), NOW) == []
         assert conversation.phase is Phase.DELETE_UNCLEAR
         return
     events = hand_in(conversation, reply)
     if reply.status in (401, 403):
-        assert conversation.next_intent() == LoadCookies(refused=True)
-        [leaked] = conversation.receive_cookies(None)
+        assert conversation.next_intent(NOW) == LoadCredentials(refused=True)
+        [leaked] = conversation.handle(CredentialsFound(None), NOW)
         assert isinstance(leaked, ev.Leaked)
-        assert [record.chat_id for record in leaked.records] == [reply.chat_id]
+        assert [record.chat_id for record in leaked.leaked] == [reply.chat_id]
         assert conversation.phase is Phase.LEAKED
     elif reply.status == 200 and not reply.body.strip(b"null"):
         assert events == [ev.Deleted(reply.chat_id)]
@@ -419,7 +430,7 @@ def test_a_recorded_reply_to_a_delete_is_believed_or_looked_into(reply: Recorded
 @pytest.mark.parametrize("chat", CHATS, ids=str)
 def test_a_recorded_chat_settles_an_unclear_delete(chat: Recorded) -> None:
     conversation = deleting(chat)
-    conversation.receive_failure(MaybeSent("cut"))
+    conversation.handle(ExchangeFailed(MaybeSent("cut")), NOW)
     next_exchange(conversation, FetchChat)
     events = hand_in(conversation, chat)
     if chat.status == 200:
@@ -439,22 +450,22 @@ def test_a_recorded_list_settles_an_unclear_delete(chats: Recorded) -> None:
     listed = [chat["id"] for chat in chats.json["chats"]] if chats.status == 200 else []
     for chat_id in ["06b02a53-0000-7000-8000-000000000000", *listed]:
         conversation = new_conversation("website")
-        conversation.prompt("Hello")
+        conversation.handle(Prompt("Hello"), NOW)
         next_exchange(conversation, CreateChat)
-        conversation.receive_reply(200, (), json.dumps({"id": chat_id}).encode())
-        conversation.close()
+        conversation.handle(ReplyReceived(200, (), json.dumps({"id": chat_id}).encode()), NOW)
+        conversation.handle(Close(), NOW)
         next_exchange(conversation, DeleteChat)
-        conversation.receive_failure(MaybeSent("cut"))
+        conversation.handle(ExchangeFailed(MaybeSent("cut")), NOW)
         next_exchange(conversation, FetchChat)
-        conversation.receive_reply(404, (), b"")
+        conversation.handle(ReplyReceived(404, (), b""), NOW)
         asked = next_exchange(conversation, ListChats)
         assert asked.request.url == f"http://oa.example.org{chats.target}"
         if chats.status is None:
-            [event] = conversation.receive_failure(MaybeSent("no reply"))
+            [event] = conversation.handle(ExchangeFailed(MaybeSent("no reply")), NOW)
         elif chats.status == 403:
             assert hand_in(conversation, chats) == []
-            assert conversation.next_intent() == LoadCookies(refused=True)
-            [event] = conversation.receive_cookies(None)
+            assert conversation.next_intent(NOW) == LoadCredentials(refused=True)
+            [event] = conversation.handle(CredentialsFound(None), NOW)
         else:
             [event] = hand_in(conversation, chats)
         gone = chats.status == 200 and chat_id not in listed
@@ -477,26 +488,26 @@ def test_a_recorded_conversation_is_spoken_word_for_word(api: str, name: str, tu
     answers: list[str] = []
     while not conversation.is_over:
         if conversation.awaits_prompt and prompts:
-            conversation.prompt(prompts.pop(0))
+            conversation.handle(Prompt(prompts.pop(0)), NOW)
         elif conversation.awaits_prompt:
-            conversation.close()
-        intent = conversation.next_intent()
+            conversation.handle(Close(), NOW)
+        intent = conversation.next_intent(NOW)
         if isinstance(intent, CloseStream):
-            conversation.receive_stream_end()
+            conversation.handle(StreamEnded(), NOW)
             continue
         assert isinstance(intent, Exchange)
         said = left.pop(0)
-        assert STEPS[type(intent)] == said.step
+        assert STEPS[type(intent).__name__] == said.step
         assert (intent.request.method, intent.request.url) == (said.method, f"http://oa.example.org{said.target}")
         assert json.loads(intent.request.body or "null") == json.loads(said.sent or "null")
         if isinstance(intent, OpenStream):
-            conversation.receive_stream_opened()
+            conversation.handle(StreamOpened(), NOW)
             events = feed(conversation, said.chunks)
             answers += [event.text for event in events if isinstance(event, ev.Answered)]
         else:
             hand_in(conversation, said)
     assert conversation.phase is Phase.DELETED
-    assert conversation.next_intent() is None
+    assert conversation.next_intent(NOW) is None
     assert left == []
     assert len(answers) == turns
     assert all(answers)

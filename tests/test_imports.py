@@ -53,11 +53,12 @@ def test_the_block_works() -> None:
 def test_an_engine_without_io_speaks() -> None:
     program = """
 from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.inputs import Prompt
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.website import Website
 conversation = Conversation(Website("http://127.0.0.1"), Credentials(token="t"))
-conversation.prompt("Hello")
-print(conversation.next_intent().request.url)
+conversation.handle(Prompt("Hello"), 0.0)
+print(conversation.next_intent(0.0).request.url)
 """
     assert run(BLOCK + program).strip() == "http://127.0.0.1/api/chat"
 
@@ -112,4 +113,4 @@ def test_imports_point_downwards(names: list[str], may_import: list[str]) -> Non
 
 def test_a_leafs_imports_are_seen() -> None:
     assert imports_of("engine.events") == {"engine.errors"}
-    assert "bindings.sse" in imports_of("engine.conversation")
+    assert "bindings.replies" in imports_of("engine.conversation")

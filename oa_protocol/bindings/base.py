@@ -132,6 +132,8 @@ def check_text(name: str, text: object) -> None:
 class StreamDecoder(Protocol):
     """Cuts the bytes of one stream into the payloads of its events. ``bindings.sse.SSEDecoder`` is one.
 
+    A payload is what the binding's ``read_event`` reads; the engine doesn't look into it.
+
     Attributes:
         settled: nothing but whole events has come, so that the other two need no look.
         too_large: an event was over the limit; what follows is of no use.
@@ -153,8 +155,8 @@ class Binding(Protocol):
 
     What is read comes in the terms of this package: ``Message``, ``Chat``, ``ChatList`` and the stream's events, with
     the states of OA-3.1. A method that reads raises ``ValueError`` (or msgspec's ``DecodeError``) if the body isn't
-    what it must be; the engine turns that into a ``RemoteProtocolError``. A method that spells a request raises
-    ``ValueError`` for an id that isn't one of this API.
+    what it must be; the engine turns that into a ``RemoteProtocolError``. The engine checks each id with ``is_id``
+    before it uses it in a request.
     """
 
     @property
@@ -214,73 +216,79 @@ class Binding(Protocol):
 
     # ---- replies
 
-    def is_id(self, text: str) -> bool:
-        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one."""
+    def is_id(self, text: str, /) -> bool:
+        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one.
+
+        Ids sort as text in the order of time, because of several messages the newest counts (OA-3.2).
+        """
         ...
 
-    def read_chat_id(self, body: bytes) -> str:
+    def read_chat_id(self, body: bytes, /) -> str:
         """Read the id of the chat that was made."""
         ...
 
-    def read_prompt_id(self, body: bytes) -> str:
+    def read_prompt_id(self, body: bytes, /) -> str:
         """Read the id of the prompter message that was made."""
         ...
 
-    def read_answer_id(self, body: bytes) -> str:
+    def read_answer_id(self, body: bytes, /) -> str:
         """Read the id of the assistant message that was made."""
         ...
 
-    def read_message(self, body: bytes, message_id: str) -> Message:
+    def read_message(self, body: bytes, message_id: str, /) -> Message:
         """Read the message that was asked for."""
         ...
 
-    def read_chat(self, body: bytes) -> Chat:
-        """Read a chat with its messages."""
+    def read_chat(self, body: bytes, /) -> Chat:
+        """Read the chat that was asked for, with its messages. Its id may be left empty.
+
+        Prompts that are sent twice without harm may be left out: the engine looks for them only to avoid that.
+        """
         ...
 
-    def read_chat_list(self, body: bytes) -> ChatList:
+    def read_chat_list(self, body: bytes, /) -> ChatList:
         """Read a page of the account's chats, newest first."""
         ...
 
-    def read_models(self, body: bytes) -> list[ModelConfig]:
+    def read_models(self, body: bytes, /) -> list[ModelConfig]:
         """Read the models on offer."""
         ...
 
-    def read_error(self, body: bytes) -> str:
+    def read_error(self, body: bytes, /) -> str:
         """Return the error message in ``body``, or an empty text if it has none in the API's form (OA-8.1)."""
         ...
 
-    def is_deleted(self, status: int, body: bytes) -> bool:
+    def is_deleted(self, status: int, body: bytes, /) -> bool:
         """Return whether this reply to a DELETE confirms that the chat is gone (OA-7.3)."""
         ...
 
-    def is_not_found(self, status: int, body: bytes) -> bool:
+    def is_not_found(self, status: int, body: bytes, /) -> bool:
         """Return whether this reply to reading a chat says that there is none (OA-7.4)."""
         ...
 
-    def is_prompt_there(self, status: int, words: str) -> bool:
+    def is_prompt_there(self, status: int, words: str, /) -> bool:
         """Return whether a refused first prompt says that the chat has one already (OA-6.10)."""
         return False
 
-    def leaves_message(self, status: int, words: str) -> bool:
+    def leaves_message(self, status: int, words: str, /) -> bool:
         """Return whether a refused request for an answer leaves a message behind that never runs (OA-6.7)."""
         return False
 
-    def hint(self, status: int, words: str) -> str:
+    def hint(self, status: int, words: str, /) -> str:
         """Return what a person can do about this error, as a sentence, or an empty text."""
         return ""
 
     # ---- the stream
 
-    def stream_decoder(self, limit: int) -> StreamDecoder:
+    def stream_decoder(self, limit: int, /) -> StreamDecoder:
         """Return a decoder for one stream, whose events may have ``limit`` bytes."""
         ...
 
-    def read_event(self, payload: bytes) -> StreamEvent:
+    def read_event(self, payload: bytes, /) -> StreamEvent:
         """Read one event. A message in it may have an empty id, because a stream is that of one message."""
         ...
 
-    def is_unknown_event(self, payload: bytes) -> bool:
+    def is_unknown_event(self, payload: bytes, /) -> bool:
         """Return whether a payload that can't be read is an event of a type that says nothing to us (OA-5.5)."""
         ...
 
@@ -318,8 +326,25 @@ def page_query(after: str | None) -> str:
 
 
 def build_request(
-    method: str, url: str, credentials: Credentials, *, body: bytes = b"", stream: bool = False
+    method: str,
+    url: str,
+    credentials: Credentials,
+    *,
+    body: bytes = b"",
+    stream: bool = False,
+    headers: tuple[tuple[str, str], ...] = (),
 ) -> HttpRequest:
-    """Return the request with the headers that both APIs take."""
-    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers)
+    """Return the request with the headers that each API takes, and with further ``headers`` of this one.
+
+    Args:
+        method: the HTTP method.
+        url: the absolute URL, percent-encoded.
+        credentials: shown as a Cookie and a Bearer token. If the API wants them elsewhere, give ``Credentials()`` here,
+            and spell them in ``headers`` or in the URL.
+        body: JSON, or nothing.
+        stream: an event stream is asked for, not JSON.
+        headers: further fields, whose names are in lower case.
+
+    """
+    headers = (*(_STREAM if stream else _WHOLE), *credentials.headers, *headers)
     return HttpRequest(method, url, (*headers, _BODY) if body else headers, body)

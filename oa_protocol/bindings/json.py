@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -173,6 +173,7 @@ _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
 _decode_created = msgspec.json.Decoder(Created).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_error = msgspec.json.Decoder(ErrorBody).decode
+_decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
 encode = msgspec.json.Encoder().encode
 
 # msgspec lets two others through: for text that is not UTF-8, and for JSON nested deeper than Python calls may be.
@@ -187,7 +188,7 @@ class OpenAssistantJson:
     read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)
     read_models = staticmethod(msgspec.json.Decoder(list[ModelConfig]).decode)
     # The decoder itself, because this is what each token takes.
-    read_event: ClassVar[Callable[[bytes], StreamEvent]] = staticmethod(msgspec.json.Decoder(StreamEvent).decode)
+    read_event = staticmethod(_decode_event)
 
     def read_chat_id(self, body: bytes) -> str:
         """Read ``{"id": …}``."""

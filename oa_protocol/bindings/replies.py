@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
 from msgspec import DecodeError, Struct
@@ -48,7 +48,7 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
         if not isinstance(cast("object", headers), Iterable):
             raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
-        found = {name.lower(): value for name, value in _pairs(headers)}
+        found = {name.lower(): value for name, value in header_pairs(headers)}
         return cls(
             binding, status, bytes(body), found.get("date"), found.get("location"), _seconds(found.get("retry-after"))
         )
@@ -132,18 +132,18 @@ class Reply(Struct, frozen=True):
         return f". {hint}" if hint else ""
 
 
-def _pairs(headers: Headers) -> Iterator[tuple[str, str]]:
+def header_pairs(headers: Headers) -> list[tuple[str, str]]:
     """Return header fields as pairs of text, however an HTTP library spells them."""
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
-    for name, value in cast("Iterable[tuple[object, object]]", pairs):
-        yield _text(name), _text(value)
+    return [
+        (name if isinstance(name, str) else _text(name), value if isinstance(value, str) else _text(value))
+        for name, value in cast("Iterable[tuple[object, object]]", pairs)
+    ]
 
 
 def _text(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("latin-1")  # what HTTP/1.1 has always allowed in a field's value
-    if isinstance(value, str):
-        return value
     raise TypeError(f"headers must be text or bytes, not {value!r}")
 
 

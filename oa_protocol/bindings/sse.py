@@ -1,15 +1,15 @@
-"""Server-sent events: bytes in, the data of ``message`` events out, as the WHATWG algorithm says (OA-5.2).
+"""Server-sent events: bytes in, the data of events out, as the WHATWG algorithm says (OA-5.2).
 
 Servers of this protocol write one ``data:`` line an event, ended by CR LF CR LF; whole runs of that spelling are split
 at once. Everything else the algorithm allows (LF, CR, mixed ends, a BOM, comments, several ``data`` lines, no space
-after the colon, any split) is read line by line. Events of another type are dropped: a ping is one, and its data is not
-JSON. ``id`` and ``retry`` are ignored, for a stream is never opened twice.
+after the colon, any split) is read line by line. Events of a type that the binding doesn't name are dropped: a ping is
+one, and its data is not JSON. ``id`` and ``retry`` are ignored, for a stream is never opened twice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _BOM = b"\xef\xbb\xbf"
 _FIELD = b"data: "
@@ -22,12 +22,21 @@ _LINE_END = re.compile(rb"\r\n?|\n")
 
 
 class SSEDecoder:
-    """Decodes one stream. Feed it what arrives; it keeps what is not complete yet.
+    r"""Decodes one stream. Feed it what arrives; it keeps what is not complete yet.
 
-    ``limit`` is the most bytes that a line may have together with the data of its event so far. ``too_large`` tells
-    that one was over it: nothing that follows is of any use. ``keepalives`` counts the comments and the events of other
-    types since the last ``message`` event: a server that only says that it is still there. ``settled`` tells that there
-    is nothing of the sort, and no event is open.
+    The payload of a ``message`` event is its data. The payload of an event of one of the other ``types`` is its type,
+    an LF and its data, so that a binding can tell the types apart: ``kind, _, data = payload.partition(b"\n")``.
+
+    Args:
+        limit: the most bytes that a line may have together with the data of its event so far.
+        types: the types of the events that matter besides ``message``.
+
+    Attributes:
+        too_large: a line was over the limit. Nothing that follows is of any use.
+        keepalives: how many comments and events of other types have come since the last payload: a server that only
+            says that it is still there.
+        settled: there is nothing of the sort, and no event is open.
+
     """
 
     __slots__ = (
@@ -39,16 +48,18 @@ class SSEDecoder:
         "_pieces_size",
         "_started",
         "_type",
+        "_types",
         "keepalives",
         "settled",
         "too_large",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, types: Collection[bytes] = ()) -> None:
         self.keepalives = 0
         self.too_large = False
         self.settled = False
         self._limit = limit
+        self._types = types
         self._pieces: list[bytes] = []
         self._pieces_size = 0
         self._data: list[bytes] = []
@@ -58,7 +69,7 @@ class SSEDecoder:
         self._started = False
 
     def feed(self, data: bytes) -> Sequence[bytes]:
-        """Return the data of every ``message`` event that ``data`` completes, but for those after one too large."""
+        """Return the payload of each event that ``data`` completes, up to one that is too large."""
         if self.settled:
             # A token that comes alone, which is how servers send them, costs no more than this.
             payload = data.removeprefix(_FIELD).removesuffix(_EVENT_END)
@@ -146,11 +157,14 @@ class SSEDecoder:
                 pass
 
     def _dispatch(self, payloads: list[bytes]) -> None:
-        """End the event; its data is a payload where it is a ``message``."""
+        """End the event. If its type matters, it is a payload."""
         if self._data:
             if self._type in (b"", b"message"):
                 self.keepalives = 0
                 payloads.append(b"\n".join(self._data))
+            elif self._type in self._types:
+                self.keepalives = 0
+                payloads.append(b"\n".join((self._type, *self._data)))
             else:
                 self.keepalives += 1
             self._data.clear()

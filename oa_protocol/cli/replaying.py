@@ -13,9 +13,11 @@ from oa_protocol.tape.har import parse_har
 
 
 def replay(file: str) -> int:
-    """Tell each conversation of ``file``, and whether this engine does the same; return the exit code.
+    """Print each conversation of ``file``, and whether this engine does the same. Return the exit code.
 
-    Raises UsageError where the file cannot be read, or holds none.
+    Raises:
+        UsageError: the file can't be read, or holds no conversation.
+
     """
     terminal = Terminal()
     path = Path(file)
@@ -29,8 +31,8 @@ def replay(file: str) -> int:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise click.UsageError(f"{file} cannot be replayed: {error}") from None
     try:
-        for tape, told, difference in zip(tapes, stories, differences, strict=True):
-            for line in (*filter(None, [tape.name]), *told, _verdict(difference), ""):
+        for tape, story, difference in zip(tapes, stories, differences, strict=True):
+            for line in (*filter(None, [tape.name]), *story, _verdict(difference), ""):
                 terminal.line(line)
     except BrokenPipeError:
         discard_stdout()

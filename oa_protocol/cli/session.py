@@ -21,7 +21,6 @@ from platformdirs import user_state_path
 from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.cli.interrupts import Interrupts, heartbeat
 from oa_protocol.cli.terminal import Terminal, discard_stdout, tracing
-from oa_protocol.client._driver import Timeouts
 from oa_protocol.client.client import Answer, Chat, Client
 from oa_protocol.engine.errors import (
     AnswerFailed,
@@ -35,7 +34,6 @@ from oa_protocol.engine.events import (
     Corrected,
     Created,
     Event,
-    LeakRecord,
     PluginStep,
     Prompted,
     Queued,
@@ -43,6 +41,7 @@ from oa_protocol.engine.events import (
     Token,
 )
 from oa_protocol.engine.phases import Phase
+from oa_protocol.engine.timers import Timeouts
 
 Work = Callable[[Client], Awaitable[None]]
 
@@ -185,7 +184,7 @@ class _Session:
                 self.terminal.record({"event": "deleted", "chat_id": chat_id})
             else:
                 self.terminal.line(chat_id)
-        client.leaked.extend(LeakRecord(chat_id=left.chat_id, reason=left.reason) for left in swept.left)
+        client.leaked.extend(swept.leaked)
 
     def _connect(self, stack: ExitStack) -> Client:
         """Return a client of the server that is named, or of an embedded one, which lives as long as ``stack``."""

@@ -1,7 +1,7 @@
-"""One account can have one message waiting for a worker: a new request cancels the others (OA-4.7).
+"""One account can have one message waiting for a worker, because a new request cancels the others (OA-4.7).
 
-So the chats of a client pass this gate one at a time, when they request an answer, and let the next one through when
-theirs is at work, or is over. Answers at work run side by side.
+So the chats of a client share one slot. A chat takes it before it requests an answer, and gives it back when a worker
+has begun with the answer, or the chat is over. Answers that workers have begun run side by side.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ import anyio
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.intents import FetchChat, RequestAssistant
 
-_LOOK_EVERY = 1.0
+_PROBE_EVERY = 1.0
 
-Look = Callable[[Conversation], Awaitable[bool]]
+Probe = Callable[[Conversation], Awaitable[bool]]
 
 
-class Gate:
-    """Lets one conversation wait at a time. ``look`` asks the server whether a conversation's message still waits.
+class PendingSlot:
+    """Lets one conversation wait for a worker at a time.
 
-    Looking is for a holder whose owner has paused, and so does not notice that its answer is at work already.
+    ``probe`` asks the server whether a conversation's message still waits. The server is asked because the holder's
+    owner may have stopped iterating, so that the holder doesn't notice that a worker has begun.
     """
 
-    def __init__(self, look: Look) -> None:
-        self._look = look
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
         self._holder: Conversation | None = None
         self._queue: deque[tuple[Conversation, anyio.Event]] = deque()
 
     async def enter(self, conversation: Conversation) -> None:
-        """Wait until no other conversation's message waits; then this one holds the gate."""
+        """Wait until no other conversation's message waits; then this one holds the slot."""
         if self._holder in (None, conversation):
             self._holder = conversation
             return
@@ -39,10 +40,10 @@ class Gate:
         self._queue.append(place)
         try:
             while not place[1].is_set():
-                with anyio.move_on_after(_LOOK_EVERY):
+                with anyio.move_on_after(_PROBE_EVERY):
                     await place[1].wait()
                 if self._queue and self._queue[0] is place:
-                    await self._look_at_holder()
+                    await self._probe_holder()
         except BaseException:
             if place in self._queue:
                 self._queue.remove(place)
@@ -50,7 +51,7 @@ class Gate:
             raise
 
     def leave(self, conversation: Conversation) -> None:
-        """Let the next one through, if this conversation holds the gate."""
+        """Give the slot to the next one, if this conversation holds it."""
         if self._holder is not conversation:
             return
         self._holder = None
@@ -59,18 +60,18 @@ class Gate:
             event.set()
 
     def note(self, conversation: Conversation) -> None:
-        """Take notice that something happened to this conversation."""
+        """Give the slot back, if this conversation holds it and no longer waits for a worker."""
         if self._holder is conversation and not conversation.awaits_worker:
             self.leave(conversation)
 
-    async def _look_at_holder(self) -> None:
+    async def _probe_holder(self) -> None:
         holder = self._holder
         if holder is None or _may_be_under_way(holder):
             return
-        if not await self._look(holder) and self._holder is holder and not _may_be_under_way(holder):
+        if not await self._probe(holder) and self._holder is holder and not _may_be_under_way(holder):
             self.leave(holder)
 
 
 def _may_be_under_way(conversation: Conversation) -> bool:
-    """Whether the request for the answer is, or was a moment ago: that, no look can see."""
+    """Return whether the request for the answer is under way, or was a moment ago; a probe can't see that."""
     return isinstance(conversation.outstanding, (RequestAssistant, FetchChat))

@@ -19,10 +19,10 @@ import anyio
 class ReadScope(Protocol):
     """Scopes for the reads of one stream, one after the other."""
 
-    def within(self, seconds: float, deadline: float) -> AbstractContextManager[object, bool]:
-        """Return a scope that is cancelled after ``seconds``, or at ``deadline`` of the event loop's clock.
+    def until(self, deadline: float | None) -> AbstractContextManager[object, bool]:
+        """Return a scope that is cancelled at ``deadline``, by the event loop's clock; None is never.
 
-        Like anyio's it ends quietly when it was cancelled. On asyncio a single CancelledError is raised in it.
+        Like anyio's, it ends quietly if it was cancelled. On asyncio, a single CancelledError is raised in it.
         """
         ...
 
@@ -46,9 +46,9 @@ class AnyioReadScope:
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
 
-    def within(self, seconds: float, deadline: float) -> anyio.CancelScope:
+    def until(self, deadline: float | None) -> anyio.CancelScope:
         """As ReadScope says."""
-        self._scope = anyio.CancelScope(deadline=min(deadline, anyio.current_time() + seconds))
+        self._scope = anyio.CancelScope(deadline=math.inf if deadline is None else deadline)
         return self._scope
 
     def cancel(self) -> None:
@@ -70,10 +70,10 @@ class AsyncioReadScope:
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
-    def within(self, seconds: float, deadline: float) -> Self:
+    def until(self, deadline: float | None) -> Self:
         """As ReadScope says."""
-        self._deadline = min(deadline, self._loop.time() + seconds)
-        if self._timer is None or self._timer.when() > self._deadline:
+        self._deadline = math.inf if deadline is None else deadline
+        if deadline is not None and (self._timer is None or self._timer.when() > deadline):
             self._set_timer()
         return self
 

@@ -1,16 +1,15 @@
-"""The runner that nothing can stop: what must be finished is finished, whatever happens to its caller.
+"""The runner that cannot be stopped: what must be finished is finished, whatever happens to its caller.
 
-A shield alone does not hold: a native asyncio cancellation (``Task.cancel``, ``wait_for``, ``asyncio.timeout``, the
+A shield alone isn't enough. A native asyncio cancellation (``Task.cancel``, ``wait_for``, ``asyncio.timeout``, the
 loop's shutdown) pierces it, and so does a KeyboardInterrupt. So the operation runs in a child task under a shield of
-its own, while the host takes every interruption, keeps the first one, and raises it when the child is done. What a
-signal's handler raises is held back as long.
+its own. The host takes every interruption, keeps the first one, and raises it when the child is done. What the handler
+of a signal raises is held back as long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Generator
@@ -22,27 +21,22 @@ from typing import Any
 import anyio
 
 
-async def finalize(operation: Callable[[], Awaitable[None]], *, deadline: Callable[[], float], at_once: bool) -> None:
-    """Run ``operation`` to its end; then raise the interruption that came meanwhile, if one did.
+async def run_to_completion(operation: Callable[[], Awaitable[None]], *, seconds: float) -> None:
+    """Run ``operation`` to its end, but for at most ``seconds``; then raise what interrupted it, if anything did.
 
-    From the first interruption on (from the start, with ``at_once``) the operation has until ``deadline()``, a time of
-    the event loop's clock, and is cancelled then. It must be one that can be called again and go on: where a native
-    cancellation or a KeyboardInterrupt strikes the child itself, it is called once more.
+    It must be an operation that can be called again and go on: if a native cancellation or a KeyboardInterrupt hits the
+    child itself, it is called once more.
     """
-    with _signals_held():
-        runner = _Runner(operation, deadline)
-        if at_once:
-            runner.bound()
-        with anyio.CancelScope(shield=at_once) as host:
-            while not runner.done.is_set():  # once; again only where the child was cancelled before its first step
+    with signals_held():
+        runner = _Runner(operation, anyio.current_time() + seconds)
+        with anyio.CancelScope(shield=True):
+            while not runner.done.is_set():  # once; again only if the child was cancelled before its first step
                 async with anyio.create_task_group() as group:
                     group.start_soon(runner.run)
                     while not runner.done.is_set() and not group.cancel_scope.cancel_called:
                         try:
                             await runner.done.wait()
                         except runner.interruptions as interruption:
-                            host.shield = True
-                            runner.bound()
                             runner.interrupted = runner.interrupted or interruption
         if runner.failure is not None:
             raise runner.failure
@@ -51,18 +45,13 @@ async def finalize(operation: Callable[[], Awaitable[None]], *, deadline: Callab
 
 
 class _Runner:
-    def __init__(self, operation: Callable[[], Awaitable[None]], deadline: Callable[[], float]) -> None:
+    def __init__(self, operation: Callable[[], Awaitable[None]], deadline: float) -> None:
         self.done = anyio.Event()
         self.failure: Exception | None = None
         self.interrupted: BaseException | None = None
         self.interruptions = (anyio.get_cancelled_exc_class(), KeyboardInterrupt)
         self._operation = operation
-        self._deadline = deadline
-        self._scope = anyio.CancelScope(shield=True)
-
-    def bound(self) -> None:
-        if self._scope.deadline == math.inf:
-            self._scope.deadline = self._deadline()
+        self._scope = anyio.CancelScope(deadline=deadline, shield=True)
 
     async def run(self) -> None:
         try:
@@ -73,7 +62,6 @@ class _Runner:
                     if self._scope.cancel_called:
                         raise
                     self.interrupted = self.interrupted or interruption
-                    self.bound()
                     await self._operation()
         except Exception as failure:  # raised to the caller, outside the task group
             self.failure = failure
@@ -85,10 +73,11 @@ _Handler = Callable[[int, FrameType | None], Any]
 
 
 class _Signals:
-    """Holds back what the handlers of signals raise, as long as anything is being finalized in the main thread.
+    """Holds back what the handlers of signals raise, as long as anything in the main thread must not be stopped.
 
-    They raise it in whatever code runs at that moment, an event loop's own bookkeeping included, which does not survive
-    that. The handlers themselves run at once: asyncio's answers a first Ctrl-C by cancelling the main task.
+    A handler raises in the code that runs at that moment, which may be an event loop's own bookkeeping, and that
+    doesn't survive it. The handlers themselves run at once: asyncio's answers a first Ctrl-C by cancelling the main
+    task.
     """
 
     def __init__(self) -> None:
@@ -149,7 +138,8 @@ _SIGNALS = _Signals()
 
 
 @contextmanager
-def _signals_held() -> Generator[None]:
+def signals_held() -> Generator[None]:
+    """Hold back what the handlers of signals raise; it is raised at the end."""
     if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread only
         yield
         return

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import anyio
 import anyio.to_thread
@@ -23,11 +23,12 @@ from oa_protocol.bindings.json import ModelConfig, SamplingParameters
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.bindings.website import Website
 from oa_protocol.client import cookies as cookie_sources
-from oa_protocol.client._driver import Cleanup, Driver, Shared, Timeouts, check_count, fetch
-from oa_protocol.client._pending_slot import Gate
-from oa_protocol.client._shield import finalize
+from oa_protocol.client._carrier import fetch
+from oa_protocol.client._driver import Driver, Shared
+from oa_protocol.client._pending_slot import PendingSlot
+from oa_protocol.client._shield import run_to_completion
 from oa_protocol.client.journal import Journal
-from oa_protocol.client.sweep import Sweeper, Swept
+from oa_protocol.client.sweep import Sweeper, SweepResult
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import (
     AnswerFailed,
@@ -36,7 +37,9 @@ from oa_protocol.engine.errors import (
     OAError,
 )
 from oa_protocol.engine.events import Answered, Corrected, Event, Failed, LeakRecord, Message, Token
+from oa_protocol.engine.inputs import Prompt
 from oa_protocol.engine.phases import Phase
+from oa_protocol.engine.timers import Cleanup, Timeouts, check_count
 from oa_protocol.transports import TransportFactory
 from oa_protocol.transports.default import default_transport_factory, proxy_of_environment
 
@@ -53,7 +56,8 @@ CookieSource = Mapping[str, str] | str | os.PathLike[str]
 class Client:
     """A client of one server.
 
-    ``base_url`` is the server's; None reads the environment's ``OA_URL``. ``api`` is which of the two APIs is there.
+    ``base_url`` is the server's; None reads the environment's ``OA_URL``. ``api`` is the API that is spoken there: the
+    name of one of the two, or a binding of your own, which has the base URL itself (docs/bindings.md).
     ``cookies`` (website) is a mapping, a Cookie header value, the path of a cookies file (cookies.txt, a browser
     extension's JSON, HAR) or ``"browser:NAME"``. ``token`` is a bearer token, and an empty one is none. Where neither
     is given, ``OA_COOKIES`` and ``OA_TOKEN`` are read. ``proxy`` is the URL of a proxy; None takes the environment's.
@@ -72,7 +76,7 @@ class Client:
         self,
         base_url: str | None = None,
         *,
-        api: Api = "website",
+        api: Api | Binding = "website",
         cookies: CookieSource | None = None,
         token: str | None = None,
         proxy: str | None = None,
@@ -82,9 +86,6 @@ class Client:
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
     ) -> None:
-        base_url = base_url or os.environ.get("OA_URL")
-        if not base_url:
-            raise ValueError("give base_url, or set OA_URL: the server's URL (the public site closed in 2023)")
         check_count("retries", retries, 0)
         _check_type("timeouts", timeouts, Timeouts)
         _check_type("cleanup", cleanup, Cleanup)
@@ -92,7 +93,7 @@ class Client:
             raise ValueError("proxy is the default transport's: give it to your own transport")
         self.leaked: list[LeakRecord] = []
         self._binding = _binding(api, base_url)
-        takes_cookies = api == "website"
+        takes_cookies = self._binding.api != "inference"
         if token is None and not (takes_cookies and cookies is not None):  # credentials given are all that is shown
             cookies = cookies if cookies is not None else os.environ.get("OA_COOKIES") or None
             token = os.environ.get("OA_TOKEN")
@@ -107,7 +108,7 @@ class Client:
         self._open_chats: dict[Chat, None] = {}  # in their order, which a set has not
         if transport is None:
             if proxy is None:
-                proxy = proxy_of_environment(base_url)
+                proxy = proxy_of_environment(self._binding.base_url)
             transport = default_transport_factory(connect_timeout=timeouts.connect, proxy=proxy)
         self._journal = Journal(journal) if journal is not None else None
         self._shared = Shared(
@@ -115,7 +116,7 @@ class Client:
             load_credentials=self._load,
             timeouts=timeouts,
             cleanup=cleanup or Cleanup(),
-            gate=Gate(self._is_waiting),
+            slot=PendingSlot(self._is_waiting),
             journal=self._journal,
         )
 
@@ -146,7 +147,8 @@ class Client:
         """End the chats that are still open; ``_tell_leaks`` then tells what they left."""
         try:
             if self._open_chats:
-                await finalize(self._end_each, deadline=self._last_resort, at_once=True)
+                # Each chat keeps its own deadline; a second of its own later it is too late.
+                await run_to_completion(self._end_each, seconds=self._shared.cleanup.timeout + 2.0)
         finally:
             if self._journal is not None:
                 self._journal.close()
@@ -155,10 +157,6 @@ class Client:
         async with anyio.create_task_group() as group:
             for chat in list(self._open_chats):
                 group.start_soon(chat._end)
-
-    def _last_resort(self) -> float:
-        """When it is too late: each chat keeps its own deadline, and a second of its own after it."""
-        return anyio.current_time() + self._shared.cleanup.timeout + 2.0
 
     def _tell_leaks(self, in_flight: BaseException | None) -> None:
         """Have each chat that ended tell what it left, also where warnings are errors, and one of them is raised."""
@@ -200,12 +198,27 @@ class Client:
         return Chat(driver, self._open_chats, self.leaked)
 
     def _conversation(self, options: AnswerOptions, tape: TapeFile | None) -> Conversation:
-        retries, attempts = self._retries, self._shared.cleanup.attempts
+        shared = self._shared
         if tape is None:
-            return Conversation(self._binding, self._credentials, options, retries=retries, attempts=attempts)
+            return Conversation(
+                self._binding,
+                self._credentials,
+                options,
+                retries=self._retries,
+                timeouts=shared.timeouts,
+                cleanup=shared.cleanup,
+            )
         from oa_protocol.tape import Recorder  # most chats need none
 
-        return Recorder(self._binding, self._credentials, options, retries=retries, attempts=attempts, tape=tape)
+        return Recorder(
+            self._binding,
+            self._credentials,
+            options,
+            retries=self._retries,
+            timeouts=shared.timeouts,
+            cleanup=shared.cleanup,
+            tape=tape,
+        )
 
     async def models(self) -> list[ModelConfig]:
         """Return the models that the server offers.
@@ -215,12 +228,12 @@ class Client:
         credentials = await self._some_credentials()
         request = self._binding.list_models(credentials)
         status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-        reply = Reply.of(status, headers, body)
+        reply = Reply.of(self._binding, status, headers, body)
         if not reply.is_success:
             raise reply.error("listing the models")
-        return reply.decode(schemas.decode_models, "a list of models", None)
+        return reply.decode(self._binding.read_models, "a list of models", None)
 
-    async def sweep(self, *, grace: float = 60.0) -> Swept:
+    async def sweep(self, *, grace: float = 60.0) -> SweepResult:
         """Delete what the journal says was left behind on this server by owners that do not live any more.
 
         ``grace`` is in seconds: a chat whose id nobody wrote down is left alone while it is younger. Raises ValueError
@@ -240,12 +253,12 @@ class Client:
     async def _is_waiting(self, conversation: Conversation) -> bool:
         """Ask the server whether the answer of a chat whose owner has paused still waits for a worker."""
         try:
-            request = conversation.look_request()
+            request = conversation.probe_request()
             status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-            reply = Reply.of(status, headers, body)
+            reply = Reply.of(self._binding, status, headers, body)
             if reply.is_refusal:
                 return False  # there is no such chat any more, or it is not ours to read: nothing to wait for
-            return conversation.is_waiting_in(reply.decode(schemas.decode_chat, "a chat", None))
+            return conversation.is_waiting_in(reply.decode(self._binding.read_chat, "a chat", None))
         except OAError:
             return True  # ask again later
 
@@ -355,7 +368,7 @@ class Chat:
         is in flight.
         """
         first = self._open_chats.pop(self, False) is None
-        records = self._driver.conversation.records
+        records = self._driver.conversation.leaked
         if not first or not records:
             return
         self._leaked.extend(records)
@@ -382,7 +395,7 @@ class _Turns:
         """Make it the turn of ``answer``, once an answer that was given up half-way is complete."""
         if self.current is not None:
             await self.current._finish()
-        self.driver.conversation.prompt(prompt)
+        self.driver.conversation.handle(Prompt(prompt), anyio.current_time())
         self.current = answer
         self.note_use()
 
@@ -497,11 +510,18 @@ def _check_type(name: str, value: object, kind: type) -> None:
         raise TypeError(f"{name} must be {kind.__name__}(…), not {value!r}")
 
 
-def _binding(api: str, base_url: str) -> Binding:
+def _binding(api: Api | Binding, base_url: str | None) -> Binding:
+    if not isinstance(cast("object", api), str):
+        if base_url is not None:
+            raise ValueError("give base_url to the binding, or the name of an API as api")
+        return cast("Binding", api)
+    base_url = base_url or os.environ.get("OA_URL")
+    if not base_url:
+        raise ValueError("give base_url, or set OA_URL: the server's URL (the public site closed in 2023)")
     match api:
         case "website":
             return Website(base_url)
         case "inference":
             return InferenceServer(base_url)
         case _:
-            raise ValueError(f"api must be 'website' or 'inference', not {api!r}")
+            raise ValueError(f"api must be 'website' or 'inference', or a binding, not {api!r}")

@@ -8,6 +8,7 @@ it. The journal is an SQLite database that several processes may share. It holds
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import sys
@@ -19,7 +20,12 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+from anyio import to_thread
+
 from oa_protocol.bindings.base import Binding, Credentials
+
+logger = logging.getLogger("oa_protocol")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS chats (
@@ -200,3 +206,36 @@ else:
             os.close(descriptor)
             raise
         return descriptor
+
+
+class Entry:
+    """One chat's line in the journal, written by worker threads; an interruption waits until it is written."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._line: int | None = None
+
+    async def creating(self, binding: Binding, credentials: Credentials) -> None:
+        """Write down that a chat may be made, before it can be."""
+        self._line = await to_thread.run_sync(self._journal.creating, binding, credentials)
+
+    async def settled(self, chat_id: str | None, *, is_unclear: bool) -> None:
+        """Write down what became of the create."""
+        if self._line is None:
+            return
+        with anyio.CancelScope(shield=True):
+            if chat_id is not None:
+                await to_thread.run_sync(self._journal.created, self._line, chat_id)
+            elif is_unclear:
+                await to_thread.run_sync(self._journal.unclear, self._line)
+            else:
+                await to_thread.run_sync(self._journal.gone, self._line)
+
+    async def gone(self) -> None:
+        """Cross the chat out. A line too many does no harm, because a sweep finds no chat and drops it."""
+        if self._line is None:
+            return
+        try:
+            await to_thread.run_sync(self._journal.gone, self._line)
+        except Exception as error:
+            logger.warning("cannot cross the chat out in the journal %s: %s", self._journal.path, error)

@@ -12,13 +12,14 @@ from email.utils import parsedate_to_datetime
 import anyio
 import anyio.to_thread
 
-from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.bindings.replies import Reply
-from oa_protocol.client._driver import Driver, Shared, fetch
+from oa_protocol.client._carrier import fetch
+from oa_protocol.client._driver import Driver, Shared
 from oa_protocol.client.journal import Journal, Line, fingerprint
 from oa_protocol.engine.conversation import Conversation
-from oa_protocol.engine.errors import OAError
+from oa_protocol.engine.errors import NotSent, OAError
+from oa_protocol.engine.events import LeakRecord
 from oa_protocol.engine.phases import Phase
 
 # A create whose sender is gone may still be carried out for a while; and a server's date is behind its clock, for it is
@@ -31,19 +32,11 @@ _Window = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A chat that is, or may be, still there: its id, where it is known, and why it was left."""
-
-    chat_id: str | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep did: the ids of the chats that are confirmed gone, and what is left."""
+class SweepResult:
+    """What a sweep did: the ids of the chats that are confirmed gone, and the chats that are or may be left."""
 
     deleted: tuple[str, ...]
-    left: tuple[Left, ...]
+    leaked: tuple[LeakRecord, ...]
 
 
 class Sweeper:
@@ -61,9 +54,10 @@ class Sweeper:
         self._shared = shared
         self._grace = grace
         self._deleted: list[str] = []
-        self._left: list[Left] = []
+        self._unreachable: NotSent | None = None
+        self._leaked: list[LeakRecord] = []
 
-    async def sweep(self) -> Swept:
+    async def sweep(self) -> SweepResult:
         """Delete what can be deleted, and cross it out. Raises OSError or sqlite3.Error for a journal that fails."""
         account = fingerprint(self._credentials)
         with self._journal.abandoned() as lines:
@@ -74,14 +68,14 @@ class Sweeper:
                 if line.chat_id is None and line.account == account:
                     unknown.append(line)
                 elif line.chat_id is None:
-                    self._left.append(Left(None, "another account may have made it"))
+                    self._leaked.append(LeakRecord(chat_id=None, reason="another account may have made it"))
                 elif line.account == account:
                     await self._delete(line.chat_id, line)
                 else:
                     await self._delete_for_another_account(line.chat_id, line)
             if unknown:
                 await self._resolve(unknown, held={line.line for line in lines})
-        return Swept(tuple(self._deleted), tuple(self._left))
+        return SweepResult(tuple(self._deleted), tuple(self._leaked))
 
     async def _drain(self, chat_ids: list[str]) -> None:
         """Wait for the answers that still run, all together: deleting their chats breaks other users' (OA-7.1)."""
@@ -94,24 +88,34 @@ class Sweeper:
         try:
             request = self._binding.fetch_chat(self._credentials, chat_id)
             status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-            chat = Reply.of(status, headers, body).decode(schemas.decode_chat, "a chat", None)
+            chat = Reply.of(self._binding, status, headers, body).decode(self._binding.read_chat, "a chat", None)
+        except NotSent as error:
+            self._unreachable = error
+            return False
         except (OAError, ValueError):
-            return False  # nothing to wait for, or nobody to ask: deleting it will tell
+            return False  # nothing to wait for; deleting it will show what is wrong
         return any(message.state in ("pending", "in_progress") for message in chat.messages)
 
     async def _delete(self, chat_id: str, line: Line) -> None:
-        """Delete the chat as a conversation deletes its own."""
+        """Delete the chat as a conversation deletes its own; if the server can't be reached, don't try each one."""
+        if self._unreachable is not None:
+            self._leaked.append(LeakRecord(chat_id=chat_id, reason=str(self._unreachable)))
+            return
         try:
             conversation = Conversation.resume(
-                self._binding, self._credentials, chat_id, attempts=self._shared.cleanup.attempts
+                self._binding,
+                self._credentials,
+                chat_id,
+                timeouts=self._shared.timeouts,
+                cleanup=self._shared.cleanup,
             )
         except ValueError as error:
-            self._left.append(Left(chat_id, str(error)))
+            self._leaked.append(LeakRecord(chat_id=chat_id, reason=str(error)))
             return
         driver = Driver(conversation, self._shared)
         await driver.aclose()
         if conversation.phase is not Phase.DELETED:
-            self._left.append(Left(chat_id, conversation.records[-1].reason))
+            self._leaked.append(LeakRecord(chat_id=chat_id, reason=conversation.leaked[-1].reason))
             return
         self._deleted.append(chat_id)
         await self._cross_out(line)
@@ -123,13 +127,13 @@ class Sweeper:
             request = self._binding.delete_chat(self._credentials, chat_id)
             status, _, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
         except (OAError, ValueError) as error:
-            self._left.append(Left(chat_id, str(error)))
+            self._leaked.append(LeakRecord(chat_id=chat_id, reason=str(error)))
             return
         if status == 200 and self._binding.is_deleted(status, body):
             self._deleted.append(chat_id)
             await self._cross_out(line)
         else:
-            self._left.append(Left(chat_id, why))
+            self._leaked.append(LeakRecord(chat_id=chat_id, reason=why))
 
     async def _resolve(self, lines: list[Line], held: set[int]) -> None:
         """Find the chats whose ids nobody wrote down: empty, untitled, made when a create of ours was under way.
@@ -139,7 +143,7 @@ class Sweeper:
         try:
             made, skew = await self._empty_chats()
         except OAError as error:
-            self._left.extend(Left(None, str(error)) for _ in lines)
+            self._leaked.extend(LeakRecord(chat_id=None, reason=str(error)) for _ in lines)
             return
         # Read after the list: each chat in there that a living owner has made is in here, or is gone.
         written = await anyio.to_thread.run_sync(self._journal.lines)
@@ -152,21 +156,25 @@ class Sweeper:
         makers = _makers(ours, windows)
         if len(makers) < len(ours):
             why = f"{len(ours)} empty chats were made at that time, and only {len(makers)} can be ours"
-            self._left.extend(Left(chat_id, why) for chat_id in ours)
+            self._leaked.extend(LeakRecord(chat_id=chat_id, reason=why) for chat_id in ours)
             return
         now = time.time() + skew
         for chat_id, line in makers.items():
             if _is_in_any(others, ours[chat_id]):
-                self._left.append(Left(chat_id, "an owner that is alive may have made it"))
+                self._leaked.append(LeakRecord(chat_id=chat_id, reason="an owner that is alive may have made it"))
             elif now + _SLACK - ours[chat_id] < self._grace:
-                self._left.append(Left(chat_id, f"younger than {self._grace:g} s: somebody may be about to use it"))
+                self._leaked.append(
+                    LeakRecord(
+                        chat_id=chat_id, reason=f"younger than {self._grace:g} s: somebody may be about to use it"
+                    )
+                )
             else:
                 await self._delete(chat_id, line)
         for line, (_, end) in windows.items():
             if line in makers.values():
                 continue
             if now <= end:
-                self._left.append(Left(None, "its create may still be carried out"))
+                self._leaked.append(LeakRecord(chat_id=None, reason="its create may still be carried out"))
             else:
                 await self._cross_out(line)
 
@@ -182,10 +190,10 @@ class Sweeper:
             seen.add(cursor)
             request = self._binding.list_chats(self._credentials, after=cursor)
             status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-            reply = Reply.of(status, headers, body)
+            reply = Reply.of(self._binding, status, headers, body)
             if not reply.is_success:
                 raise reply.error("listing the chats")
-            page = reply.decode(schemas.decode_chat_list, "a list of chats", None)
+            page = reply.decode(self._binding.read_chat_list, "a list of chats", None)
             for chat in page.chats:
                 with suppress(ValueError):  # a time that cannot be read is in no window of ours
                     if chat.title is None and chat.created_at is not None:

@@ -19,15 +19,16 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from oa_protocol.bindings.base import Binding
 from oa_protocol.bindings.json import ModelConfig, SamplingParameters
 from oa_protocol.client import client as asynchronous
-from oa_protocol.client._driver import Cleanup, Timeouts
 from oa_protocol.client._loop_thread import LoopThread
 from oa_protocol.client.client import Api, CookieSource, streamed_text
-from oa_protocol.client.sweep import Swept
+from oa_protocol.client.sweep import SweepResult
 from oa_protocol.engine.errors import LocalProtocolError
 from oa_protocol.engine.events import Event, LeakRecord, Message
 from oa_protocol.engine.phases import Phase
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.transports import TransportFactory
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Client:
         self,
         base_url: str | None = None,
         *,
-        api: Api = "website",
+        api: Api | Binding = "website",
         cookies: CookieSource | None = None,
         token: str | None = None,
         proxy: str | None = None,
@@ -144,7 +145,7 @@ class Client:
         """
         return self._thread.run(self._client.models)
 
-    def sweep(self, *, grace: float = 60.0) -> Swept:
+    def sweep(self, *, grace: float = 60.0) -> SweepResult:
         """Delete what the journal says was left behind on this server by owners that do not live any more.
 
         ``grace``, and what is raised, are as for ``oa_protocol.Client.sweep``.

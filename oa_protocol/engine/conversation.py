@@ -8,7 +8,7 @@ how inputs and time come in.
 from __future__ import annotations
 
 import math
-from typing import assert_never
+from typing import assert_never, cast
 
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, check_text
 from oa_protocol.bindings.json import Chat
@@ -39,7 +39,7 @@ from oa_protocol.engine.intents import (
     OpenStream,
     RequestAssistant,
 )
-from oa_protocol.engine.moves import Settings
+from oa_protocol.engine.moves import Outcome, Settings
 from oa_protocol.engine.phases import ANSWER_MAY_RUN, AWAITS_ANSWER, LEAVING, TERMINAL, Phase, Trigger
 from oa_protocol.engine.state import Leaving, Outstanding, Stream, Turn
 from oa_protocol.engine.steps import MAX_ANSWER, MAX_EVENT, Events, Steps
@@ -48,6 +48,12 @@ from oa_protocol.engine.timers import Cleanup, Timeouts
 # What each token takes, under names that are found at once.
 _STREAMING = Phase.STREAMING
 _Token = ev.Token
+
+# One of each is enough, because they are frozen.
+_OPTIONS, _TIMEOUTS, _CLEANUP, _NO_CREDENTIALS = AnswerOptions(), Timeouts(), Cleanup(), Credentials()
+
+Settled = tuple[Exchange, Outcome]
+"""The exchange that an input settles, and what came of it."""
 
 
 class Conversation(Steps):
@@ -84,7 +90,8 @@ class Conversation(Steps):
         timeouts: Timeouts | None = None,
         cleanup: Cleanup | None = None,
     ) -> None:
-        super().__init__(Settings(binding, options, retries, timeouts, cleanup), credentials or Credentials())
+        settings = Settings(binding, options or _OPTIONS, retries, timeouts or _TIMEOUTS, cleanup or _CLEANUP)
+        super().__init__(settings, credentials or _NO_CREDENTIALS)
 
     @classmethod
     def resume(
@@ -103,7 +110,7 @@ class Conversation(Steps):
 
         """
         if not binding.is_id(chat_id):
-            raise ValueError(f"not an id of this protocol (a UUID): {chat_id!r}")
+            raise ValueError(f"no id of this API: {chat_id!r}")
         conversation = cls(binding, credentials, timeouts=timeouts, cleanup=cleanup)
         conversation._remote.chat_id = chat_id
         conversation._move(Trigger.CREATED)
@@ -195,7 +202,7 @@ class Conversation(Steps):
             return None
         intent = self._decide()
         if intent is not None:
-            self._outstanding = Outstanding(intent, self._ends_of(intent))
+            self._outstanding = Outstanding(intent, self._clock.elapsed, self._ends_of(intent))
         return intent
 
     def _decide(self) -> Intent | None:
@@ -272,7 +279,7 @@ class Conversation(Steps):
         """
         if isinstance(happened, StreamData):
             return self.receive_stream_data(happened.data, now)
-        exchange, outcome = self._check(happened)
+        settled = self._check(happened)
         self._clock.tell(now)
         events: Events = []
         match happened:
@@ -290,7 +297,7 @@ class Conversation(Steps):
                 self._on_credentials(credentials, events)
             case ReplyReceived() | ExchangeFailed():
                 self._outstanding = None
-                self._take(exchange, outcome, events)
+                self._take(*cast("Settled", settled), events)
             case StreamOpened():
                 self._open_stream()
             case StreamEnded():
@@ -315,7 +322,6 @@ class Conversation(Steps):
         stream, turn = self._stream, self._turn
         if stream is None:
             raise self._misuse("StreamData")
-        self._clock.tell(now)
         events: Events = []
         if turn is None or self.phase is not _STREAMING:
             return events
@@ -334,33 +340,37 @@ class Conversation(Steps):
                     stream.check_due = False
                     events.append(event)
                     continue
-                self._on_stream_event(event, turn, events)
+                self._clock.tell(now)
+                self._on_stream_event(event, stream, turn, events)
             if self.phase is not _STREAMING:
                 return events
         if emitted.tell() > MAX_ANSWER:
             self._fail(self._broken(f"the answer has more than {MAX_ANSWER:,} characters"), events)
         elif not decoder.settled:
-            self._look_at_the_rest(decoder, events)
-        if turn.ends is not math.inf:
+            self._look_at_the_rest(stream, events)
+        if turn.ends != math.inf:
+            self._clock.tell(now)
             self._pass_time(events)
         return events
 
-    def _check(self, happened: Input) -> tuple[Exchange | None, Reply | TransportError | None]:
+    def _check(self, happened: Input) -> Settled | None:
         """Refuse an input that isn't possible now, before anything changes. Return what it settles, and how."""
         match happened:
             case Prompt(text):
                 check_text("prompt", text)
                 if not self.awaits_prompt:
                     raise self._misuse("Prompt")
-            case CredentialsFound():
+            case CredentialsFound(credentials):
                 if not isinstance(self.outstanding, LoadCredentials):
                     raise self._misuse("CredentialsFound")
+                if not isinstance(cast("object", credentials), Credentials | None):
+                    raise TypeError(f"credentials must be Credentials or None, not {type(credentials).__name__}")
             case ReplyReceived(status, headers, body):
                 exchange = self._exchange("ReplyReceived")
                 return exchange, Reply.of(self.settings.binding, status, headers, body)
             case ExchangeFailed(failure):
                 exchange = self._exchange("ExchangeFailed")
-                if not isinstance(failure, TransportError):
+                if not isinstance(cast("object", failure), TransportError):
                     raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {failure!r}")
                 return exchange, failure
             case StreamOpened():
@@ -373,7 +383,7 @@ class Conversation(Steps):
                 pass
             case _:
                 raise TypeError(f"not an input of a conversation: {happened!r}")
-        return None, None
+        return None
 
     def _exchange(self, name: str) -> Exchange:
         intent = self.outstanding
@@ -412,7 +422,8 @@ class Conversation(Steps):
         self._outstanding = None
         self._stream = None
         if self._remote.chat_id:
-            self._leak("the chat could not be deleted in the time allowed", events)
+            why = f": {self._attempt.error}" if self._attempt.error else ""
+            self._leak(f"the chat could not be deleted in the time allowed{why}", events)
 
     def _interrupt(self, events: Events) -> None:
         outstanding = self._outstanding
@@ -433,9 +444,7 @@ class Conversation(Steps):
 
     # ---- what the driver hands in
 
-    def _take(self, exchange: Exchange | None, outcome: Reply | TransportError | None, events: Events) -> None:
-        if exchange is None or outcome is None:
-            return
+    def _take(self, exchange: Exchange, outcome: Outcome, events: Events) -> None:
         if isinstance(outcome, Reply):
             if self.leaked:
                 self._end_windows(outcome.date)
@@ -448,9 +457,8 @@ class Conversation(Steps):
         self._outstanding = None
         self._attempt.renewed = False
         self._stream = Stream(self.settings.binding.stream_decoder(MAX_EVENT))
-        if self.phase is Phase.ASSISTANT_REQUESTED:
-            self._move(Trigger.STREAM_OPENED)
-            self._begin_step()
+        self._move(Trigger.STREAM_OPENED)
+        self._begin_step()
 
     def _end_stream(self) -> None:
         self._stream = None
@@ -469,20 +477,19 @@ class Conversation(Steps):
             self._abandon(events)
             self._advance(events)
             return
-        if self._outstanding is not None and has_come(self._outstanding.ends):
-            self._expire(self._outstanding.intent, events)
-        turn = self._turn
+        outstanding, turn = self._outstanding, self._turn
+        if outstanding is not None and isinstance(outstanding.intent, Exchange) and has_come(outstanding.ends):
+            self._expire(outstanding.intent, outstanding.patience, events)
         if leaving is None and turn is not None and self.phase in AWAITS_ANSWER and has_come(turn.ends):
             self._give_up_on_answer(events)
         elif self.phase is _STREAMING and has_come(self._silence_ends):
             self._lose_stream()
         self._advance(events)
 
-    def _expire(self, intent: Intent, events: Events) -> None:
+    def _expire(self, exchange: Exchange, patience: float, events: Events) -> None:
         """The reply to an exchange has not come in time: it counts as lost, and the driver drops it."""
         self._outstanding = None
-        if isinstance(intent, Exchange):
-            self._settle(intent, MaybeSent("no reply in the time allowed"), events)
+        self._settle(exchange, MaybeSent(f"no reply within {patience:.3g} s"), events)
 
     def _give_up_on_answer(self, events: Events) -> None:
         """The owner's time for the answer is over: the turn fails (OA-6.9)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, assert_never, cast
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
@@ -32,29 +33,17 @@ _SLOWEST_POLL = 5.0
 LONGEST_RETRY_AFTER = 60.0
 """Seconds; after a ``Retry-After`` of more than that nothing is tried again (OA-6.3)."""
 
-_DEFAULT_OPTIONS = AnswerOptions()
-
 _T = TypeVar("_T")
 
 
-class Settings:
+class Settings(Struct, frozen=True):
     """What a conversation is made with, and never changes."""
 
-    __slots__ = ("binding", "cleanup", "options", "retries", "timeouts")
-
-    def __init__(
-        self,
-        binding: Binding,
-        options: AnswerOptions | None,
-        retries: int,
-        timeouts: Timeouts | None,
-        cleanup: Cleanup | None,
-    ) -> None:
-        self.binding = binding
-        self.options = options or _DEFAULT_OPTIONS
-        self.retries = retries
-        self.timeouts = timeouts or Timeouts()
-        self.cleanup = cleanup or Cleanup()
+    binding: Binding
+    options: AnswerOptions
+    retries: int
+    timeouts: Timeouts
+    cleanup: Cleanup
 
 
 class Moves:
@@ -94,11 +83,17 @@ class Moves:
         """The turn; there is one in every phase that asks for it."""
         return cast("Turn", self._turn)
 
+    @property
+    def _way_out(self) -> Leaving:
+        """The way out; there is one in every phase that asks for it."""
+        return cast("Leaving", self._leaving)
+
     # ---- on
 
     def _move(self, trigger: Trigger) -> None:
         fire(trigger, self)
-        self._attempt.refused = None  # other credentials were wanted for a step that is over
+        if self._attempt.refused is not None:
+            self._attempt.refused = None  # other credentials were wanted for a step that is over
 
     def _begin_step(self, pause: float = 0.0) -> None:
         self._attempt = Attempt(self._clock.elapsed + pause)
@@ -276,7 +271,7 @@ class Moves:
 
     def _valid_id(self, text: str, what: str) -> str:
         if not self.settings.binding.is_id(text):
-            raise self._broken(f"the server sent {text[:80]!r} as the id of {what}, which is no UUID")
+            raise self._broken(f"the server sent {text[:80]!r} as the id of {what}, which is no id of this API")
         return text
 
 

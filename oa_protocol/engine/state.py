@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 from io import StringIO
 
+from msgspec import Struct, field
+
 from oa_protocol.bindings.base import StreamDecoder
 from oa_protocol.bindings.json import Chat
 from oa_protocol.engine import events as ev
@@ -26,17 +28,20 @@ from oa_protocol.engine.intents import Intent
 _MAY_FINISH = ("pending", "in_progress", "complete")
 
 
-class Outstanding:
-    """An intent that was handed out; ``ends`` is when it is no longer waited for."""
+class Outstanding(Struct):
+    """An intent that was handed out: since when, and until when it is waited for."""
 
-    __slots__ = ("ends", "intent")
+    intent: Intent
+    since: float
+    ends: float
 
-    def __init__(self, intent: Intent, ends: float) -> None:
-        self.intent = intent
-        self.ends = ends
+    @property
+    def patience(self) -> float:
+        """The seconds for which it is waited for in all."""
+        return self.ends - self.since
 
 
-class Attempt:
+class Attempt(Struct):
     """The tries of one step.
 
     Attributes:
@@ -50,18 +55,19 @@ class Attempt:
 
     """
 
-    __slots__ = ("error", "misses", "not_before", "refused", "renewed", "tries")
-
-    def __init__(self, not_before: float = 0.0, tries: int = 0, error: OAError | None = None) -> None:
-        self.tries = tries
-        self.misses = 0
-        self.not_before = not_before
-        self.refused: AuthenticationError | None = None
-        self.renewed = False
-        self.error = error
+    not_before: float = 0.0
+    tries: int = 0
+    error: OAError | None = None
+    misses: int = 0
+    refused: AuthenticationError | None = None
+    renewed: bool = False
 
 
-class Stream:
+NO_ATTEMPT = Attempt()
+"""There is none between two turns. A conversation that waits for its next prompt shares it, because nothing writes it."""
+
+
+class Stream(Struct):
     """One open event stream.
 
     Attributes:
@@ -74,17 +80,14 @@ class Stream:
 
     """
 
-    __slots__ = ("check_due", "decoder", "failed_checks", "pendings", "silent_since")
-
-    def __init__(self, decoder: StreamDecoder) -> None:
-        self.decoder = decoder
-        self.silent_since: float | None = None
-        self.pendings = 0
-        self.check_due = False
-        self.failed_checks = 0
+    decoder: StreamDecoder
+    silent_since: float | None = None
+    pendings: int = 0
+    check_due: bool = False
+    failed_checks: int = 0
 
 
-class Remote:
+class Remote(Struct, gc=False):
     """What is known of the chat on the server.
 
     Attributes:
@@ -95,34 +98,13 @@ class Remote:
 
     """
 
-    __slots__ = ("chat_id", "date", "may_be_running", "parent_id")
-
-    def __init__(self, chat_id: str = "") -> None:
-        self.chat_id = chat_id
-        self.parent_id: str | None = None
-        self.may_be_running = False
-        self.date: str | None = None
+    chat_id: str = ""
+    parent_id: str | None = None
+    may_be_running: bool = False
+    date: str | None = None
 
 
-class Leaving:
-    """The way out.
-
-    Attributes:
-        ends: when everything must be over.
-        drained: when an answer that may be running is no longer waited for.
-        check: how far the question is whether the chat is gone, while a DELETE's outcome is unclear.
-
-    """
-
-    __slots__ = ("check", "drained", "ends")
-
-    def __init__(self, ends: float, drained: float) -> None:
-        self.ends = ends
-        self.drained = drained
-        self.check = GoneCheck()
-
-
-class GoneCheck:
+class GoneCheck(Struct, frozen=True):
     """The question whether the chat is gone: read the chat, and then, at a website, its lists, page by page.
 
     Attributes:
@@ -132,15 +114,27 @@ class GoneCheck:
 
     """
 
-    __slots__ = ("after", "listing", "pages")
-
-    def __init__(self, *, listing: bool = False, after: str | None = None, pages: int = 0) -> None:
-        self.listing = listing
-        self.after = after
-        self.pages = pages
+    listing: bool = False
+    after: str | None = None
+    pages: int = 0
 
 
-class Turn:
+class Leaving(Struct):
+    """The way out.
+
+    Attributes:
+        ends: when everything must be over.
+        drained: when an answer that may be running is no longer waited for.
+        check: how far the question is whether the chat is gone, while a DELETE's outcome is unclear.
+
+    """
+
+    ends: float
+    drained: float
+    check: GoneCheck = GoneCheck()
+
+
+class Turn(Struct):
     """One prompt and its answer, from the owner's prompt until the answer is complete. Ids are empty until known.
 
     Attributes:
@@ -153,17 +147,14 @@ class Turn:
 
     """
 
-    __slots__ = ("emitted", "ends", "is_at_work", "left_pending", "message_id", "parent_id", "prompt", "prompt_id")
-
-    def __init__(self, prompt: str, parent_id: str | None) -> None:
-        self.prompt = prompt
-        self.parent_id = parent_id
-        self.prompt_id = ""
-        self.message_id = ""
-        self.is_at_work = False
-        self.left_pending = 0
-        self.emitted = StringIO()
-        self.ends = math.inf
+    prompt: str
+    parent_id: str | None
+    prompt_id: str = ""
+    message_id: str = ""
+    is_at_work: bool = False
+    left_pending: int = 0
+    emitted: StringIO = field(default_factory=StringIO)
+    ends: float = math.inf
 
     @property
     def text(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, assert_never, cast
 
-from oa_protocol.bindings.base import Credentials, StreamDecoder
+from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.errors import ApiError, AuthenticationError, MaybeSent, NotSent, OAError
@@ -29,7 +29,7 @@ from oa_protocol.engine.intents import (
 )
 from oa_protocol.engine.moves import LONGEST_RETRY_AFTER, Moves, Outcome, retry_after
 from oa_protocol.engine.phases import Phase, Trigger
-from oa_protocol.engine.state import GoneCheck, Turn
+from oa_protocol.engine.state import NO_ATTEMPT, GoneCheck, Stream, Turn
 
 MAX_EVENT = 8 * 1024 * 1024
 """The most bytes that one event of a stream may have."""
@@ -42,6 +42,8 @@ _KEEPALIVES_PER_CHECK = 3
 _PAGES = 50  # of the account's chats, behind the first one
 
 Events = list[ev.Event]
+
+_OtherEvent = ev.Queued | ev.PluginStep | ev.Answered | ev.WorkerError  # than a token
 
 
 class Steps(Moves):
@@ -166,12 +168,11 @@ class Steps(Moves):
         if not self.settings.binding.is_unknown_event(payload):
             self._fail(self._broken(f"the stream has data that is no event of this protocol: {error}"), events)
 
-    def _on_stream_event(
-        self, event: ev.Queued | ev.PluginStep | ev.Answered | ev.WorkerError, turn: Turn, events: Events
-    ) -> None:
+    def _on_stream_event(self, event: _OtherEvent, stream: Stream, turn: Turn, events: Events) -> None:
         match event:
             case ev.Queued():
-                self._on_queued()
+                stream.pendings += 1
+                stream.check_due = stream.check_due or stream.pendings % _PENDINGS_PER_CHECK == 0
                 events.append(event)
             case ev.PluginStep():
                 turn.is_at_work = True
@@ -188,19 +189,14 @@ class Steps(Moves):
             case _:
                 assert_never(event)
 
-    def _on_queued(self) -> None:
-        stream = self._stream
-        if stream is not None:
-            stream.pendings += 1
-            stream.check_due = stream.check_due or stream.pendings % _PENDINGS_PER_CHECK == 0
-
-    def _look_at_the_rest(self, decoder: StreamDecoder, events: Events) -> None:
+    def _look_at_the_rest(self, stream: Stream, events: Events) -> None:
         """Mind what a stream has besides whole events: one that is too large, or signs that the server is there."""
+        decoder = stream.decoder
         if decoder.too_large:
             self._fail(self._broken(f"the stream has an event of more than {MAX_EVENT:,} bytes"), events)
-        if decoder.keepalives >= _KEEPALIVES_PER_CHECK and self._stream is not None:
+        if decoder.keepalives >= _KEEPALIVES_PER_CHECK:
             decoder.keepalives = 0
-            self._stream.check_due = True
+            stream.check_due = True
 
     def _on_check(self, outcome: Outcome, events: Events) -> None:
         """Only the message itself says whether an answer was cancelled or still waits (OA-5.8).
@@ -249,6 +245,7 @@ class Steps(Moves):
                 self._move(Trigger.ANSWERED)
                 events.append(ev.Answered(message))
                 self._turn = None
+                self._attempt = NO_ATTEMPT
                 return True
             case "aborted_by_worker" | "cancelled" | "timeout":
                 self._remote.may_be_running = False
@@ -292,7 +289,7 @@ class Steps(Moves):
         if wait > LONGEST_RETRY_AFTER:
             raise attempt.error
         self._move(Trigger.DELETE_UNCLEAR)
-        self._gone_check = GoneCheck()
+        self._way_out.check = GoneCheck()
         self._pause(wait)
 
     def _on_chat_after_delete(self, outcome: Outcome, events: Events) -> None:
@@ -300,12 +297,12 @@ class Steps(Moves):
         if not isinstance(outcome, Reply) or not binding.is_not_found(outcome.status, outcome.body):
             self._still_there(events)
         elif binding.list_confirms_gone:
-            self._gone_check = GoneCheck(listing=True)
+            self._way_out.check = GoneCheck(listing=True)
         else:
             self._gone(events)
 
     def _on_list_after_delete(self, outcome: Outcome, events: Events) -> None:
-        chat_id, check = self._remote.chat_id, self._gone_check
+        chat_id, check = self._remote.chat_id, self._way_out.check
         page = None
         if isinstance(outcome, Reply) and outcome.status == 200:
             with suppress(OAError):
@@ -315,22 +312,13 @@ class Steps(Moves):
         elif page.next is None or any(chat.id < chat_id for chat in page.chats):
             self._gone(events)  # newest first: ours would be on a page that reaches back beyond it
         elif page.chats and check.pages < _PAGES:
-            self._gone_check = GoneCheck(listing=True, after=page.next, pages=check.pages + 1)
+            self._way_out.check = GoneCheck(listing=True, after=page.next, pages=check.pages + 1)
         else:
             self._still_there(events)
 
     def _still_there(self, events: Events) -> None:
         self._move(Trigger.STILL_THERE)
         self._delete_again(events)
-
-    @property
-    def _gone_check(self) -> GoneCheck:
-        return self._leaving.check if self._leaving else GoneCheck()
-
-    @_gone_check.setter
-    def _gone_check(self, check: GoneCheck) -> None:
-        if self._leaving:
-            self._leaving.check = check
 
     # ---- credentials
 
@@ -367,7 +355,7 @@ class Steps(Moves):
                 self._move(Trigger.CREDENTIALS_LOADED)
         elif refused is not None:
             self._step_failed(refused, events)
-        elif self.phase is Phase.START:
+        else:
             self._fail(self._no_credentials(), events)
 
     # ---- interruptions
@@ -389,7 +377,7 @@ class Steps(Moves):
         if kind is FetchChat:
             return api.fetch_chat(credentials, chat_id)
         if kind is ListChats:
-            return api.list_chats(credentials, self._gone_check.after)
+            return api.list_chats(credentials, self._way_out.check.after)
         if kind is DeleteChat:
             return api.delete_chat(credentials, chat_id)
         turn = self._current
@@ -436,7 +424,7 @@ def _knows_message(steps: Steps) -> bool:
 
 
 def _lists(steps: Steps) -> bool:
-    return steps._gone_check.listing
+    return steps._way_out.check.listing
 
 
 STEPS: dict[Phase, Sequence[Step]] = {

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from msgspec import Struct
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -96,7 +98,7 @@ def check_count(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}: {value!r}")
 
 
-class Clock:
+class Clock(Struct, gc=False):
     """The caller's clock, as the engine counts it: in seconds since the first call.
 
     A time that the engine remembers is such a count. So a pickled conversation keeps the *remaining* times: in another
@@ -104,36 +106,29 @@ class Clock:
     counts as the last one.
     """
 
-    __slots__ = ("_now", "_start")
+    now: float = 0.0
+    start: float | None = None
 
-    def __init__(self) -> None:
-        self._now = 0.0
-        self._start: float | None = None
-
-    def __getstate__(self) -> float:
-        return self.elapsed
-
-    def __setstate__(self, elapsed: float) -> None:
-        self._now = elapsed
-        self._start = None
+    def __reduce__(self) -> tuple[type[Clock], tuple[float]]:
+        return Clock, (self.elapsed,)
 
     @property
     def elapsed(self) -> float:
         """The time now, in the engine's count."""
-        return self._now - (self._start or 0.0)
+        return self.now - (self.start or 0.0)
 
     def tell(self, now: float) -> None:
         """Take the time that a caller passes in."""
-        if self._start is None:
-            self._start = now - self._now
-            self._now = now
-        elif now > self._now:
-            self._now = now
+        if self.start is None:
+            self.start = now - self.now
+            self.now = now
+        elif now > self.now:
+            self.now = now
 
     def has_come(self, time: float) -> bool:
         """Return whether ``time`` has come. It is compared as ``to_caller`` tells it, so that rounding can't matter."""
-        return self._now >= time + (self._start or 0.0)
+        return self.now >= time + (self.start or 0.0)
 
     def to_caller(self, time: float) -> float | None:
         """Return ``time`` by the caller's clock, or None if it never comes or no call has told the time yet."""
-        return None if self._start is None or time == math.inf else time + self._start
+        return None if self.start is None or time == math.inf else time + self.start

@@ -1,8 +1,8 @@
 """Tapes: everything that went into and came out of an engine, as JSON lines (docs/tapes.md, specs/vectors).
 
-``Recorder`` makes one, for any driver; ``replay`` runs the engine over it again; ``transcript`` tells it; ``normalize``
-makes two tapes of the same conversation comparable, whoever drove it. ``oa_protocol.tape.har`` reads a browser's
-recording.
+``Recorder`` makes one, for any driver. ``replay`` runs the engine over it again, ``transcript`` puts it into words, and
+``normalize`` makes two tapes of the same conversation comparable, even of different drivers. ``oa_protocol.tape.har``
+reads a browser's recording.
 """
 
 from oa_protocol.tape.format import Tape, load_tapes, parse_tapes

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 from msgspec import to_builtins
 
-from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.base import AnswerOptions, Credentials, Headers
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.bindings.website import Website
@@ -26,25 +26,36 @@ from oa_protocol.engine.errors import (
     NotSent,
     TransportError,
 )
-from oa_protocol.engine.intents import Exchange, Intent, LoadCookies
+from oa_protocol.engine.inputs import Input
+from oa_protocol.engine.intents import Exchange, Intent, LoadCredentials
+from oa_protocol.engine.moves import Settings
+from oa_protocol.engine.timers import Cleanup, Timeouts
 
 Json = dict[str, Any]
 Bytes = str | Json | list[Any]
 
-OUTPUTS = ("intent", "events", "raises", "phase", "payloads", "too_large")
-"""The fields of a step that say what must come of it; the others say what is done."""
+OUTPUTS = ("intent", "events", "raises", "phase", "deadline", "payloads", "too_large")
+"""The fields of a step that say what must come of it."""
+
+_FAILURES: dict[str, type[TransportError]] = {"NotSent": NotSent, "MaybeSent": MaybeSent}
+INPUTS: dict[str, type[Input]] = {kind.__name__: kind for kind in get_args(Input)}
+"""Everything that can happen to a conversation, by its name on a tape."""
 
 _HEADERS = ("accept-encoding", "content-type", "cookie", "authorization")
 _BINDINGS: dict[str, type[Website | InferenceServer]] = {"website": Website, "inference": InferenceServer}
-_FAILURES: dict[str, type[TransportError]] = {"NotSent": NotSent, "MaybeSent": MaybeSent}
+_FIELDS = {name: get_type_hints(kind) for name, kind in INPUTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """One conversation: what it was made with, and its steps. A conformance vector has a name and clauses as well.
+    """One conversation. Its ``str()`` is the text of the tape, which ``parse_tapes`` reads.
 
-    ``raises`` names the error with which a vector's ``config`` is to be refused; it is empty where it is not. ``str()``
-    is the tape's text, which ``parse_tapes`` reads.
+    Attributes:
+        config: what the conversation was made with.
+        steps: what happened, and what came of it.
+        name, clause: what a conformance vector shows, and the clauses that it belongs to.
+        raises: the error with which a vector's ``config`` is to be refused; empty if it isn't.
+
     """
 
     config: Json
@@ -67,15 +78,24 @@ def to_line(fields: Json) -> str:
 
 
 def load_tapes(path: str | Path) -> list[Tape]:
-    """Read the cases of a file. Raises OSError, and ValueError where it is no tape."""
+    """Read the cases of a file.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is no tape.
+
+    """
     return parse_tapes(Path(path).read_text(encoding="utf-8"))
 
 
 def parse_tapes(text: str) -> list[Tape]:
     """Read the cases of a text: one of a recording, several of a file of vectors.
 
-    A last line that was cut, as a process leaves it that died while writing, is left out. Raises ValueError, naming the
-    line, for what is no tape.
+    A last line that was cut is left out, because a process may die while it writes.
+
+    Raises:
+        ValueError: the text is no tape. The message names the line.
+
     """
     cases: list[tuple[Json, list[Json]]] = []
     for number, fields in _lines(text):
@@ -110,7 +130,7 @@ def _lines(text: str) -> Iterator[tuple[int, Json]]:
 
 
 def _written_out(number: int, step: Json) -> Json:
-    """Return the step with the texts of its events in full: a file may say what is repeated how often."""
+    """Return the step with the texts of its events in full, because a file may say "n times the same"."""
     if "events" not in step:
         return step
     try:
@@ -131,14 +151,11 @@ def _text(value: object) -> object:
 
 
 def new_conversation(config: Json) -> Conversation:
-    """Return the conversation that a tape begins with. Raises ValueError or TypeError where none can be made."""
+    """Return the conversation that a tape begins with. Raise ValueError or TypeError if none can be made."""
     binding = _BINDINGS.get(config.get("api", ""))
     if binding is None:
         raise ValueError(f"the tape's api must be one of {', '.join(_BINDINGS)}, not {config.get('api')!r}")
-    options: Json = config.get("options", {})
-    if not isinstance(cast("object", options), dict):
-        raise TypeError(f"the tape's options must be an object, not {options!r}")
-    options = dict(options)
+    options = _object(config, "options")
     sampling = SamplingParameters.of(options.pop("sampling", None))
     plugins = tuple(options.pop("plugins", ()))
     return Conversation(
@@ -146,49 +163,61 @@ def new_conversation(config: Json) -> Conversation:
         _decode_credentials(config.get("credentials")),
         AnswerOptions(sampling=sampling, plugins=plugins, **options),
         retries=config.get("retries", 2),
-        attempts=config.get("attempts", 3),
+        timeouts=Timeouts(**_object(config, "timeouts")),
+        cleanup=Cleanup(**_object(config, "cleanup")),
     )
 
 
-def encode_config(binding: Binding, options: AnswerOptions, *, retries: int, attempts: int) -> Json:
-    """Return what a conversation is made with, but for its credentials."""
-    chosen: Json = {
-        "model": options.model,
-        "sampling": to_builtins(options.sampling),
-        "plugins": [dict(plugin) for plugin in options.plugins],
-    }
-    for name in ("system_prompt", "user_profile", "user_response_instructions"):
-        if (text := getattr(options, name)) is not None:
-            chosen[name] = text
+def _object(config: Json, name: str) -> Json:
+    value: object = config.get(name, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"the tape's {name} must be an object, not {value!r}")
+    return dict(cast("Json", value))
+
+
+def encode_config(settings: Settings) -> Json:
+    """Return what a conversation is made with, except for its credentials."""
+    options: Json = to_builtins(settings.options)
     return {
-        "api": binding.api,
-        "base_url": binding.base_url,
-        "retries": retries,
-        "attempts": attempts,
-        "options": chosen,
+        "api": settings.binding.api,
+        "base_url": settings.binding.base_url,
+        "retries": settings.retries,
+        "timeouts": to_builtins(settings.timeouts),
+        "cleanup": to_builtins(settings.cleanup),
+        "options": {name: value for name, value in options.items() if value is not None},
     }
 
 
 def given(step: Json) -> Json:
-    """Return what a step says is done, without what must come of it; nothing where it asks for the next intent."""
-    return {name: value for name, value in step.items() if name not in OUTPUTS}
+    """Return what a step says is done, without what must come of it, and without words for people."""
+    return {name: value for name, value in step.items() if name not in (*OUTPUTS, "reason")}
 
 
 def take_step(conversation: Conversation, step: Json) -> Json:
-    """Do what the step says; return what came of it, as ``result`` tells it. Raises ValueError for no step."""
-    try:
-        if not given(step):
-            return result(conversation, intent=encode_intent(conversation.next_intent()))
-        events = _happen(conversation, step)
-    except _NotAStep:
-        raise
-    except Exception as error:
-        return result(conversation, raises=error)
-    return result(conversation, events=events)
+    """Do what the step says, and return what came of it, as ``result`` does.
+
+    Raises:
+        ValueError: this isn't a step of a conversation.
+
+    """
+    match given(step):
+        case {"now": int() | float() as now, **rest} if not rest:
+            intent = conversation.next_intent(now)
+            return result(conversation, conversation.deadline, intent=encode_intent(intent))
+        case {"now": int() | float() as now, "input": {"type": str()} as happened}:
+            try:
+                events = conversation.handle(decode_input(happened), now)
+            except _NotAStep:
+                raise
+            except Exception as error:
+                return result(conversation, conversation.deadline, raises=error)
+            return result(conversation, conversation.deadline, events=events)
+        case _:
+            raise _NotAStep(f"not a step of a tape: {step}")
 
 
 class _NotAStep(ValueError):
-    """The tape has something else where a step should be."""
+    """A line of the tape is no step."""
 
 
 _NOTHING_ASKED: Any = object()
@@ -196,52 +225,37 @@ _NOTHING_ASKED: Any = object()
 
 def result(
     conversation: Conversation,
+    deadline: float | None,
     *,
     events: list[ev.Event] | None = None,
     intent: Json | None = _NOTHING_ASKED,
     raises: Exception | None = None,
 ) -> Json:
-    """Return what came of a step: the intent asked for, the events (left out where there are none) or the exception."""
+    """Return what came of a step: the intent asked for, the events (left out if there are none) or the exception."""
     found: Json = {} if intent is _NOTHING_ASKED else {"intent": intent}
     if events:
         found["events"] = [encode_event(event) for event in events]
     if raises is not None:
         found["raises"] = type(raises).__name__
-    return found | {"phase": conversation.phase.name}
+    return found | {"phase": conversation.phase.name, "deadline": None if deadline is None else round(deadline, 6)}
 
 
-def _happen(conversation: Conversation, step: Json) -> list[ev.Event]:
-    match step:
-        case {"prompt": text}:
-            conversation.prompt(text)
-            return []
-        case {"close": "drain" | "now" as how}:
-            return conversation.close(drain=how == "drain")
-        case {"abandon": _}:
-            return conversation.abandon()
-        case {"answer_timed_out": _}:
-            return conversation.answer_timed_out()
-        case {"reply": int(status)}:
-            headers: dict[str, str] = step.get("headers", {})
-            return conversation.receive_reply(status, headers.items(), decode_bytes(step.get("body", "")))
-        case {"failure": "NotSent" | "MaybeSent" as kind}:
-            return conversation.receive_failure(_FAILURES[kind](str(step.get("reason", kind))))
-        case {"credentials": found}:
-            return conversation.receive_cookies(_decode_credentials(found))
-        case {"stream_opened": _}:
-            return conversation.receive_stream_opened()
-        case {"stream_data": data}:
-            return conversation.receive_stream_data(decode_bytes(data))
-        case {"silence": _}:
-            return conversation.receive_silence()
-        case {"stream_end": _}:
-            return conversation.receive_stream_end()
-        case _:
-            raise _NotAStep(f"not a step of a tape: {step}")
+def decode_input(happened: Json) -> Input:
+    """Return what happened: the fields of the input's struct by their names, except for those that have a default.
+
+    A text, number or truth value is taken as it is, because it is the engine that refuses one of another type.
+    """
+    fields = {name: value for name, value in happened.items() if name != "type"}
+    try:
+        kind, types = INPUTS[happened["type"]], _FIELDS[happened["type"]]
+        fields = {name: _DECODERS.get(types[name], _as_it_is)(value) for name, value in fields.items()}
+    except (KeyError, AttributeError):
+        raise _NotAStep(f"not an input of a tape: {happened}") from None
+    return kind(**fields)
 
 
 def encode_bytes(data: bytes) -> str | Json:
-    """Return bytes as text where they are UTF-8, else in base64."""
+    """Return bytes as text if they are UTF-8, otherwise in base64."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -249,7 +263,7 @@ def encode_bytes(data: bytes) -> str | Json:
 
 
 def decode_bytes(spelled: Bytes) -> bytes:
-    """Return the bytes that a step has: as text, in base64, as what is repeated how often, or as a list of these."""
+    """Return the bytes that a step has as text, in base64, as "n times the same", or as a list of these."""
     match spelled:
         case str():
             return spelled.encode()
@@ -267,28 +281,49 @@ def _decode_credentials(found: Json | None) -> Credentials | None:
     return None if found is None else Credentials(cookies=found.get("cookies", {}), token=found.get("token"))
 
 
+def _decode_failure(failure: Json) -> TransportError:
+    return _FAILURES[failure["type"]](str(failure.get("reason", failure["type"])))
+
+
+def _decode_headers(headers: Json) -> Headers:
+    return tuple(headers.items())
+
+
+def _as_it_is(value: Any) -> Any:  # noqa: ANN401  # of whatever type the field has
+    return value
+
+
+# How the fields of inputs are read, by their types.
+_DECODERS: dict[object, Callable[[Any], Any]] = {
+    bytes: decode_bytes,
+    Headers: _decode_headers,
+    Credentials | None: _decode_credentials,
+    TransportError: _decode_failure,
+}
+
+
 # ---- what comes out
 
 
 def encode_intent(intent: Intent | None) -> Json | None:
-    """Return an intent as a tape has it: with the headers that the protocol speaks of, credentials as they are."""
+    """Return an intent as a tape has it: with the headers that the protocol speaks of, and unmasked credentials."""
     match intent:
         case None:
             return None
-        case Exchange(request, delay, shielded):
+        case Exchange(request, shielded):
             found: Json = {"kind": type(intent).__name__, "method": request.method, "url": request.url}
             found |= {name: value for name, value in request.headers if name in _HEADERS}
             if request.body:
                 found["body"] = json.loads(request.body)
-            return found | {"delay": delay, "shielded": shielded}
-        case LoadCookies(refused):
-            return {"kind": "LoadCookies", "refused": refused}
+            return found | {"shielded": shielded}
+        case LoadCredentials(refused):
+            return {"kind": "LoadCredentials", "refused": refused}
         case _:
             return {"kind": type(intent).__name__}
 
 
 def encode_event(event: ev.Event) -> Json:
-    """Return an event as a tape has it. Error texts and the reasons of leaks are the implementation's: left out."""
+    """Return an event as a tape has it, without error texts and reasons, which each implementation words for itself."""
     kind = type(event).__name__
     match event:
         case ev.Failed(error):
@@ -300,9 +335,9 @@ def encode_event(event: ev.Event) -> Json:
             if isinstance(error, AnswerFailed):
                 found["text"] = error.text
             return {"type": kind, "error": found}
-        case ev.Leaked(records):
+        case ev.Leaked(leaked):
             fields = ("chat_id", "not_before", "not_after")
-            return {"type": kind, "records": [{name: getattr(record, name) for name in fields} for record in records]}
+            return {"type": kind, "leaked": [{name: getattr(record, name) for name in fields} for record in leaked]}
         case ev.Answered(message):
             return {"type": kind, "message_id": message.id, "text": event.text}
         case _:

@@ -6,22 +6,23 @@ import base64
 import io
 import json
 from collections.abc import Iterator
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Struct, field
 
 from oa_protocol.bindings.base import AnswerOptions, Credentials, check_text
-from oa_protocol.bindings.json import SamplingParameters, decode_created
+from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.bindings.replies import UNREADABLE
 from oa_protocol.bindings.website import Website
-from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine import inputs
 from oa_protocol.engine.errors import MaybeSent
-from oa_protocol.engine.intents import Exchange, HttpRequest, LoadCookies, OpenStream
+from oa_protocol.engine.intents import Exchange, HttpRequest, LoadCredentials, OpenStream
 from oa_protocol.tape.format import Json, Tape, parse_tapes
 from oa_protocol.tape.recorder import Recorder
 
-_PATH = "/api/chat"
 _CREDENTIALS = Credentials({"next-auth.session-token": "left out"})
+_PATH = Website("http://website").create_chat(_CREDENTIALS).target
 
 
 class _Header(Struct):
@@ -51,7 +52,7 @@ class _Response(Struct):
 
     @property
     def body(self) -> bytes:
-        """The whole body; nothing where the browser left it out."""
+        """The whole body; empty if the browser left it out."""
         text = self.content.text or ""
         return base64.b64decode(text) if self.content.encoding == "base64" else text.encode(errors="replace")
 
@@ -71,94 +72,96 @@ class _Har(Struct):
 
 
 class _Exchange(Struct, frozen=True):
-    """What the browser sent, as this package spells it, and what came back."""
+    """What the browser sent, without how it spelled that, and what came back."""
 
-    chat_id: str
-    request: HttpRequest
+    website: Website
+    method: str
+    url: str
+    sent: Json
+    options: AnswerOptions | None
     response: _Response
-    prompt: str | None = None
-    options: AnswerOptions | None = None
+
+    @property
+    def chat_id(self) -> str:
+        """The chat it is about; empty if it names none."""
+        return str(self.sent.get("chat_id") or _address(self.url)[1].get("chat_id", [""])[0])
+
+    def is_of(self, request: HttpRequest) -> bool:
+        """Return whether the browser sent what ``request`` says."""
+        asked: Json = json.loads(request.body or "{}")
+        is_stream = ("accept", "text/event-stream") in request.headers  # which the website opens with POST as well
+        return (
+            (self.method == request.method or is_stream)
+            and _address(self.url) == _address(request.url)
+            and all(self.sent.get(name) == asked.get(name) for name in ("chat_id", "parent_id", "content"))
+            and self.options == _options(asked)
+        )
+
+
+def _address(url: str) -> tuple[str, dict[str, list[str]]]:
+    path, _, query = url.partition("?")
+    return path, parse_qs(query)
 
 
 def parse_har(text: str) -> list[Tape]:
     """Return a tape of each chat that was made in the recording, its name the chat's id.
 
     A HAR file has bodies whole, so a stream is one piece. The parameters that the browser sent are the tape's options.
-    A tape ends where the browser went on in a way in which this engine does not: another answer to the same prompt,
-    other parameters for the next one. Credentials are left out. Raises ValueError where the text is no HAR file, or no
-    chat was made in it.
+    A tape ends if the browser went on in a way in which this engine doesn't, for example with another answer to the
+    same prompt, or with other parameters. Its time is the engine's own: only the engine's pauses pass. Credentials are
+    left out.
+
+    Raises:
+        ValueError: the text is no HAR file, or no chat was made in it.
+
     """
     try:
-        # Not msgspec.json, which refuses the lone surrogates that a HAR file has where a body was cut.
+        # Not msgspec.json, which refuses the lone surrogates that a HAR file has if a body was cut.
         entries = msgspec.convert(json.loads(text), _Har).log.entries
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this is no HAR file: {error}") from None
     entries.sort(key=lambda entry: entry.started_date_time)
     exchanges = [exchange for entry in entries if (exchange := _exchange(entry)) is not None]
-    created = [exchange for exchange in exchanges if _is_create(exchange)]
+    created = {chat_id: each for each in exchanges if (chat_id := _created(each)) is not None}
     if not created:
         raise ValueError(
             "no chat was made in this HAR file: begin recording before the first prompt of a new chat, and export"
             " the file with its contents"
         )
     return [
-        _tape(create, [each for each in exchanges if each.chat_id == create.chat_id and each is not create])
-        for create in created
+        _tape(chat_id, create, [each for each in exchanges if each.chat_id == chat_id])
+        for chat_id, create in created.items()
     ]
 
 
-def _is_create(exchange: _Exchange) -> bool:
-    return exchange.request.method == "POST" and exchange.request.url.endswith(_PATH)
-
-
 def _exchange(entry: _Entry) -> _Exchange | None:
-    """Return the entry as an exchange of this protocol, or None where it is none."""
-    base_url, found, rest = entry.request.url.partition(_PATH)
-    if not found or (entry.request.method, rest) == ("GET", ""):
+    """Return the entry as an exchange that may be one of this protocol, or None if it can't be."""
+    url = entry.request.url
+    try:
+        website = Website(url.partition(_PATH)[0])
+        sent = json.loads((entry.request.post_data and entry.request.post_data.text) or "{}")
+        options = _options(sent)
+        check_text("prompt", sent.get("content", ""))
+        _ = entry.response.body  # base64 that is none is a ValueError
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a body that isn't ours
+        return None
+    return _Exchange(website, entry.request.method, url, sent, options, entry.response)
+
+
+def _created(exchange: _Exchange) -> str | None:
+    """Return the id of the chat that the exchange made, or None."""
+    if not exchange.is_of(exchange.website.create_chat(_CREDENTIALS)):
         return None
     try:
-        exchange = _spelled(entry, Website(base_url), urlsplit(rest).path, dict(_query(rest)))
-        _ = entry.response.body  # base64 that is none is a ValueError
-    except (ValueError, TypeError, KeyError, RecursionError):  # ids that are none, bodies that are not ours
+        return exchange.website.read_chat_id(exchange.response.body)
+    except UNREADABLE:
         return None
-    return exchange
 
 
-def _query(url: str) -> Iterator[tuple[str, str]]:
-    return ((name, values[0]) for name, values in parse_qs(urlsplit(url).query).items())
-
-
-def _spelled(entry: _Entry, website: Website, path: str, query: dict[str, str]) -> _Exchange | None:
-    sent: Json = json.loads(entry.request.post_data.text or "{}") if entry.request.post_data else {}
-    response = entry.response
-    match entry.request.method, path:
-        case "POST", "":
-            chat_id = decode_created(response.body).id
-            return _Exchange(chat_id, website.create_chat(_CREDENTIALS), response)
-        case "POST", "/prompter_message":
-            chat_id, content = sent["chat_id"], sent["content"]
-            check_text("prompt", content)
-            request = website.send_prompt(_CREDENTIALS, chat_id, sent["parent_id"], content)
-            return _Exchange(chat_id, request, response, prompt=content)
-        case "POST", "/assistant_message":
-            chat_id, options = sent["chat_id"], _options(sent)
-            request = website.request_assistant(_CREDENTIALS, chat_id, sent["parent_id"], options)
-            return _Exchange(chat_id, request, response, options=options)
-        case "GET" | "POST", "/events":
-            chat_id = query["chat_id"]
-            return _Exchange(chat_id, website.open_stream(_CREDENTIALS, chat_id, query["message_id"]), response)
-        case "GET", "/message":
-            chat_id = query["chat_id"]
-            return _Exchange(chat_id, website.fetch_message(_CREDENTIALS, chat_id, query["message_id"]), response)
-        case "GET", "":
-            return _Exchange(query["chat_id"], website.fetch_chat(_CREDENTIALS, query["chat_id"]), response)
-        case "DELETE", "":
-            return _Exchange(query["chat_id"], website.delete_chat(_CREDENTIALS, query["chat_id"]), response)
-        case _:
-            return None
-
-
-def _options(sent: Json) -> AnswerOptions:
+def _options(sent: Json) -> AnswerOptions | None:
+    """Return the options in the body of a request for an answer, or None if it is another request."""
+    if "model_config_name" not in sent:
+        return None
     return AnswerOptions(
         model=sent["model_config_name"],
         sampling=SamplingParameters.of(sent["sampling_parameters"]),
@@ -169,45 +172,51 @@ def _options(sent: Json) -> AnswerOptions:
     )
 
 
-def _tape(create: _Exchange, exchanges: list[_Exchange]) -> Tape:
+def _tape(chat_id: str, create: _Exchange, exchanges: list[_Exchange]) -> Tape:
     """Run the engine over what the browser got, as far as it asks for that."""
-    website = Website(create.request.url.removesuffix(_PATH))
+    website = create.website
     options = next((each.options for each in exchanges if each.options is not None), None)
-    prompts = [each.prompt for each in exchanges if each.prompt is not None]
-    leaves = any(each.request.method == "DELETE" for each in exchanges)
+    prompts = [each.sent["content"] for each in exchanges if "content" in each.sent]
+    leaves = any(each.is_of(website.delete_chat(_CREDENTIALS, chat_id)) for each in exchanges)
     waiting = [create, *exchanges]
     file = io.StringIO()
     conversation = Recorder(website, _CREDENTIALS, options, tape=file)
+    now = 0.0
     while True:
-        match conversation.next_intent():
+        match conversation.next_intent(now):
             case Exchange() as intent:
-                index = next((i for i, each in enumerate(waiting) if each.request == intent.request), None)
+                index = next((i for i, each in enumerate(waiting) if each.is_of(intent.request)), None)
                 if index is None:
                     break
-                _hand_in(conversation, intent, waiting[index].response)
+                for happened in _inputs(intent, waiting[index].response):
+                    conversation.handle(happened, now)
                 del waiting[: index + 1]  # what the browser asked for before that, it did not ask in answer to that
-            case LoadCookies():
-                conversation.receive_cookies(None)
+            case LoadCredentials():
+                conversation.handle(inputs.CredentialsFound(None), now)
+            case None if conversation.deadline is not None:
+                now = conversation.deadline
+                conversation.handle(inputs.TimePassed(), now)
             case None if conversation.awaits_prompt and prompts:
-                conversation.prompt(prompts.pop(0))
+                conversation.handle(inputs.Prompt(prompts.pop(0)), now)
             case None if leaves and not conversation.is_over:
                 leaves = False
-                conversation.close(drain=False)
+                conversation.handle(inputs.Close(drain=False), now)
             case _:
                 break
     (tape,) = parse_tapes(file.getvalue())
-    return Tape(tape.config, tape.steps, name=create.chat_id)
+    return Tape(tape.config, tape.steps, name=chat_id)
 
 
-def _hand_in(conversation: Conversation, intent: Exchange, response: _Response) -> None:
+def _inputs(intent: Exchange, response: _Response) -> Iterator[inputs.Input]:
+    """What a driver would hand in for this response."""
     if response.status == 0:
-        conversation.receive_failure(MaybeSent("the browser got no reply"))
+        yield inputs.ExchangeFailed(MaybeSent("the browser got no reply"))
     elif isinstance(intent, OpenStream) and response.status == 200:
-        conversation.receive_stream_opened()
+        yield inputs.StreamOpened()
         if response.body:
-            conversation.receive_stream_data(response.body)
-        conversation.receive_stream_end()
+            yield inputs.StreamData(response.body)
+        yield inputs.StreamEnded()
     else:
         # HTTP/2's own fields, which begin with a colon, are no headers.
-        headers = [(header.name, header.value) for header in response.headers if not header.name.startswith(":")]
-        conversation.receive_reply(response.status, headers, response.body)
+        headers = tuple((header.name, header.value) for header in response.headers if not header.name.startswith(":"))
+        yield inputs.ReplyReceived(response.status, headers, response.body)

@@ -1,4 +1,4 @@
-"""The normal form of a tape: what is the same in two recordings of one conversation, whoever drove it."""
+"""The normal form of a tape: what is the same in two recordings of one conversation, whatever driver made them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from oa_protocol.tape.format import Json, Tape
 
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _READS = frozenset({"FetchMessage", "FetchChat", "ListChats"})
-_IDLE = ("close", "abandon", "silence", "stream_end", "stream_data")
+_IDLE = frozenset({"Close", "Abandon", "Interrupted", "TimePassed", "StreamEnded", "StreamData"})
+_SETTLES = frozenset({"ReplyReceived", "ExchangeFailed"})
 _BASE_URL = "http://server"
 
 
 def normalize(tape: Tape) -> Tape:
     """Return what makes two tapes of the same conversation comparable: equal ones have equal normal forms.
 
-    Left out is what depends on the driver, the network and the clock: how a stream's bytes were cut (its events stand
-    in one step), pings and ``pending`` events, delays, headers and dates, asking when there was nothing to do, reading
-    when there was nothing new, steps without any effect, and how the stream was closed after its last event. What the
-    body of a reply said is in the events. Ids are numbered, and every server has the same URL. It is for comparing,
-    not for ``replay``.
+    What depends on the driver, the network and the clock is left out: times and deadlines, how a stream's bytes were
+    cut (its events stand in one step), pings and ``pending`` events, headers and dates, questions when there was
+    nothing to do, reads that brought nothing new, steps without any effect, and how the stream was closed after its
+    last event. The events say what the body of a reply said. Ids are numbered, and every server has the same URL. A
+    normal form is for comparing, not for ``replay``.
     """
     steps = list(_joined(_plain(step) for step in _told(tape)))
     text = json.dumps([tape.config, steps]).replace(tape.config["base_url"], _BASE_URL)
@@ -31,7 +32,7 @@ def normalize(tape: Tape) -> Tape:
 
 
 def _told(tape: Tape) -> Iterator[Json]:
-    """The steps that told something, or asked for something that did."""
+    """The steps that said something, or asked for something that did."""
     phase = "START"
     read: Json | None = None
     for step in tape.steps:
@@ -40,13 +41,15 @@ def _told(tape: Tape) -> Iterator[Json]:
         match step:
             case {"intent": None} | {"intent": {"kind": "CloseStream"}}:
                 pass
-            case {"intent": {"kind": kind}} if kind in _READS:
-                read = step
-            case {"reply": _} | {"failure": _} if read is not None:
+            case {"intent": {"kind": kind}}:
+                read = step if kind in _READS else None
+                if read is None:
+                    yield step
+            case {"input": {"type": kind}} if read is not None and kind in _SETTLES:
                 if not idle:
                     yield from (read, step)
                 read = None
-            case _ if idle and any(name in step for name in _IDLE):
+            case {"input": {"type": kind}} if idle and kind in _IDLE:
                 pass
             case _:
                 yield step
@@ -58,27 +61,32 @@ def _events(step: Json) -> list[Json]:
 
 def _plain(step: Json) -> Json:
     """The step without what depends on the clock and on the transport."""
-    plain = {name: value for name, value in step.items() if name not in ("headers", "body", "reason", "events")}
+    plain: Json = {name: step[name] for name in ("intent", "raises", "phase") if name in step}
+    if "input" in step:
+        plain["input"] = _plain_input(step["input"])
     if events := [_undated(event) for event in _events(step)]:
         plain["events"] = events
-    if "stream_data" in plain:
-        plain["stream_data"] = True
-    if plain.get("intent"):
-        plain["intent"] = {name: value for name, value in plain["intent"].items() if name != "delay"}
+    return plain
+
+
+def _plain_input(happened: Json) -> Json:
+    plain = {name: value for name, value in happened.items() if name not in ("headers", "body", "data")}
+    if "failure" in plain:
+        plain["failure"] = {"type": plain["failure"]["type"]}
     return plain
 
 
 def _undated(event: Json) -> Json:
     if event["type"] != "Leaked":
         return event
-    return event | {"records": [{"chat_id": record["chat_id"]} for record in event["records"]]}
+    return event | {"leaked": [{"chat_id": record["chat_id"]} for record in event["leaked"]]}
 
 
 def _joined(steps: Iterator[Json]) -> Iterator[Json]:
     """The steps, those of a stream's data in one."""
     last: Json | None = None
     for step in steps:
-        if last is not None and "stream_data" in last and "stream_data" in step and "raises" not in last:
+        if last is not None and _is_data(last) and _is_data(step) and "raises" not in last:
             last = step | {"events": [*last.get("events", ()), *step.get("events", ())]}
             continue
         if last is not None:
@@ -86,3 +94,7 @@ def _joined(steps: Iterator[Json]) -> Iterator[Json]:
         last = step
     if last is not None:
         yield last
+
+
+def _is_data(step: Json) -> bool:
+    return "input" in step and step["input"]["type"] == "StreamData"

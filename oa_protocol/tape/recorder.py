@@ -1,27 +1,32 @@
-"""Records a conversation, whoever drives it."""
+"""Records a conversation, with any driver."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeVar
 
+from msgspec.structs import replace
+
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
+from oa_protocol.bindings.replies import header_pairs
 from oa_protocol.engine.conversation import Conversation
-from oa_protocol.engine.errors import NotSent, TransportError
 from oa_protocol.engine.events import Event, Failed, Leaked
+from oa_protocol.engine.inputs import Input, ReplyReceived, StreamData
 from oa_protocol.engine.intents import Intent
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.tape.format import Json, encode_config, encode_intent, result, to_line
 from oa_protocol.tape.redact import Masks, without_password
 
 logger = logging.getLogger("oa_protocol")
 
 TapeFile = str | os.PathLike[str] | TextIO
-"""Where a tape goes: the path of a file, which is written anew, or a text file that is open, and stays so."""
+"""Where a tape goes: the path of a file, which is overwritten, or an open text file, which stays open."""
 
 _T = TypeVar("_T")
 
@@ -29,13 +34,14 @@ _T = TypeVar("_T")
 class Recorder(Conversation):
     """A conversation that writes down each input and each output, as one line of ``tape``, before it returns.
 
-    What a line holds is in specs/vectors/README.md; cookies and tokens are masked, prompts and answers are not. A path
-    is opened by the first step, and closed with the last. Where the tape cannot be written, that is logged as a
-    warning, once, and the conversation goes on without. A file cannot be pickled or copied, and so a Recorder cannot;
-    nor does it ``resume``.
+    specs/vectors/README.md says what a line holds. Cookies and tokens are masked, prompts and answers are not. A path
+    is opened by the first step, and closed with the last. If the tape can't be written, one warning is logged, and the
+    conversation goes on without. A file can't be pickled or copied, and so a Recorder can't; nor does it ``resume``.
+
+    The engine gets the time that is on the tape, so that a replay does the same to the microsecond.
     """
 
-    __slots__ = ("_masks", "_tape")
+    __slots__ = ("_masks", "_start", "_tape")
 
     def __init__(
         self,
@@ -44,114 +50,107 @@ class Recorder(Conversation):
         options: AnswerOptions | None = None,
         *,
         retries: int = 2,
-        attempts: int = 3,
+        timeouts: Timeouts | None = None,
+        cleanup: Cleanup | None = None,
         tape: TapeFile,
     ) -> None:
-        super().__init__(binding, credentials, options, retries=retries, attempts=attempts)
+        super().__init__(binding, credentials, options, retries=retries, timeouts=timeouts, cleanup=cleanup)
+        self._start: float | None = None
         self._masks = Masks(binding.base_url)
-        config = encode_config(binding, self.options, retries=retries, attempts=attempts)
+        config = encode_config(self.settings)
         if self.credentials:
             config["credentials"] = self._masks.credentials(self.credentials)
         self._tape = _Writer(tape, self._masks.line(to_line({"config": config})))
 
-    def prompt(self, text: str) -> None:
-        """Record that the owner asks."""
-        self._on_tape({"prompt": text}, partial(super().prompt, text), lambda _: result(self))
+    @property
+    def deadline(self) -> float | None:
+        """When to hand in ``TimePassed`` at the latest, by the caller's clock."""
+        ends = super().deadline
+        return None if ends is None or self._start is None else self._start + ends
 
-    def close(self, *, drain: bool = True) -> list[Event]:
-        """Record that the owner leaves."""
-        return self._happening({"close": "drain" if drain else "now"}, partial(super().close, drain=drain))
-
-    def abandon(self) -> list[Event]:
-        """Record that the owner gives up."""
-        return self._happening({"abandon": True}, super().abandon)
-
-    def answer_timed_out(self) -> list[Event]:
-        """Record that the owner gives up on the answer."""
-        return self._happening({"answer_timed_out": True}, super().answer_timed_out)
-
-    def next_intent(self) -> Intent | None:
+    def next_intent(self, now: float) -> Intent | None:
         """Record what the engine asks for."""
-        return self._on_tape({}, super().next_intent, self._asking)
+        return self._on_tape(now, {}, super().next_intent, self._asked)
 
-    def receive_cookies(self, credentials: Credentials | None) -> list[Event]:
-        """Record that credentials were found, or none."""
-        step = {"credentials": self._masks.credentials(credentials)}
-        return self._happening(step, partial(super().receive_cookies, credentials))
+    def handle(self, happened: Input, now: float) -> list[Event]:
+        """Record what happened."""
+        match happened:
+            case StreamData(data):
+                return self.receive_stream_data(data, now)
+            case ReplyReceived(headers=headers):
+                happened = replace(happened, headers=tuple(header_pairs(headers)))
+            case _:
+                pass
+        return self._on_tape(now, self._happened(happened), partial(super().handle, happened), self._caused)
 
-    def receive_reply(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> list[Event]:
-        """Record a reply."""
-        headers = tuple(headers)
-        step: Json = {"reply": status}
-        if headers:
-            step["headers"] = self._masks.headers(headers)
-        if body:
-            step["body"] = self._masks.content(body)
-        return self._happening(step, partial(super().receive_reply, status, headers, body))
+    def receive_stream_data(self, data: bytes, now: float) -> list[Event]:
+        """Record bytes of the stream."""
+        happened = self._happened(StreamData(data))
+        return self._on_tape(now, happened, partial(super().receive_stream_data, data), self._caused)
 
-    def receive_failure(self, failure: TransportError) -> list[Event]:
-        """Record that there was no reply."""
-        kind = "NotSent" if isinstance(failure, NotSent) else "MaybeSent"
-        step = {"failure": kind, "reason": without_password(str(failure))}
-        return self._happening(step, partial(super().receive_failure, failure))
+    def _happened(self, happened: Input) -> Json:
+        return {"input": self._masks.input(happened)}
 
-    def receive_stream_opened(self) -> list[Event]:
-        """Record the stream's head."""
-        return self._happening({"stream_opened": True}, super().receive_stream_opened)
+    def _caused(self, events: list[Event]) -> Json:
+        return _reason(events) | result(self, super().deadline, events=events)
 
-    def receive_stream_data(self, data: bytes) -> list[Event]:
-        """Record a chunk of the stream."""
-        return self._happening({"stream_data": self._masks.content(data)}, partial(super().receive_stream_data, data))
-
-    def receive_silence(self) -> list[Event]:
-        """Record that the stream brought nothing for too long."""
-        return self._happening({"silence": True}, super().receive_silence)
-
-    def receive_stream_end(self) -> list[Event]:
-        """Record the stream's end."""
-        return self._happening({"stream_end": True}, super().receive_stream_end)
-
-    def _happening(self, step: Json, call: Callable[[], list[Event]]) -> list[Event]:
-        return self._on_tape(step, call, lambda events: _reason(events) | result(self, events=events))
-
-    def _asking(self, intent: Intent | None) -> Json:
+    def _asked(self, intent: Intent | None) -> Json:
         encoded = encode_intent(intent)
-        return result(self, intent=None if encoded is None else self._masks.intent(encoded))
+        return result(self, super().deadline, intent=None if encoded is None else self._masks.intent(encoded))
 
-    def _on_tape(self, step: Json, call: Callable[[], _T], tell: Callable[[_T], Json]) -> _T:
-        """Make the call, and write the step with what came of it; once the conversation is over nothing more comes."""
+    def _on_tape(self, now: float, step: Json, call: Callable[[float], _T], tell: Callable[[_T], Json]) -> _T:
+        """Make the call, and write the step with what came of it. Once the conversation is over, nothing is written."""
+        now = self._to_tape(now)
         if self.is_over:
-            return call()
+            return call(now)
+        step = {"now": now, **step}
         try:
-            came = call()
+            came = call(now)
         except Exception as error:
-            self._write(step | result(self, raises=error))
+            self._write(step | result(self, super().deadline, raises=error))
             raise
         self._write(step | tell(came))
         if self.is_over:
             self._tape.close()
         return came
 
+    def _to_tape(self, now: float) -> float:
+        """Return ``now`` as the tape counts it: in seconds since the first step, rounded up to a microsecond.
+
+        A deadline that has come by the caller's clock has come here, too. Otherwise a caller whose clock stands still
+        until something happens would hand in ``TimePassed`` again and again.
+        """
+        if self._start is None:
+            self._start = now
+        elapsed, ends = now - self._start, super().deadline
+        is_due = ends is not None and now >= self._start + ends
+        return _round_up(max(elapsed, ends or 0.0) if is_due else elapsed)
+
     def _write(self, step: Json) -> None:
         self._tape.write(self._masks.line(to_line(step)))
 
 
+def _round_up(seconds: float) -> float:
+    rounded = math.ceil(seconds * 1e6)
+    return rounded / 1e6 if rounded / 1e6 >= seconds else (rounded + 1) / 1e6
+
+
 def _reason(events: list[Event]) -> Json:
-    """Return the words for what went wrong, for people: an event has none that would be the same in another engine."""
+    """Return the words for what went wrong. They are for people, because another engine may have others."""
     words: list[str] = []
     for event in events:
         match event:
-            case Failed(error=error):
+            case Failed(error):
                 words.append(str(error))
-            case Leaked(records=records):
-                words.extend(record.reason for record in records)
+            case Leaked(leaked):
+                words.extend(record.reason for record in leaked)
             case _:
                 pass
     return {"reason": without_password("; ".join(words))} if words else {}
 
 
 class _Writer:
-    """Writes lines at once, and lets nothing that goes wrong with them through to the conversation."""
+    """Writes lines at once. An error is logged, and doesn't reach the conversation."""
 
     def __init__(self, tape: TapeFile, head: str) -> None:
         self._tape = tape
@@ -160,7 +159,7 @@ class _Writer:
         self._failed = False
 
     def write(self, line: str) -> None:
-        """Write a line, after the head where it is the first one."""
+        """Write a line; before the first one, write the head."""
         if self._failed:
             return
         try:
@@ -175,9 +174,9 @@ class _Writer:
             logger.warning("the tape cannot be written, and recording stops: %s", error)
 
     def close(self) -> None:
-        """Close the file, if it is ours."""
+        """Close the file if the recorder opened it."""
         if self._file is not None and self._file is not self._tape:
-            with suppress(Exception):  # what could not be written was told
+            with suppress(Exception):  # it was logged already that lines are missing
                 self._file.close()
 
     def _open(self) -> TextIO:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from typing import cast
+
+from msgspec.structs import fields
 
 from oa_protocol.bindings.base import Credentials
-from oa_protocol.bindings.json import is_id
+from oa_protocol.bindings.ids import is_id
+from oa_protocol.engine.errors import NotSent, TransportError
+from oa_protocol.engine.inputs import Input
 from oa_protocol.tape.format import Json, encode_bytes
 
-_SHORTEST = 16  # what is shorter may be a word of the protocol, as "assistant" is
+_SHORTEST = 16  # a shorter one may be a word of the protocol, for example "assistant"
 _USER_AND_PASSWORD = re.compile(r"//[^/@\s]+@")
 
 
 class Masks:
-    """The secrets of one tape: ``secret-1`` stands for the first one wherever it is, ``secret-2`` for the next.
+    """The secrets of one tape: ``secret-1`` stands for the first one everywhere, ``secret-2`` for the next.
 
-    Cookies and tokens are masked where they belong, whatever they are; one of 16 characters or more also where a server
-    or anybody else repeats it, unless it is an id or a part of ``base_url``, which a tape cannot do without.
+    Every cookie and token is masked in its own place. One of 16 characters or more is also masked in any other text
+    that repeats it, unless it is an id or a part of ``base_url``, because a tape can't do without these.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -35,10 +40,8 @@ class Masks:
                 self._spellings.sort(key=lambda spelling: len(spelling[0]), reverse=True)  # one may hold another
         return self._masks[secret]
 
-    def credentials(self, credentials: Credentials | None) -> Json | None:
+    def credentials(self, credentials: Credentials) -> Json:
         """Return credentials as a tape has them, masked."""
-        if credentials is None:
-            return None
         found: Json = {}
         if credentials.cookies:
             found["cookies"] = {name: self.mask(value) for name, value in credentials.cookies.items()}
@@ -57,8 +60,28 @@ class Masks:
             masked["authorization"] = f"{scheme} {self.mask(value)}"
         return masked
 
+    def input(self, happened: Input) -> Json:
+        """Return an input as a tape has it, masked: the fields of its struct, except for those that have a default."""
+        values = {field.name: (getattr(happened, field.name), field.default) for field in fields(happened)}
+        encoded = {name: self._value(value) for name, (value, default) in values.items() if value != default}
+        return {"type": type(happened).__name__, **encoded}
+
+    def _value(self, value: object) -> object:
+        match value:
+            case bytes() | bytearray() | memoryview():
+                return self.content(bytes(cast("bytes", value)))
+            case Credentials():
+                return self.credentials(value)
+            case TransportError():
+                kind = "NotSent" if isinstance(value, NotSent) else "MaybeSent"
+                return {"type": kind, "reason": without_password(str(value))}
+            case tuple():
+                return self.headers(cast("tuple[tuple[str, str], ...]", value))
+            case _:
+                return value
+
     def headers(self, headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Return a reply's headers by name, the last of several; masked are the values of all cookies that it sets."""
+        """Return a reply's headers by name, the last of several, with the values of the cookies that it sets masked."""
         found: dict[str, str] = {}
         for name, value in headers:
             found[name.lower()] = self._set_cookie(value) if name.lower() == "set-cookie" else value
@@ -70,7 +93,7 @@ class Masks:
         return f"{name}{equals}{self.mask(value)}{semicolon}{attributes}"
 
     def content(self, data: bytes) -> str | Json:
-        """Return encoded bytes; in those that are no text a secret would be hidden from ``line`` by base64."""
+        """Return encoded bytes. If they are no text, mask them here, because base64 hides a secret from ``line``."""
         encoded = encode_bytes(data)
         if isinstance(encoded, str):
             return encoded

@@ -14,10 +14,15 @@ _LINE = 2000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first step at which the engine does something else than the tape says; ``str()`` tells it.
+    """The first step at which the engine does something else than the tape says; ``str()`` says it in words.
 
-    ``number`` counts the steps from 1. ``expected`` and ``found`` are what came of the step, there and here: an
-    ``intent``, ``events`` or an exception (``raises``), and the phase after it.
+    Attributes:
+        number: of the step, counted from 1.
+        step: the step itself.
+        expected: what came of it on the tape: an ``intent``, ``events`` or an exception (``raises``), the ``phase``
+            after it, and the ``deadline``.
+        found: the same, of this engine.
+
     """
 
     number: int
@@ -27,9 +32,10 @@ class Difference:
 
     def __str__(self) -> str:
         done = given(self.step)
+        asks = done.keys() <= {"now"}
         return "\n".join(
             [
-                f"step {self.number}: {_line(done) if done else 'the next intent'}",
+                f"step {self.number}: {'the next intent' if asks else _line(done)}",
                 f"  expected: {_line(self.expected)}",
                 f"  found:    {_line(self.found)}",
             ]
@@ -37,21 +43,23 @@ class Difference:
 
 
 def _line(fields: Json) -> str:
-    """Return ``fields`` as JSON, the end left out where that is too long to read."""
+    """Return ``fields`` as JSON, cut if it is too long to read."""
     text = json.dumps(fields)
     return text if len(text) <= _LINE else f"{text[:_LINE]}… ({len(text):,} characters)"
 
 
 def replay(tape: Tape) -> Difference | None:
-    """Run the engine over ``tape``; return the first difference, or None where it does all the same.
+    """Run the engine over ``tape``. Return the first difference, or None if it does the same.
 
-    Raises ValueError or TypeError where the tape holds no conversation.
+    Raises:
+        ValueError, TypeError: the tape holds no conversation.
+
     """
     return first_difference(tape.steps, partial(take_step, new_conversation(tape.config)))
 
 
 def first_difference(steps: Iterable[Json], answer: Callable[[Json], Json]) -> Difference | None:
-    """Have each step done by ``answer``; return the first of which something else came than it says, or None."""
+    """Have ``answer`` do each step. Return the first from which something else came than it says, or None."""
     for number, step in enumerate(steps, 1):
         expected = {name: step[name] for name in OUTPUTS if name in step}
         found = answer(given(step))

@@ -1,4 +1,4 @@
-"""Tells a tape as a story: who did what, what came of it, and where the conversation stood then."""
+"""Puts a tape into words: who did what, what came of it, and the phase after it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,58 @@ from itertools import groupby
 from oa_protocol.tape.format import Json, Tape
 
 _HAPPENINGS = {
-    "abandon": ("owner", "gives up"),
-    "answer_timed_out": ("owner", "gives up on the answer"),
-    "stream_opened": ("server", "opens the stream"),
-    "silence": ("network", "brings nothing for too long"),
-    "stream_end": ("server", "ends the stream"),
+    "Abandon": ("owner", "gives up"),
+    "Interrupted": ("owner", "interrupts"),
+    "StreamOpened": ("server", "opens the stream"),
+    "StreamEnded": ("server", "ends the stream"),
+    "TimePassed": ("clock", "the time is over"),
 }
 
 
 def transcript(tape: Tape) -> Iterator[str]:
-    """Tell the conversation, a line a step; the pieces of a stream are one line. Steps count from 1, as in ``replay``.
+    """Yield the conversation in words: a line a step, and one line for the pieces of a stream.
 
-    The phase stands in brackets where a step changed it. Raises ValueError where a step is none of a conversation.
+    Steps count from 1, as in ``replay``. If a step changed the phase, the new one is in brackets. A question that got
+    no intent is left out, and so is a ``TimePassed`` without effect.
+
+    Raises:
+        ValueError: a step isn't one of a conversation.
+
     """
     config = tape.config
     yield f"{config['api']} at {config['base_url']}, model {config.get('options', {}).get('model', '(default)')}"
     phase = "START"
-    told = [(number, step) for number, step in enumerate(tape.steps, 1) if step.get("intent", ...) is not None]
-    for _, group in groupby(told, lambda each: each[0] if "stream_data" not in each[1] else 0):
+    for _, group in groupby(_told(tape), lambda each: 0 if _is_data(each[1]) else each[0]):
         steps = list(group)
         number, last = steps[0][0], steps[-1][1]
-        if "phase" not in last:
-            raise ValueError(f"step {number} of the tape has no phase")
-        who, what = (
-            _streamed([step for _, step in steps]) if "stream_data" in last else _single(last, config["base_url"])
-        )
+        streamed = _is_data(last)
+        who, what = _streamed([step for _, step in steps]) if streamed else _single(last, config["base_url"])
         moved = f"  [{last['phase']}]" if last["phase"] != phase else ""
         phase = last["phase"]
         yield f"{number:>4}. {who:<8} {what}{moved}"
+
+
+def _told(tape: Tape) -> Iterator[tuple[int, Json]]:
+    """The steps with an effect, or that say what somebody did, with their numbers."""
+    phase, waits, ends = "START", False, None
+    for number, step in enumerate(tape.steps, 1):
+        if "phase" not in step:
+            raise ValueError(f"step {number} of the tape has no phase")
+        match step:
+            case {"intent": None}:
+                pass
+            case {"input": {"type": "TimePassed"}} if step["phase"] == phase and "events" not in step:
+                if waits and ends is not None and step["now"] >= ends:  # for a reply that didn't come in time
+                    waits = False
+                    yield number, step
+            case _:
+                waits = "method" in step.get("intent", {}) or (waits and _is_data(step))
+                yield number, step
+        phase, ends = step["phase"], step.get("deadline")
+
+
+def _is_data(step: Json) -> bool:
+    return "input" in step and step["input"]["type"] == "StreamData"
 
 
 def _single(step: Json, base_url: str) -> tuple[str, str]:
@@ -44,38 +68,36 @@ def _single(step: Json, base_url: str) -> tuple[str, str]:
     news = [_news(event) for event in step.get("events", ())]
     if "raises" in step:
         news.append(f"refused: {step['raises']}")
-    if "reason" in step and "failure" not in step:
+    if "reason" in step:
         news.append(step["reason"])
     return who, "; ".join((what, *news))
 
 
 def _doing(step: Json, base_url: str) -> tuple[str, str]:
     match step:
-        case {"intent": {"kind": kind, "method": method, "url": url, "delay": delay}}:
-            after = f" after {delay:g} s" if delay else ""
-            return "engine", f"{kind}{after}: {method} {url.removeprefix(base_url)}"
+        case {"intent": {"kind": kind, "method": method, "url": url}}:
+            return "engine", f"{kind}: {method} {url.removeprefix(base_url)}"
         case {"intent": {"kind": kind}}:
             return "engine", kind
-        case {"prompt": text}:
+        case {"input": {"type": "Prompt", "text": text}}:
             return "owner", f"asks {_quoted(text)}"
-        case {"close": how}:
-            return "owner", "leaves" if how == "drain" else "leaves at once"
-        case {"reply": status}:
+        case {"input": {"type": "Close", **how}}:
+            return "owner", "leaves" if how.get("drain", True) else "leaves at once"
+        case {"input": {"type": "ReplyReceived", "status": status}}:
             return "server", f"replies {status}"
-        case {"failure": kind}:
-            return "network", f"fails, {'not sent' if kind == 'NotSent' else 'maybe sent'}: {step.get('reason', kind)}"
-        case {"credentials": found}:
+        case {"input": {"type": "ExchangeFailed", "failure": {"type": kind, **words}}}:
+            return "network", f"fails, {'not sent' if kind == 'NotSent' else 'maybe sent'}: {words.get('reason', kind)}"
+        case {"input": {"type": "CredentialsFound", "credentials": found}}:
             return "owner", "has no credentials" if found is None else "gives credentials"
+        case {"input": {"type": str(kind)}} if kind in _HAPPENINGS:
+            return _HAPPENINGS[kind]
         case _:
-            for name, told in _HAPPENINGS.items():
-                if name in step:
-                    return told
             raise ValueError(f"not a step of a tape: {step}")
 
 
 def _streamed(steps: list[Json]) -> tuple[str, str]:
-    """Tell a stream's pieces as one: its text whole, and all else in its order."""
-    told: list[str] = []
+    """Put a stream's pieces into one line: the whole text, and then the rest in its order."""
+    said: list[str] = []
     text = ""
     pendings = 0
     for step in steps:
@@ -86,16 +108,16 @@ def _streamed(steps: list[Json]) -> tuple[str, str]:
                 case {"type": "Queued"}:
                     pendings += 1
                 case {"type": "Answered", "text": whole} if whole.strip() == text.strip():
-                    told.append("Answered")
+                    said.append("Answered")
                 case _:
-                    told.append(_news(event))
+                    said.append(_news(event))
         if "raises" in step:
-            told.append(f"refused: {step['raises']}")
+            said.append(f"refused: {step['raises']}")
         if "reason" in step:
-            told.append(step["reason"])
+            said.append(step["reason"])
     waits = [f"pending ({pendings} times)"] if pendings else []
     texts = [_quoted(text)] if text else []
-    return "server", "; ".join((f"streams {len(steps)} pieces", *waits, *texts, *told))
+    return "server", "; ".join((f"streams {len(steps)} pieces", *waits, *texts, *said))
 
 
 def _news(event: Json) -> str:
@@ -108,8 +130,8 @@ def _news(event: Json) -> str:
             return f"{kind}: {_quoted(text)}"
         case {"type": "Failed", "error": error}:
             return f"Failed: {error['type']}"
-        case {"type": "Leaked", "records": records}:
-            return f"Leaked: {', '.join(record['chat_id'] or 'a chat without an id' for record in records)}"
+        case {"type": "Leaked", "leaked": leaked}:
+            return f"Leaked: {', '.join(record['chat_id'] or 'a chat without an id' for record in leaked)}"
         case _:
             fields = ", ".join(
                 f"{name} {value}" for name, value in event.items() if name != "type" and value is not None

@@ -1,78 +1,100 @@
-r"""Playbooks: a conversation told step by step. ``>>`` is what happens to it, ``<<`` what it then says or asks for.
+r"""Playbooks: a conversation, step by step. ``>>`` is what happens to it, ``<<`` what it emits or asks for then.
 
 >>> CHAT, PROMPT, ANSWER = (f"06b02a54-89e8-7932-8000-00000000000{number}" for number in range(3))
 >>> conversation = Conversation(Website("http://oa.test"), Credentials({"session": "secret"}))
 >>> assert (
 ...     play(conversation)
 ...     >> Prompt("Hello") << CreateChat
-...     >> Unsent() << Sends(CreateChat, delay=0.5, method="POST", path="/api/chat", body={})
+...     >> Unsent() << Pause(0.5) << Sends(CreateChat, method="POST", path="/api/chat", body={})
 ...     >> Reply(200, {"id": CHAT}) << Created(CHAT) << SendPrompt
 ...     >> Reply(200, {"id": PROMPT}) << Prompted(PROMPT) << RequestAssistant
-...     >> Lost() << Phase.REQUEST_LOST << FetchChat
-...     >> Reply(200, {"id": CHAT, "messages": []}) << RequestAssistant
+...     >> Lost() << Phase.REQUEST_LOST << Pause(0.5) << FetchChat
+...     >> Reply(200, {"id": CHAT, "messages": []}) << Pause() << RequestAssistant
 ...     >> Reply(200, {"id": ANSWER}) << Requested(ANSWER) << OpenStream
-...     >> Opened() << Phase.STREAMING << None
+...     >> StreamOpened() << Phase.STREAMING << None
 ...     >> Data({"event_type": "token", "text": "Hi"}) << Token("Hi")
-...     >> Bytes(b": ping\r\n\r\n") << None
-...     >> Silence() << CloseStream
-...     >> Ended() << Phase.POLLING << FetchMessage
-...     >> Broken(MaybeSent("the proxy is gone")) << FetchMessage
-...     >> TimedOut() << Fails(AnswerFailed, "time allowed", text="Hi")
-...     >> Reply(401)
-...     >> Close() << FetchMessage
-...     >> Reply(401) << LoadCookies
-...     >> Cookies(None) << DeleteChat
+...     >> StreamData(b": ping\r\n\r\n") << None << Deadline(45)
+...     >> Wait() << CloseStream
+...     >> StreamEnded() << Phase.POLLING << FetchMessage
+...     >> Reply(404) << Fails(HTTPStatusError, "404")
+...     >> Close() << Phase.DRAINING << FetchMessage
+...     >> Wait(4) << Phase.DRAINING
+...     >> Wait(1) << Phase.DELETING << DeleteChat
 ...     >> Abandon() << Leaks(CHAT)
 ... )
 
-Every event must be told, in its order, as it is or by its class; an intent is asked for only where the playbook expects
-one, by its class or, in detail, by Sends. A wrong step fails with the steps so far, and at their end what was expected
-(``-``) and what was found (``+``), as in a diff, or why a step is not possible (``!``).
+What happens is one of the engine's inputs, as it is. ``Reply``, ``Lost``, ``Unsent`` and ``Data`` spell the long ones,
+and ``Wait`` lets time pass. Each event must be expected, in its order, as it is or by its class. An intent is asked for
+only if the playbook expects one, by its class or, in detail, by ``Sends``.
+
+The clock is the playbook's own: it begins at 0.0, and nothing but ``Wait`` and ``Pause`` moves it. So an intent that is
+expected without a pause before it is due at once.
+
+A wrong step fails with the steps so far. After them come what was expected (``-``) and what was found (``+``), as in a
+diff, or why a step is not possible (``!``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import UnionType
-from typing import NoReturn, Protocol
+from dataclasses import dataclass
+from types import FunctionType, UnionType
+from typing import NoReturn
 
-from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.base import Headers
 from oa_protocol.engine.conversation import Conversation
-from oa_protocol.engine.errors import AnswerFailed, MaybeSent, NotSent, OAError, TransportError
+from oa_protocol.engine.errors import AnswerFailed, MaybeSent, NotSent, OAError
 from oa_protocol.engine.events import Event, Failed, Leaked
-from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCookies
+from oa_protocol.engine.inputs import ExchangeFailed, Input, ReplyReceived, StreamData, TimePassed
+from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCredentials
 from oa_protocol.engine.phases import Phase
 
 __all__ = [
-    "Abandon",
-    "Broken",
-    "Bytes",
-    "Close",
-    "Cookies",
     "Data",
-    "Ended",
+    "Deadline",
     "Fails",
-    "Happening",
     "Leaks",
     "Lost",
-    "Opened",
+    "Pause",
     "Play",
-    "Prompt",
     "Reply",
     "Sends",
-    "Silence",
-    "TimedOut",
     "Unsent",
+    "Wait",
     "play",
 ]
 
 Json = Mapping[str, object] | list[object]
 
 
-def encode(body: Json | str | bytes) -> bytes:
-    """Return the bytes of a body, which a playbook may spell as JSON, as text or as they are."""
+# ---- what happens to a conversation
+
+
+def Reply(status: int, body: Json | str | bytes = b"", headers: Headers = ()) -> ReplyReceived:  # noqa: N802 - reads as an input
+    """Return the whole reply to an exchange. Its body may be spelled as JSON, as text or as bytes."""
+    return ReplyReceived(status, headers, _encode(body))
+
+
+def Lost() -> ExchangeFailed:  # noqa: N802
+    """Return the failure of a connection after the request may have left."""
+    return ExchangeFailed(MaybeSent("connection reset"))
+
+
+def Unsent() -> ExchangeFailed:  # noqa: N802
+    """Return the failure of a connection before the request left."""
+    return ExchangeFailed(NotSent("connection refused"))
+
+
+def Data(*payloads: Json) -> StreamData:  # noqa: N802
+    """Return events of the stream, each spelled as servers do."""
+    return StreamData(b"".join(b"data: %s\r\n\r\n" % _encode(payload) for payload in payloads))
+
+
+_BUILDERS = (Reply, Lost, Unsent, Data)
+
+
+def _encode(body: Json | str | bytes) -> bytes:
     match body:
         case bytes():
             return body
@@ -82,177 +104,71 @@ def encode(body: Json | str | bytes) -> bytes:
             return json.dumps(body).encode()
 
 
-# ---- what happens to a conversation
+@dataclass(frozen=True)
+class Wait:
+    """So many seconds pass. Without a number: until the conversation's deadline.
 
-
-class Happening(Protocol):
-    """One call of the conversation's interface. Whatever has this method can be told in a playbook.
-
-    >>> class Impatience:  # a Happening of one's own
-    ...     def happen(self, conversation):
-    ...         return conversation.close() + conversation.close(drain=False)
-    >>> assert play(Conversation(Website("http://oa.test"))) >> Impatience() << NeverCreated() << None
+    ``TimePassed`` is handed in at the end, so ``Wait(30)`` jumps over the deadlines before that.
     """
 
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Make the call, and return the events that it caused."""
-        ...
+    seconds: float | None = None
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """The owner asks for an answer to ``text``."""
-
-    text: str = "Hello"
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``prompt``."""
-        conversation.prompt(self.text)
-        return []
-
-
-@dataclass(frozen=True)
-class Close:
-    """The owner leaves; without ``drain``, an answer that runs is not waited for."""
-
-    drain: bool = True
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``close``."""
-        return conversation.close(drain=self.drain)
-
-
-@dataclass(frozen=True)
-class Abandon:
-    """The owner gives up: there is no more time."""
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``abandon``."""
-        return conversation.abandon()
-
-
-@dataclass(frozen=True)
-class TimedOut:
-    """The owner's patience with the answer is over."""
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``answer_timed_out``."""
-        return conversation.answer_timed_out()
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The whole reply to an exchange."""
-
-    status: int
-    body: Json | str | bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_reply``."""
-        return conversation.receive_reply(self.status, self.headers.items(), encode(self.body))
-
-
-@dataclass(frozen=True)
-class Lost:
-    """The connection failed after the request may have left."""
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_failure`` with MaybeSent."""
-        return conversation.receive_failure(MaybeSent("connection reset"))
-
-
-@dataclass(frozen=True)
-class Unsent:
-    """The connection failed before the request left."""
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_failure`` with NotSent."""
-        return conversation.receive_failure(NotSent("connection refused"))
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A failure of a transport's own making."""
-
-    failure: TransportError
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_failure`` with it."""
-        return conversation.receive_failure(self.failure)
-
-
-@dataclass(frozen=True)
-class Cookies:
-    """The credentials that were looked for, or None where there are none."""
-
-    credentials: Credentials | None
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_cookies``."""
-        return conversation.receive_cookies(self.credentials)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The stream's head has arrived, with status 200."""
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_stream_opened``."""
-        return conversation.receive_stream_opened()
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """Bytes of the stream, as they are."""
-
-    data: bytes
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_stream_data``."""
-        return conversation.receive_stream_data(self.data)
-
-
-class Data(Bytes):
-    """Events of the stream, each spelled as servers do."""
-
-    def __init__(self, *payloads: Json) -> None:
-        super().__init__(b"".join(b"data: %s\r\n\r\n" % encode(payload) for payload in payloads))
-
-
-@dataclass(frozen=True)
-class Silence:
-    """The stream has brought no byte for too long."""
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_silence``."""
-        return conversation.receive_silence()
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The stream has ended, cleanly or not, or was closed as CloseStream asked."""
-
-    def happen(self, conversation: Conversation) -> list[Event]:
-        """Call ``receive_stream_end``."""
-        return conversation.receive_stream_end()
+    def __repr__(self) -> str:
+        return f"Wait({_number(self.seconds)})"
 
 
 # ---- what a playbook may expect
 
-IntentKind = type[Exchange] | type[LoadCookies] | type[CloseStream]
+IntentKind = type[Exchange] | type[LoadCredentials] | type[CloseStream]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Nothing is due for so many seconds, and then something is. The playbook's clock goes on to the pause's end.
+
+    None may be any number. It does what ``<< None << Deadline(seconds) >> Wait()`` would do, but ``<< None`` fails if a
+    pause runs, because something is still to come. Seconds are compared to the millisecond.
+    """
+
+    seconds: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Pause({_number(self.seconds)})"
+
+    def fits(self, found: object) -> bool:
+        """Return whether ``found`` is a pause of this length."""
+        return isinstance(found, Pause) and (self.seconds is None or _number(found.seconds) == _number(self.seconds))
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """``TimePassed`` is to be handed in after so many seconds at the latest; None says that there is no deadline.
+
+    Seconds are compared to the millisecond.
+    """
+
+    seconds: float | None
+
+    def __repr__(self) -> str:
+        return f"Deadline({_number(self.seconds) or None})"
+
+    def fits(self, found: object) -> bool:
+        """Return whether ``found`` is this deadline."""
+        return isinstance(found, Deadline) and _number(found.seconds) == _number(self.seconds)
 
 
 @dataclass(frozen=True)
 class Sends:
     """An exchange with these details; what is None may be anything.
 
-    ``delay`` is in seconds, ``path`` is the request's target (with its query), ``body`` its JSON. Raises TypeError
-    where ``kind`` is no class of exchanges.
+    ``path`` is the request's target (with its query), ``body`` its JSON.
+
+    Raises:
+        TypeError: ``kind`` is no class of exchanges.
+
     """
 
     kind: type[Exchange]
-    delay: float | None = None
     shielded: bool | None = None
     method: str | None = None
     path: str | None = None
@@ -264,26 +180,20 @@ class Sends:
 
     def __repr__(self) -> str:
         details = {
-            "delay": self.delay,
             "shielded": self.shielded,
             "method": self.method,
             "path": self.path,
-            # In an order of its own, so that two bodies part where they differ.
+            # Sorted, so that two bodies part where they differ.
             "body": dict(sorted(self.body.items())) if isinstance(self.body, Mapping) else self.body,
         }
         shown = [f"{name}={value!r}" for name, value in details.items() if value is not None]
         return f"Sends({', '.join([self.kind.__name__, *shown])})"
-
-    def fits(self, intent: Intent | None) -> bool:
-        """Tell whether ``intent`` is such an exchange."""
-        return isinstance(intent, Exchange) and self.found(intent) == self
 
     def found(self, intent: Exchange) -> Sends:
         """Return what ``intent`` is, in the details that are expected here."""
         request = intent.request
         return Sends(
             type(intent),
-            delay=None if self.delay is None else intent.delay,
             shielded=None if self.shielded is None else intent.shielded,
             method=None if self.method is None else request.method,
             path=None if self.path is None else request.target,
@@ -308,14 +218,14 @@ class Fails:
         shown = [self.error.__name__, *map(repr, self.words)]
         return f"Fails({', '.join(shown if self.text is None else [*shown, f'text={self.text!r}'])})"
 
-    def fits(self, event: Event) -> bool:
-        """Tell whether ``event`` is such a failure."""
+    def fits(self, event: object) -> bool:
+        """Return whether ``event`` is such a failure."""
         if not isinstance(event, Failed) or type(event.error) is not self.error:
             return False
         return all(word in str(event.error) for word in self.words) and self.found(event).text == self.text
 
     def found(self, event: Failed) -> Fails:
-        """Return what ``event`` is, with its text where one is expected here."""
+        """Return what ``event`` is, with its text if one is expected here."""
         text = event.error.text if self.text is not None and isinstance(event.error, AnswerFailed) else None
         return Fails(type(event.error), str(event.error), text=text)
 
@@ -329,160 +239,166 @@ class Leaks:
     def __init__(self, *chat_ids: str | None) -> None:
         object.__setattr__(self, "chat_ids", chat_ids)
 
-    def fits(self, event: Event) -> bool:
-        """Tell whether ``event`` names just these."""
-        return isinstance(event, Leaked) and tuple(record.chat_id for record in event.records) == self.chat_ids
+    def fits(self, event: object) -> bool:
+        """Return whether ``event`` names these and no others."""
+        return isinstance(event, Leaked) and tuple(record.chat_id for record in event.leaked) == self.chat_ids
 
 
-Expected = IntentKind | type[Event] | Sends | Fails | Leaks | Phase | Event | None
-"""An intent's type: the next intent is of it. An event's type: the next one told is of it. A Phase: there it stands.
-An event: that is told next. None: nothing is to do."""
+Expected = IntentKind | type[Event] | Sends | Pause | Deadline | Fails | Leaks | Phase | Event | None
+"""An intent's class: the next intent is of it. An event's class: the next event is of it. A Phase: there it stands.
+An event: it comes next. None: there is nothing to do until something happens."""
 
 
-def _is_class(value: object, kinds: type | UnionType) -> bool:
-    return isinstance(value, type) and issubclass(value, kinds)
-
-
-def _is_about_intents(value: object) -> bool:
-    return value is None or isinstance(value, Sends) or _is_class(value, Intent)
-
-
-def _is_about_events(value: object) -> bool:
-    return isinstance(value, Fails | Leaks | Event) or _is_class(value, Event)
-
-
-def _words(value: object) -> str:
-    match value:
-        case type():
-            return value.__name__
-        case Phase():
-            return str(value)
-        case _:
-            return repr(value)
-
-
-def _cut(text: str, place: int = 0) -> str:
-    """A step in one line, for bodies can be long: where it begins, and what is at ``place``."""
-    if len(text) <= _LINE:
-        return text
-    if place + _AROUND <= _LINE:
-        return f"{text[:_LINE]}…"
-    begin, end = place - _AROUND, place + _AROUND
-    return f"{text[: _LINE - 2 * _AROUND]}…{text[begin:end]}{'…' if end < len(text) else ''}"
-
-
-_LINE, _AROUND = 300, 100
+# ---- the play
 
 
 class Play:
-    """A conversation with the steps so far. ``intent`` is the last one it handed out.
+    """A conversation with the steps so far.
 
     A wrong step raises AssertionError. So does a playbook that ends, or goes on, while an event was not expected; ask
-    for its truth (``assert play(…) …``) to have its end checked as well. What is no step at all raises TypeError.
+    for its truth (``assert play(…) …``) to have its end checked as well. A value that is no step raises TypeError.
 
-    >>> told = Play(Conversation(Website("http://oa.test"))) << LoadCookies
-    >>> told.intent
-    LoadCookies(refused=False)
-    >>> told << DeleteChat
+    Attributes:
+        conversation: the conversation that is played.
+        now: the time, in seconds since the playbook began.
+        intent: the last one that the conversation handed out.
+
+    >>> script = Play(Conversation(Website("http://oa.test"))) >> Prompt("Hello") << LoadCredentials
+    >>> script.intent
+    LoadCredentials(refused=False)
+    >>> script << DeleteChat
     Traceback (most recent call last):
     AssertionError: the conversation leaves the playbook (- expected, + found):
-      << LoadCookies
+      >> Prompt(text='Hello')
+      << LoadCredentials
     - << DeleteChat
     + << None
+
     """
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
+        self.now = 0.0
         self.intent: Intent | None = None
-        self._untold: list[Event] = []
+        self._events: list[Event] = []
         self._steps: list[str] = []
 
-    def __rshift__(self, happening: Happening) -> Play:
-        _check_happening(happening)
-        self._all_told()
-        self._steps.append(f">> {_cut(_words(happening))}")
-        try:
-            self._untold = happening.happen(self.conversation)
-        except Exception as error:
-            self._fail("! what is not possible", [f"! {type(error).__name__}: {error}"], error)
+    def __rshift__(self, happens: Input | Wait) -> Play:
+        _check_happens(happens)
+        self._check_no_event_is_left()
+        self._steps.append(f">> {_cut(_words(happens))}")
+        if isinstance(happens, Wait):
+            self.now = self._after(happens)
+        self._handle(TimePassed() if isinstance(happens, Wait) else happens)
         return self
 
     def __lshift__(self, expected: Expected) -> Play:
         _check_expected(expected)
-        if isinstance(expected, Phase):
-            self._check(self.conversation.phase is expected, expected, self.conversation.phase)
-        elif _is_about_intents(expected):
-            self._all_told()
-            self.intent = self.conversation.next_intent()
-            self._check(_is_intent(expected, self.intent), expected, self.intent)
-        elif self._untold:
-            told = self._untold.pop(0)
-            self._check(_is_event(expected, told), expected, told)
-        else:
-            self._differs([f"- << {_cut(_words(expected))}"])
+        match expected:
+            case Phase():
+                self._check(expected, self.conversation.phase)
+            case Deadline():
+                self._check(expected, Deadline(self._seconds_left()))
+            case _ if _is_about_intents(expected):
+                self._check_no_event_is_left()
+                self._check(expected, self._ask())
+            case _ if self._events:
+                self._check(expected, self._events.pop(0))
+            case _:
+                self._differs([f"- << {_cut(_words(expected))}"])
+        if isinstance(expected, Pause):
+            self.now = self._after(Wait())
+            self._handle(TimePassed())
         return self
 
     def __bool__(self) -> bool:
-        self._all_told()
+        self._check_no_event_is_left()
         return True
 
     def drop_events(self) -> Play:
-        """Go on without telling what the last step said."""
-        self._untold = []
+        """Go on without the events of the last step."""
+        self._events = []
         return self
 
-    def _all_told(self) -> None:
-        if self._untold:
-            self._differs([f"+ << {_cut(_words(event))}" for event in self._untold])
+    def _handle(self, happens: Input) -> None:
+        try:
+            self._events = self.conversation.handle(happens, self.now)
+        except Exception as error:
+            self._impossible(f"{type(error).__name__}: {error}", error)
 
-    def _check(self, right: bool, expected: Expected, found: Phase | Intent | Event | None) -> None:
+    def _ask(self) -> Intent | Pause | None:
+        """Return what the conversation asks for now, which may be to wait."""
+        conversation = self.conversation
+        intent = conversation.next_intent(self.now)
+        if intent is not None:
+            self.intent = intent
+            return intent
+        waits_for_the_driver = conversation.outstanding is not None or conversation.has_stream
+        left = self._seconds_left()
+        return None if waits_for_the_driver or left is None else Pause(left)
+
+    def _after(self, wait: Wait) -> float:
+        if wait.seconds is not None:
+            return self.now + wait.seconds
+        deadline = self.conversation.deadline
+        if deadline is None:
+            self._impossible("the conversation has no deadline to wait for")
+        return max(self.now, deadline)
+
+    def _seconds_left(self) -> float | None:
+        deadline = self.conversation.deadline
+        return None if deadline is None else deadline - self.now
+
+    def _check_no_event_is_left(self) -> None:
+        if self._events:
+            self._differs([f"+ << {_cut(_words(event))}" for event in self._events])
+
+    def _check(self, expected: Expected, found: Found) -> None:
         words = _words(expected)
-        if not right:
+        if not _fits(expected, found):
             others = _words(_in_terms_of(expected, found))
-            alike = next(
-                (place for place, (one, other) in enumerate(zip(words, others, strict=False)) if one != other), 0
-            )
+            alike = next((place for place, (a, b) in enumerate(zip(words, others, strict=False)) if a != b), 0)
             self._differs([f"- << {_cut(words, alike)}", f"+ << {_cut(others, alike)}"])
         self._steps.append(f"<< {_cut(words)}")
 
     def _differs(self, lines: list[str]) -> NoReturn:
         self._fail("- expected, + found", lines)
 
+    def _impossible(self, reason: str, cause: Exception | None = None) -> NoReturn:
+        self._fail("! what is not possible", [f"! {reason}"], cause)
+
     def _fail(self, signs: str, lines: list[str], cause: Exception | None = None) -> NoReturn:
         steps = [f"  {step}" for step in self._steps]
         raise AssertionError("\n".join([f"the conversation leaves the playbook ({signs}):", *steps, *lines])) from cause
 
 
-def _check_happening(value: object) -> None:
-    """Raise TypeError where ``value`` is nothing that happens to a conversation."""
-    if isinstance(value, Phase) or (value is not None and (_is_about_intents(value) or _is_about_events(value))):
-        raise TypeError(f"a conversation says or asks for {_cut(_words(value))}: it takes <<")
-    if not hasattr(value, "happen"):
-        raise TypeError(
-            f">> takes what happens to a conversation, such as Prompt('Hello') or Reply(200), not {_cut(_words(value))}"
-        )
-    if isinstance(value, type):
-        raise TypeError(f">> takes an instance: {value.__name__}(…)")
+def play(conversation: Conversation) -> Play:
+    """Begin a playbook.
+
+    >>> assert play(Conversation(Website("http://oa.test"))) >> Close() << NeverCreated()
+    """
+    return Play(conversation)
 
 
-def _check_expected(value: object) -> None:
-    """Raise TypeError where ``value`` is nothing that a conversation says or asks for."""
-    if isinstance(value, Phase) or _is_about_intents(value) or _is_about_events(value):
-        return
-    if hasattr(value, "happen"):
-        raise TypeError(f"{_cut(_words(value))} happens to a conversation: it takes >>")
-    if isinstance(value, Intent):
-        raise TypeError(
-            f"an intent is expected by its class (<< {type(value).__name__}), an exchange's details by Sends"
-        )
-    raise TypeError(
-        "<< takes what a conversation says or asks for, such as CreateChat, Created(chat_id), Phase.START or None, "
-        f"not {_cut(_words(value))}"
-    )
+# ---- what is what
+
+Found = Phase | Deadline | Pause | Intent | Event | None
 
 
-def _in_terms_of(expected: Expected, found: Phase | Intent | Event | None) -> object:
-    """What was found, told so that it can be compared with what was expected."""
+def _fits(expected: Expected, found: Found) -> bool:
+    match expected, found:
+        case Sends(), Exchange():
+            return expected.found(found) == expected
+        case ((Pause() | Deadline() | Fails() | Leaks()), _):
+            return expected.fits(found)
+        case type(), _:
+            return type(found) is expected
+        case _:
+            return type(expected) is type(found) and expected == found
+
+
+def _in_terms_of(expected: Expected, found: Found) -> object:
+    """Return what was found, in words that can be compared with what was expected."""
     match expected, found:
         case Sends(), Exchange():
             return expected.found(found)
@@ -492,29 +408,72 @@ def _in_terms_of(expected: Expected, found: Phase | Intent | Event | None) -> ob
             return found
 
 
-def _is_intent(expected: Expected, intent: Intent | None) -> bool:
-    match expected:
-        case None:
-            return intent is None
-        case Sends():
-            return expected.fits(intent)
+def _check_happens(value: object) -> None:
+    """Refuse what doesn't happen to a conversation."""
+    if _is_output(value) and value is not None:
+        raise TypeError(f"a conversation emits or asks for {_cut(_words(value))}: it takes <<")
+    if _is_class(value, Input | Wait) or value in _BUILDERS:
+        raise TypeError(f">> takes an instance: {_words(value)}(…)")
+    if not isinstance(value, Input | Wait):
+        raise TypeError(
+            f">> takes what happens to a conversation, such as Prompt('Hello') or Reply(200), not {_cut(_words(value))}"
+        )
+
+
+def _check_expected(value: object) -> None:
+    """Refuse what a conversation neither emits nor asks for."""
+    if _is_output(value):
+        return
+    if isinstance(value, Input | Wait) or _is_class(value, Input | Wait) or value in _BUILDERS:
+        raise TypeError(f"{_cut(_words(value))} happens to a conversation: it takes >>")
+    if isinstance(value, Intent):
+        raise TypeError(
+            f"an intent is expected by its class (<< {type(value).__name__}), an exchange's details by Sends"
+        )
+    raise TypeError(
+        "<< takes what a conversation emits or asks for, such as CreateChat, Created(chat_id), Phase.START or None, "
+        f"not {_cut(_words(value))}"
+    )
+
+
+def _is_output(value: object) -> bool:
+    return (
+        isinstance(value, Phase | Deadline | Fails | Leaks | Event)
+        or _is_class(value, Event)
+        or _is_about_intents(value)
+    )
+
+
+def _is_about_intents(value: object) -> bool:
+    return value is None or isinstance(value, Sends | Pause) or _is_class(value, Intent)
+
+
+def _is_class(value: object, kinds: type | UnionType) -> bool:
+    return isinstance(value, type) and issubclass(value, kinds)
+
+
+def _words(value: object) -> str:
+    match value:
+        case type() | FunctionType():
+            return value.__name__
+        case Phase():
+            return str(value)
         case _:
-            return type(intent) is expected
+            return repr(value)
 
 
-def _is_event(expected: Expected, event: Event) -> bool:
-    match expected:
-        case Fails() | Leaks():
-            return expected.fits(event)
-        case type():
-            return type(event) is expected
-        case _:
-            return type(expected) is type(event) and expected == event
+def _number(seconds: float | None) -> str:
+    return "" if seconds is None else f"{round(seconds, 3):.12g}"
 
 
-def play(conversation: Conversation) -> Play:
-    """Begin a playbook.
+_LINE, _AROUND = 300, 100
 
-    >>> assert play(Conversation(Website("http://oa.test"))) >> Close() << NeverCreated()
-    """
-    return Play(conversation)
+
+def _cut(text: str, place: int = 0) -> str:
+    """Return a step in one line: its beginning, and what is at ``place``, because bodies can be long."""
+    if len(text) <= _LINE:
+        return text
+    if place + _AROUND <= _LINE:
+        return f"{text[:_LINE]}…"
+    begin, end = place - _AROUND, place + _AROUND
+    return f"{text[: _LINE - 2 * _AROUND]}…{text[begin:end]}{'…' if end < len(text) else ''}"

@@ -215,7 +215,7 @@ def json_values() -> st.SearchStrategy[Any]:
     >>> @given(json_values())
     ... def test_whatever_the_reply_nothing_is_raised(value):
     ...     conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"))
-    ...     playbook = play(conversation) >> Prompt() << CreateChat
+    ...     playbook = play(conversation) >> Prompt("Hello") << CreateChat
     ...     (playbook >> Reply(200, json.dumps(value))).drop_events()
     >>> test_whatever_the_reply_nothing_is_raised()
     """
@@ -462,7 +462,7 @@ _EVENT_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
 # ---- servers
 
 
-def replies(api: Api, chat_id: str | None = None, message_id: str | None = None) -> st.SearchStrategy[Reply]:
+def replies(api: Api, chat_id: str | None = None, message_id: str | None = None) -> st.SearchStrategy[ReplyReceived]:
     """Replies to any request: what was asked for, every error that servers are known to send, and garbage (OA-8.3).
 
     What was asked for is about the chat ``chat_id`` and the message ``message_id``, or about others; where they are not
@@ -474,7 +474,7 @@ def replies(api: Api, chat_id: str | None = None, message_id: str | None = None)
     ...     playbook = play(Conversation.resume(Website("http://oa.test"), Credentials(token="secret"), CHAT))
     ...     playbook = (playbook >> Close()).drop_events() << DeleteChat
     ...     conversation = (playbook >> reply).drop_events().conversation
-    ...     assert conversation.is_over or conversation.next_intent()
+    ...     assert conversation.is_over or conversation.next_intent(0.0) or conversation.deadline
     >>> test_whatever_the_reply_to_delete_the_conversation_goes_on_or_ends()
     """
     own_chat, own_message = ([] if own is None else [own] for own in (chat_id, message_id))

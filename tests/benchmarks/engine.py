@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.inputs import Close, Prompt, ReplyReceived, StreamEnded, StreamOpened
 from tests.engine.stories import ANSWER, CHAT, COOKIES, PROMPT, WEBSITE, complete, final
 
 from .engine_contenders import CONTENDERS, WORDS, Read, cut, events_of, msgspec_alone, payloads_of
@@ -89,25 +90,25 @@ def _cpu(read: Read, chunks: Sequence[bytes], tokens: int) -> float:
 def answered() -> Conversation:
     """A conversation between two turns, after an answer of 100 tokens that came one by one."""
     conversation = Conversation(WEBSITE.binding, COOKIES)
-    conversation.prompt("Hello")
+    conversation.handle(Prompt("Hello"), 0.0)
     for reply in REPLIES:
-        conversation.next_intent()
-        conversation.receive_reply(200, HEADERS, reply)
-    conversation.next_intent()
-    conversation.receive_stream_opened()
+        conversation.next_intent(0.0)
+        conversation.handle(ReplyReceived(200, HEADERS, reply), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(StreamOpened(), 0.0)
     for event in (*TOKENS, FINAL):
-        conversation.receive_stream_data(event)
-    conversation.next_intent()
-    conversation.receive_stream_end()
+        conversation.receive_stream_data(event, 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(StreamEnded(), 0.0)
     return conversation
 
 
 def converse() -> Conversation:
     """A whole conversation, with its DELETE."""
     conversation = answered()
-    conversation.close()
-    conversation.next_intent()
-    conversation.receive_reply(200, HEADERS, b"")
+    conversation.handle(Close(), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(ReplyReceived(200, HEADERS, b""), 0.0)
     return conversation
 
 

@@ -38,7 +38,7 @@ def engine(chunks: Sequence[bytes]) -> int:
     conversation = WEBSITE.streaming().conversation
     events = 0
     for chunk in chunks:
-        events += len(conversation.receive_stream_data(chunk))
+        events += len(conversation.receive_stream_data(chunk, 0.0))
     return events
 
 

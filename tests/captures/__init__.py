@@ -8,44 +8,32 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from tests.request_table import REQUESTS, Api
 
 _HERE = Path(__file__).parent
 _ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_CHAT, _MESSAGE = rf"(?P<chat>{_ID})", rf"(?P<message>{_ID})"
+_CHAT = rf"(?P<chat_id>{_ID})"
 
-# Which request belongs to which step of a conversation.
-_STEPS = {
-    "website": {
-        "create": r"POST /api/chat",
-        "prompt": r"POST /api/chat/prompter_message",
-        "request": r"POST /api/chat/assistant_message",
-        "stream": rf"(GET|POST) /api/chat/events\?chat_id={_CHAT}&message_id={_MESSAGE}",
-        "message": rf"GET /api/chat/message\?chat_id={_CHAT}&message_id={_MESSAGE}",
-        "chat": rf"GET /api/chat\?chat_id={_CHAT}",
-        "chats": r"GET /api/chat",
-        "models": r"GET /api/chat/models",
-        "delete": rf"DELETE /api/chat\?chat_id={_CHAT}",
-    },
-    "inference": {
-        "create": r"POST /chats",
-        "prompt": rf"POST /chats/{_CHAT}/prompter_message",
-        "request": rf"POST /chats/{_CHAT}/assistant_message",
-        "stream": rf"GET /chats/{_CHAT}/messages/{_MESSAGE}/events",
-        "message": rf"GET /chats/{_CHAT}/messages/{_MESSAGE}",
-        "chat": rf"GET /chats/{_CHAT}",
-        "chats": r"GET /chats",
-        "models": r"GET /configs/model_configs",
-        "delete": rf"DELETE /chats/{_CHAT}",
-    },
+
+def _pattern(step: str, request: str) -> str:
+    """A regular expression for the request of a step."""
+    pattern = re.escape(request).replace(r"\{chat_id\}", _CHAT).replace(r"\{message_id\}", rf"(?P<message_id>{_ID})")
+    # The servers answer a POST, too, and a recording has some.
+    return pattern.replace("GET", "(GET|POST)") if step == "stream" else pattern
+
+
+_PATTERNS = {
+    api: {step: _pattern(step, request) for step, request in requests.items()} for api, requests in REQUESTS.items()
 }
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One exchange with a real server. ``status`` is None where no reply came; see README.md for ``end``."""
+    """One exchange with a real server. ``status`` is None if no reply came; see README.md for ``end``."""
 
-    api: str
+    api: Api
     scenario: str
     line: int
     step: str
@@ -74,29 +62,29 @@ class Recorded:
 
     @property
     def chat_id(self) -> str:
-        """The chat's id in the request's target or, of a website, in its body; empty where it names none."""
+        """The chat's id in the request's target or, of a website, in its body; empty if it names none."""
         found = re.search(rf'"chat_id": "{_CHAT}"', self.sent or "")
-        return self._named("chat") or (found["chat"] if found else "")
+        return self._named("chat_id") or (found["chat_id"] if found else "")
 
     @property
     def message_id(self) -> str:
-        """The message's id in the target; empty where it names none."""
-        return self._named("message")
+        """The message's id in the target; empty if it names none."""
+        return self._named("message_id")
 
     def _named(self, group: str) -> str:
-        found = re.fullmatch(_STEPS[self.api][self.step], f"{self.method} {self.target}")
+        found = re.fullmatch(_PATTERNS[self.api][self.step], f"{self.method} {self.target}")
         return (found.groupdict().get(group) or "") if found else ""
 
 
 def _read(path: Path) -> list[Recorded]:
-    api, scenario = path.parent.name, path.stem
+    api, scenario = cast("Api", path.parent.name), path.stem
     exchanges: list[Recorded] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         found: dict[str, Any] = json.loads(line)
         if found.get("odd"):
             continue
         request = f"{found['method']} {found['target']}"
-        step = next(step for step, pattern in _STEPS[api].items() if re.fullmatch(pattern, request))
+        step = next(step for step, pattern in _PATTERNS[api].items() if re.fullmatch(pattern, request))
         body = base64.b64decode(found["base64"]) if "base64" in found else found["body"].encode()
         exchanges.append(
             Recorded(

@@ -112,7 +112,8 @@ def test_trace_shows_phases_intents_and_replies_on_a_line_each(server: Server) -
     ]  # fmt: skip
     assert moves[-1][1] == "DELETED"
     assert [line.split()[1] for line in lines if line.startswith("-> ")] == [
-        "LoadCookies", "CreateChat:", "SendPrompt:", "RequestAssistant:", "OpenStream:", "DeleteChat:",
+        "LoadCredentials", "CreateChat:", "SendPrompt:", "RequestAssistant:", "OpenStream:", "CloseStream",
+        "DeleteChat:",
     ]  # fmt: skip
     assert sum(line.startswith("<- 200") for line in lines) == 5
     assert (done.code, done.out) == (0, "Hello\n")

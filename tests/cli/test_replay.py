@@ -32,7 +32,7 @@ def test_a_recorded_chat_has_all_its_turns(server: Server, tmp_path: Path) -> No
     path = tmp_path / "tape.jsonl"
     assert oa_protocol("chat", "--tape", str(path), stdin="a\nb\n", env=credentials(server)).code == 0
     (tape,) = load_tapes(path)
-    assert [step["prompt"] for step in tape.steps if "prompt" in step] == ["a", "b"]
+    assert [step["input"]["text"] for step in tape.steps if "text" in step.get("input", {})] == ["a", "b"]
 
 
 def test_the_tape_of_a_process_that_was_killed_has_what_it_did(server: Server, tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ HEAD = b'{"config": {"api": "website", "base_url": "http://oa.example.org"%b}}\n
         (b'{"config": {}}\n', "api must be one of"),
         (b'{"config": {"api": "website"}}\n', "base_url"),
         (HEAD % b', "options": []', "the tape's options must be an object"),
-        (HEAD % b"" + b'{"silence": true}\n', "step 1 of the tape has no phase"),
+        (HEAD % b"" + b'{"now": 0, "input": {"type": "Close"}}\n', "step 1 of the tape has no phase"),
         (
-            HEAD % b"" + b'{"intent": null, "phase": "DELETED"}\n{"dance": 1, "phase": "START"}\n',
+            HEAD % b"" + b'{"now": 0, "intent": null, "phase": "START"}\n{"dance": 1, "phase": "START"}\n',
             "not a step of a tape",
         ),
     ],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oa_protocol.server import Server
+from oa_protocol import Cleanup, Conversation, Credentials, Phase, Website
+from oa_protocol.engine.inputs import Prompt
+from oa_protocol.server import Fault, Hang, Server
 from tests.docs.readme import ROOT
 
 PAGE = ROOT / "docs" / "embedding.md"
@@ -27,9 +30,39 @@ def test_the_page_runs_and_leaves_no_chat(
         names: dict[str, Any] = {"__name__": "page"}
         for code in CODE:
             exec(compile(code.replace("https://oa.example.org", server.url), PAGE.name, "exec"), names)
-        assert [request.step for request in server.requests].count("events") == 2
+        assert [request.step for request in server.requests].count("events") == 3
         assert server.chats == ()
-    assert "Deleted" in capsys.readouterr().out
+    assert "Phase.DELETED ()" in capsys.readouterr().out
+
+
+def converse_through_the_page(server: Server, cleanup: Cleanup) -> Conversation:
+    """Hold a conversation through the page's driver, and close it."""
+    names: dict[str, Any] = {}
+    for code in CODE[1:3]:
+        exec(compile(code, PAGE.name, "exec"), names)
+    conversation = Conversation(Website(server.url), Credentials(server.cookies), cleanup=cleanup)
+    driver = names["Driver"](conversation)
+    conversation.handle(Prompt("Hello"), time.monotonic())
+    while driver.step() is not None:
+        pass
+    driver.close()
+    return conversation
+
+
+@pytest.mark.clause("OA-7.2")
+def test_the_driver_of_the_page_ends_in_time_if_every_delete_hangs() -> None:
+    with Server() as server:
+        server.script(Fault("delete", before=Hang(), times=1000))
+        conversation = converse_through_the_page(server, Cleanup(timeout=1.0))
+        assert [leaked.chat_id for leaked in conversation.leaked] == [chat.id for chat in server.chats]
+
+
+@pytest.mark.clause("OA-7.2")
+def test_the_driver_of_the_page_deletes_the_chat_if_one_delete_hangs() -> None:
+    with Server() as server:
+        server.script(Fault("delete", before=Hang()))
+        assert converse_through_the_page(server, Cleanup(timeout=6.0)).phase is Phase.DELETED
+        assert server.chats == ()
 
 
 @pytest.mark.parametrize("target", sorted(set(LINKS)))

@@ -1,12 +1,11 @@
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
-from oa_protocol.client._driver import Driver
-from oa_protocol.engine.intents import Exchange
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.intents import Exchange, Intent
 from oa_protocol.server import Lorem, Server
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
@@ -31,25 +30,21 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off and polling as usual, a hundred times as fast."""
-    monkeypatch.setattr("oa_protocol.engine.conversation._FIRST_BACK_OFF", 0.005)
-    monkeypatch.setattr("oa_protocol.engine.conversation._SLOWEST_POLL", 0.05)
+    monkeypatch.setattr("oa_protocol.engine.moves._FIRST_BACK_OFF", 0.005)
+    monkeypatch.setattr("oa_protocol.engine.moves._SLOWEST_POLL", 0.05)
 
 
 @pytest.fixture
 def impatient_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Has only the replies to these requests be waited for so shortly: on a busy machine any other may take longer."""
-    carry_out = vars(Driver)["_carry_out"]
+    """Wait so shortly only for the replies to these requests; on a busy machine any other may take longer."""
+    ends_of = vars(Conversation)["_ends_of"]
 
     def impatient(*kinds: type[Exchange], reply: float) -> None:
-        async def noted(driver: Any, intent: object) -> object:
-            patient = driver._timeouts
-            driver._timeouts = replace(patient, reply=reply) if isinstance(intent, kinds) else patient
-            try:
-                return await carry_out(driver, intent)
-            finally:
-                driver._timeouts = patient
+        def shortened(conversation: Any, intent: Intent) -> float:
+            ends: float = ends_of(conversation, intent)
+            return min(ends, conversation._clock.elapsed + reply) if isinstance(intent, kinds) else ends
 
-        monkeypatch.setattr(Driver, "_carry_out", noted)
+        monkeypatch.setattr(Conversation, "_ends_of", shortened)
 
     return impatient
 

@@ -78,11 +78,11 @@ async def test_an_unclear_error_once_is_no_error(site: Site, row: Row) -> None:
 @pytest.mark.parametrize("row", [Row("", "website", "create", 200, None, b"", None)], ids=["website"])
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b'{"id": "../account/"}', b"\xff", b"x" * (MAX_BODY + 100)])
 async def test_a_create_s_success_without_an_id_names_what_it_may_have_made(site: Site, row: Row, body: bytes) -> None:
-    site.script(Fault("create", before=Reply(row.status, body), times=3))
+    site.script(Fault("create", before=Reply(row.status, body)))
     client = site.client()
     chat = client.chat()
     with pytest.warns(ChatLeakedWarning), pytest.raises(OAError):
         async with client, chat:
             await chat.ask("Hello")
-    assert len(client.leaked) == 3
+    assert len(client.leaked) == 1  # another try would only leave another chat
     assert "../" not in repr(site.steps)

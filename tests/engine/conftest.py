@@ -6,5 +6,5 @@ from .stories import INFERENCE, WEBSITE, Story
 @pytest.fixture(params=[WEBSITE, INFERENCE], ids=lambda story: story.binding.api)
 def story(request: pytest.FixtureRequest) -> Story:
     """The beginnings of a story, over each of the two bindings."""
-    told: Story = request.param
-    return told
+    story: Story = request.param
+    return story

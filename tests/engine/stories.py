@@ -1,4 +1,4 @@
-"""How the engine's stories begin: conversations brought to where a test sets in, and the server's usual bodies."""
+"""How the engine's stories begin: conversations brought to the point that a test is about, and the usual bodies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.events import Answered, Created, Message, Prompted, Requested, Token
+from oa_protocol.engine.inputs import Close, Prompt, ReplyReceived, StreamEnded, StreamOpened
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
@@ -22,7 +23,8 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase
-from oa_protocol.testing.playbook import Close, Data, Ended, Json, Lost, Opened, Play, Prompt, Reply, TimedOut, play
+from oa_protocol.engine.timers import Cleanup, Timeouts
+from oa_protocol.testing.playbook import Data, Json, Lost, Pause, Play, Reply, Wait, play
 
 CHAT = "06b02a54-89e8-7932-8000-0fb1fa73d8de"
 PROMPT = "06b02a54-8a8e-7be5-8000-08c00366f721"
@@ -54,7 +56,7 @@ def complete(content: str | None = "Hi there", message_id: str = ANSWER) -> dict
 
 
 def message(data: dict[str, object]) -> Message:
-    """The same message, as the engine tells it."""
+    """The same message, as the engine emits it."""
     return Message(**data)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -92,16 +94,21 @@ PING = b"event: ping\r\ndata: 2026-11-22 08:33:18.087159\r\n\r\n"
 COMMENT = b": ping - 2026-11-22 08:50:49.981012\r\n\r\n"
 
 
+SLOWLY = Cleanup(drain=60.0, timeout=120.0)
+"""Time enough to drain at leisure."""
+
+
 class Limits(TypedDict, total=False):
-    """How often things are tried."""
+    """How often things are tried, and how long they are waited for."""
 
     retries: int
-    attempts: int
+    timeouts: Timeouts
+    cleanup: Cleanup
 
 
 @dataclass(frozen=True)
 class Story:
-    """Stories over one of the two bindings. Each method is named after the phase, or the intent that is outstanding."""
+    """Stories over one of the two bindings. Each method is named after the phase, or after what is outstanding."""
 
     binding: Binding
 
@@ -114,12 +121,12 @@ class Story:
         return {"message" if self.is_website else "detail": said}
 
     @property
-    def not_found(self) -> Reply:
-        """The reply to reading a chat that is not there."""
+    def not_found(self) -> ReplyReceived:
+        """The reply to reading a chat that isn't there."""
         return Reply(404) if self.is_website else Reply(404, {"detail": "Chat not found"})
 
     @property
-    def deleted(self) -> Reply:
+    def deleted(self) -> ReplyReceived:
         """The reply to a DELETE that worked."""
         return Reply(200) if self.is_website else Reply(200, "null")
 
@@ -127,11 +134,9 @@ class Story:
         self,
         credentials: Credentials | None = COOKIES,
         options: AnswerOptions | None = None,
-        *,
-        retries: int = 2,
-        attempts: int = 3,
+        **limits: Unpack[Limits],
     ) -> Conversation:
-        return Conversation(self.binding, credentials, options, retries=retries, attempts=attempts)
+        return Conversation(self.binding, credentials, options, **limits)
 
     def start(
         self, credentials: Credentials | None = COOKIES, options: AnswerOptions | None = None, **limits: Unpack[Limits]
@@ -145,42 +150,42 @@ class Story:
         return self.creating(prompt, options, **limits) >> Reply(200, {"id": CHAT}) << Created(CHAT) << SendPrompt
 
     def prompt_lost(self, **limits: Unpack[Limits]) -> Play:
-        return self.prompting(**limits) >> Lost() << Phase.PROMPT_LOST << FetchChat
+        return self.prompting(**limits) >> Lost() << Phase.PROMPT_LOST << Pause(0.5) << FetchChat
 
     def requesting(self, prompt: str = "Hello", options: AnswerOptions | None = None, **limits: Unpack[Limits]) -> Play:
         story = self.prompting(prompt, options, **limits)
         return story >> Reply(200, prompter(content=prompt)) << Prompted(PROMPT) << RequestAssistant
 
     def request_lost(self, **limits: Unpack[Limits]) -> Play:
-        return self.requesting(**limits) >> Lost() << Phase.REQUEST_LOST << FetchChat
+        return self.requesting(**limits) >> Lost() << Phase.REQUEST_LOST << Pause(0.5) << FetchChat
 
     def opening(self, **limits: Unpack[Limits]) -> Play:
         return self.requesting(**limits) >> Reply(200, assistant()) << Requested(ANSWER) << OpenStream
 
     def streaming(self, *tokens: str, **limits: Unpack[Limits]) -> Play:
-        story = self.opening(**limits) >> Opened() << Phase.STREAMING << None
+        story = self.opening(**limits) >> StreamOpened() << Phase.STREAMING << None
         for text in tokens:
             story = story >> Data(token(text)) << Token(text)
         return story
 
     def polling(self, *tokens: str, **limits: Unpack[Limits]) -> Play:
-        return self.streaming(*tokens, **limits) >> Ended() << Phase.POLLING << FetchMessage
+        return self.streaming(*tokens, **limits) >> StreamEnded() << Phase.POLLING << FetchMessage
 
     def answered(self, text: str = "Hi there", **limits: Unpack[Limits]) -> Play:
         story = self.streaming(text, **limits) >> Data(final(complete(text)))
-        return story << Answered(message(complete(text))) << CloseStream >> Ended() << Phase.ANSWERED << None
+        return story << Answered(message(complete(text))) << CloseStream >> StreamEnded() << Phase.ANSWERED << None
 
-    def failed(self, **limits: Unpack[Limits]) -> Play:
-        """The owner's patience ended, and the answer still runs."""
-        story = (self.streaming(**limits) >> TimedOut()).drop_events()
-        return story << Phase.FAILED << CloseStream >> Ended() << None
+    def failed(self) -> Play:
+        """The owner's time for the answer is over, and the answer still runs."""
+        story = (self.streaming(timeouts=Timeouts(answer=20.0)) >> Wait()).drop_events()
+        return story << Phase.FAILED << CloseStream >> StreamEnded() << None
 
     def draining(self, **limits: Unpack[Limits]) -> Play:
-        return self.streaming(**limits) >> Close() << Phase.DRAINING << CloseStream >> Ended() << FetchMessage
+        return self.streaming(**limits) >> Close() << Phase.DRAINING << CloseStream >> StreamEnded() << FetchMessage
 
     def draining_by_chat(self, **limits: Unpack[Limits]) -> Play:
-        """The request's fate is unknown, so there is no message to wait for."""
-        return self.requesting(**limits) >> Close() << None >> Lost() << Phase.DRAINING << FetchChat
+        """The request was lost, so there is no message to wait for."""
+        return self.requesting(**limits) >> Close() << None >> Lost() << Phase.DRAINING << Pause(0.5) << FetchChat
 
     def deleting(self, **limits: Unpack[Limits]) -> Play:
         return self.answered(**limits) >> Close() << Phase.DELETING << DeleteChat
@@ -191,6 +196,9 @@ class Story:
 
 Begin = Callable[..., Play]
 """A story's beginning, such as ``Story.streaming``; takes the story, and limits."""
+
+Beginning = Callable[[Story], Play]
+"""A beginning without limits of its own."""
 
 WEBSITE = Story(Website("http://oa.test"))
 INFERENCE = Story(InferenceServer("http://oa.test"))

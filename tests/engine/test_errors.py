@@ -6,6 +6,7 @@ import pytest
 
 from oa_protocol.bindings.replies import Reply as JudgedReply
 from oa_protocol.engine.events import Deleted, Failed, NeverCreated
+from oa_protocol.engine.inputs import Close, CredentialsFound, Input, ReplyReceived, StreamEnded
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
@@ -13,15 +14,16 @@ from oa_protocol.engine.intents import (
     Exchange,
     FetchChat,
     FetchMessage,
+    Intent,
     ListChats,
-    LoadCookies,
+    LoadCredentials,
     OpenStream,
     RequestAssistant,
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase
 from oa_protocol.testing.error_table import ROWS, Row, markdown
-from oa_protocol.testing.playbook import Close, Cookies, Ended, Happening, Play, Reply
+from oa_protocol.testing.playbook import Play, Reply, Wait
 
 from .stories import CHAT, INFERENCE, WEBSITE, Begin, Story, chat, complete, prompter
 
@@ -59,7 +61,7 @@ def story_of(row: Row) -> Story:
     return WEBSITE if row.api == "website" else INFERENCE
 
 
-def reply_of(row: Row) -> Reply:
+def reply_of(row: Row) -> ReplyReceived:
     return Reply(row.status, row.body, {"content-type": row.content_type} if row.content_type else {})
 
 
@@ -68,34 +70,44 @@ def meet(row: Row) -> Play:
     return BEGIN[row.step](story_of(row), retries=0) >> reply_of(row)
 
 
-def go_on(told: Play, row: Row) -> Play:
+def ask(script: Play) -> Intent | None:
+    """Return what is to be done. If nothing is due yet, time passes first."""
+    for _ in range(2):
+        intent = script.conversation.outstanding or script.conversation.next_intent(script.now)
+        if intent is not None or script.conversation.deadline is None:
+            return intent
+        script = script >> Wait()
+    return None
+
+
+def go_on(script: Play, row: Row) -> Play:
     """Until it fails or has nothing to do: the server goes on saying the same at this step, and knows nothing else."""
     for _ in range(10):
-        if told.conversation.error is not None or told.conversation.is_over:
-            return told
-        intent = told.conversation.outstanding or told.conversation.next_intent()
-        answer: Happening
+        if script.conversation.error is not None or script.conversation.is_over:
+            return script
+        intent = ask(script)
+        answer: Input
         match intent:
-            case LoadCookies():
-                answer = Cookies(None)
+            case LoadCredentials():
+                answer = CredentialsFound(None)
             case FetchChat():
                 answer = Reply(200, chat() if row.step == "prompt" else chat(prompter()))
             case _:
                 answer = reply_of(row)
-        told = told.drop_events() >> answer
-    pytest.fail(f"no end: {told.conversation!r}")
+        script = script.drop_events() >> answer
+    pytest.fail(f"no end: {script.conversation!r}")
 
 
-def leave(told: Play, story: Story) -> Play:
+def leave(script: Play, story: Story) -> Play:
     """Close; the server does as it should."""
-    told = told.drop_events() >> Close()
+    script = script.drop_events() >> Close()
     for _ in range(10):
-        answer: Happening
-        match told.conversation.outstanding or told.conversation.next_intent():
+        answer: Input
+        match ask(script):
             case None:
-                return told
+                return script
             case CloseStream():
-                answer = Ended()
+                answer = StreamEnded()
             case FetchMessage():
                 answer = Reply(200, complete())
             case DeleteChat():
@@ -104,54 +116,54 @@ def leave(told: Play, story: Story) -> Play:
                 answer = Reply(200, chat(prompter()))
             case other:
                 pytest.fail(f"not expected while leaving: {other!r}")
-        told = told.drop_events() >> answer
-    pytest.fail(f"no end: {told.conversation!r}")
+        script = script.drop_events() >> answer
+    pytest.fail(f"no end: {script.conversation!r}")
 
 
 @pytest.mark.clause("OA-8.1", "OA-8.3", "OA-6.11")
 @pytest.mark.parametrize("row", rows(raised=True), ids=name_of)
 def test_the_error_is_raised_as_promised_with_the_servers_words(row: Row) -> None:
-    told = go_on(meet(row), row)
+    script = go_on(meet(row), row)
     assert row.error is not None
-    assert type(told.conversation.error) is row.error
+    assert type(script.conversation.error) is row.error
     for words in row.words:
-        assert words in str(told.conversation.error)
+        assert words in str(script.conversation.error)
 
 
 @pytest.mark.clause("OA-7.2", "OA-8.3")
 @pytest.mark.parametrize("row", rows(raised=True), ids=name_of)
 def test_afterwards_the_chat_is_deleted_or_none_was_made_or_it_is_named(row: Row) -> None:
-    told = leave(go_on(meet(row), row), story_of(row))
+    script = leave(go_on(meet(row), row), story_of(row))
     if row.step != "create":
-        assert told.conversation.phase is Phase.DELETED
+        assert script.conversation.phase is Phase.DELETED
     elif row.status >= 500:
-        assert told.conversation.phase is Phase.LEAKED
+        assert script.conversation.phase is Phase.LEAKED
     else:
-        assert told.conversation.phase is Phase.NEVER_CREATED
+        assert script.conversation.phase is Phase.NEVER_CREATED
 
 
 @pytest.mark.clause("OA-8.3")
 @pytest.mark.parametrize("row", rows(raised=False), ids=name_of)
-def test_where_nothing_is_raised_the_conversation_goes_on_as_promised(row: Row) -> None:
+def test_if_nothing_is_raised_the_conversation_goes_on_as_promised(row: Row) -> None:
     """An unusable stream is polled; a DELETE is looked into, or its rejection names the chat."""
-    told = meet(row)
+    script = meet(row)
     if row.step == "events":
-        assert told << Phase.POLLING << FetchMessage
+        assert script << Phase.POLLING << FetchMessage
     elif row.status in (401, 403):
-        told = (told << LoadCookies >> Cookies(None)).drop_events()
-        assert told << Phase.LEAKED << None
+        script = (script << LoadCredentials >> CredentialsFound(None)).drop_events()
+        assert script << Phase.LEAKED << None
     elif b"Chat not found" in row.body:
-        assert told << Deleted(CHAT) << Phase.DELETED << None
+        assert script << Deleted(CHAT) << Phase.DELETED << None
     elif row.step == "chat":
-        assert told << ListChats
+        assert script << ListChats
     else:
-        assert told << Phase.DELETE_UNCLEAR << FetchChat
+        assert script << Phase.DELETE_UNCLEAR << FetchChat
 
 
 @pytest.mark.clause("OA-8.1")
 @pytest.mark.parametrize("row", [row for row in ROWS if row.step == "models"], ids=name_of)
 def test_the_list_of_models_fails_with_the_same_errors(row: Row) -> None:
-    error = JudgedReply.of(row.status, [], row.body).error("listing the models")
+    error = JudgedReply.of(story_of(row).binding, row.status, (), row.body).error("listing the models")
     assert row.error is not None
     assert type(error) is row.error
     for words in row.words:
@@ -174,5 +186,5 @@ def test_each_step_but_the_models_is_one_of_the_engines() -> None:
 
 def test_a_failed_create_ends_the_conversation_without_close() -> None:
     row = next(row for row in ROWS if row.step == "create" and row.status == 404)
-    events = reply_of(row).happen(BEGIN["create"](story_of(row)).conversation)
+    events = BEGIN["create"](story_of(row)).conversation.handle(reply_of(row), now=0.0)
     assert [type(event) for event in events] == [Failed, NeverCreated]

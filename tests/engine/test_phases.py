@@ -1,13 +1,15 @@
-"""The table of phases, and what the engine relies on in the library that keeps it."""
+"""The table of phases, what the engine relies on in the library that keeps it, and the table of steps."""
 
 import gc
 import logging
 import weakref
+from collections.abc import Sequence
 
 import pytest
 from transitions import MachineError
 
 from oa_protocol.engine.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, fire
+from oa_protocol.engine.steps import STEPS, Step, check_steps
 from tests.phases_md import PATH, phases_md
 
 
@@ -58,6 +60,11 @@ def test_the_machine_is_the_table(trigger: Trigger, phase: Phase) -> None:
         assert model.phase is phase
 
 
+def test_a_move_that_the_table_does_not_have_names_trigger_and_phase() -> None:
+    with pytest.raises(MachineError, match="ANSWERED is not possible in phase START"):
+        fire(Trigger.ANSWERED, Model())
+
+
 def test_nothing_leaves_a_terminal_phase() -> None:
     assert not any(TERMINAL & set(sources) for _, sources, _ in TRANSITIONS)
 
@@ -69,3 +76,11 @@ def test_every_trigger_has_its_row() -> None:
 def test_the_drawing_is_the_table() -> None:
     """``python -m tests.phases_md`` draws it anew."""
     assert PATH.read_text(encoding="utf-8") == phases_md()
+
+
+def test_a_table_of_steps_that_forgets_a_phase_or_an_exchange_is_refused() -> None:
+    forgotten = (Phase.POLLING, Phase.DELETING)
+    steps: dict[Phase, Sequence[Step]] = {phase: row for phase, row in STEPS.items() if phase not in forgotten}
+    with pytest.raises(TypeError, match=r"^STEPS has no row for POLLING, DELETING, DeleteChat$"):
+        check_steps(steps)
+    check_steps(STEPS)

@@ -1,9 +1,12 @@
 """A conversation that goes well: credentials, prompt, stream, answer, the next turn, goodbye."""
 
+import json
+
 import pytest
 
 from oa_protocol.bindings.base import AnswerOptions
 from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.events import (
     Answered,
     Created,
@@ -15,18 +18,19 @@ from oa_protocol.engine.events import (
     Requested,
     Token,
 )
+from oa_protocol.engine.inputs import Abandon, Close, CredentialsFound, Prompt, StreamEnded, StreamOpened
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
     FetchMessage,
-    LoadCookies,
+    LoadCredentials,
     OpenStream,
     RequestAssistant,
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase
-from oa_protocol.testing.playbook import Close, Cookies, Data, Ended, Opened, Prompt, Reply, Sends
+from oa_protocol.testing.playbook import Data, Reply, Sends, Unsent, Wait, play
 
 from .stories import (
     ANSWER,
@@ -39,6 +43,7 @@ from .stories import (
     WEBSITE,
     Story,
     assistant,
+    chat,
     complete,
     final,
     message,
@@ -52,25 +57,25 @@ from .stories import (
 def test_a_whole_conversation(story: Story) -> None:
     assert (
         story.start(credentials=None)
-        << LoadCookies
-        >> Cookies(COOKIES)
-        << Phase.COOKIES
         << None
         >> Prompt("Hello")
-        << Sends(CreateChat, delay=0.0, shielded=True, body={})
+        << LoadCredentials
+        >> CredentialsFound(COOKIES)
+        << Phase.COOKIES
+        << Sends(CreateChat, shielded=True, body={})
         >> Reply(200, {"id": CHAT})
         << Created(CHAT)
         << Phase.CHAT_CREATED
-        << Sends(SendPrompt, delay=0.0, shielded=False)
+        << Sends(SendPrompt, shielded=False)
         >> Reply(200, prompter())
         << Prompted(PROMPT)
         << Phase.PROMPTED
-        << Sends(RequestAssistant, delay=0.0, shielded=False)
+        << Sends(RequestAssistant, shielded=False)
         >> Reply(200, assistant())
         << Requested(ANSWER)
         << Phase.ASSISTANT_REQUESTED
-        << Sends(OpenStream, delay=0.0, shielded=False)
-        >> Opened()
+        << Sends(OpenStream, shielded=False)
+        >> StreamOpened()
         << Phase.STREAMING
         << None
         >> Data(pending(3), token("Hi "))
@@ -82,11 +87,11 @@ def test_a_whole_conversation(story: Story) -> None:
         << Answered(message(complete("Hi there")))
         << Phase.ANSWERED
         << CloseStream
-        >> Ended()
+        >> StreamEnded()
         << None
         >> Close()
         << Phase.DELETING
-        << Sends(DeleteChat, delay=0.0, shielded=True)
+        << Sends(DeleteChat, shielded=True)
         >> story.deleted
         << Deleted(CHAT)
         << Phase.DELETED
@@ -131,8 +136,8 @@ def test_every_request_names_the_ids_that_the_server_gave(
         >> Reply(200, assistant())
         << Requested(ANSWER)
         << Sends(OpenStream, method="GET", path=stream)
-        >> Opened()
-        >> Ended()
+        >> StreamOpened()
+        >> StreamEnded()
         << Sends(FetchMessage, method="GET", path=message_)
         >> Reply(200, complete("Hi"))
         << Token("Hi")
@@ -161,12 +166,12 @@ def test_the_parent_of_the_first_prompt_is_null_and_of_the_next_one_the_last_ans
         >> Reply(200, assistant(ANSWER_2, parent_id=PROMPT_2))
         << Requested(ANSWER_2)
         << OpenStream
-        >> Opened()
+        >> StreamOpened()
         >> Data(token("Bye"), final(complete("Bye", ANSWER_2)))
         << Token("Bye")
         << Answered(message(complete("Bye", ANSWER_2)))
         << CloseStream
-        >> Ended()
+        >> StreamEnded()
         >> Prompt("Three")
         << Sends(SendPrompt, body={**chat_id, "parent_id": ANSWER_2, "content": "Three"})
     )
@@ -218,18 +223,18 @@ def test_the_empty_prompt_is_sent(story: Story) -> None:
 def test_text_that_no_server_can_store_is_refused_before_any_request(story: Story, text: str) -> None:
     conversation = story.conversation()
     with pytest.raises(ValueError, match="prompt"):
-        conversation.prompt(text)
+        conversation.handle(Prompt(text), now=0.0)
     assert conversation.awaits_prompt
-    assert conversation.next_intent() is None
+    assert conversation.next_intent(now=0.0) is None
 
 
 @pytest.mark.clause("OA-4.4")
 def test_a_prompt_that_is_no_text_is_refused(story: Story) -> None:
     with pytest.raises(TypeError, match="prompt must be text, not bytes"):
-        story.conversation().prompt(b"Hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        story.conversation().handle(Prompt(b"Hello"), now=0.0)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_a_plugin_step_is_told(story: Story) -> None:
+def test_a_plugin_step_is_emitted(story: Story) -> None:
     step = {"event_type": "plugin_intermediate", "current_plugin_thought": "Hm", "message": None}
     assert story.streaming() >> Data(step, token("")) << PluginStep("Hm") << Token("")
 
@@ -239,9 +244,11 @@ def test_an_event_of_an_unknown_type_is_ignored(story: Story) -> None:
     assert story.streaming() >> Data({"event_type": "safe_prompt", "x": 1}, token("Hi")) << Token("Hi")
 
 
-def test_the_prompt_may_come_before_the_credentials(story: Story) -> None:
-    story_so_far = story.start(credentials=None) >> Prompt() << LoadCookies >> Cookies(COOKIES) << CreateChat
-    assert ("cookie", "next-auth.session-token=secret") in _headers(story_so_far.intent)
+def test_credentials_are_asked_for_once_there_is_a_prompt(story: Story) -> None:
+    script = (
+        story.start(credentials=None) >> Prompt("Hello") << LoadCredentials >> CredentialsFound(COOKIES) << CreateChat
+    )
+    assert ("cookie", "next-auth.session-token=secret") in _headers(script.intent)
 
 
 def _headers(intent: object) -> tuple[tuple[str, str], ...]:
@@ -260,6 +267,67 @@ def test_a_conversation_says_where_it_stands(story: Story) -> None:
     assert isinstance(conversation.outstanding, SendPrompt)
     assert repr(conversation).startswith(f"<Conversation CHAT_CREATED chat_id={CHAT} outstanding=SendPrompt(")
     assert "secret" not in repr(conversation)
+    assert (conversation.binding, conversation.credentials) == (story.binding, COOKIES)
+
+
+@pytest.mark.clause("OA-4.7")
+def test_it_says_when_the_next_intent_asks_for_an_answer(story: Story) -> None:
+    script = story.prompting() >> Reply(200, prompter()) << Prompted(PROMPT)
+    assert script.conversation.awaits_slot
+    assert not (script << RequestAssistant).conversation.awaits_slot
+    assert not (script >> Unsent()).conversation.awaits_slot
+    assert (script >> Wait()).conversation.awaits_slot
+    assert not (script >> Close()).conversation.awaits_slot
+
+
+@pytest.mark.clause("OA-4.7")
+def test_it_says_whether_a_worker_has_begun_with_our_answer(story: Story) -> None:
+    assert not story.prompting().conversation.awaits_worker
+    assert story.requesting().conversation.awaits_worker
+    assert story.opening().conversation.awaits_worker
+    assert (story.streaming() >> Data(pending()) << Queued(1, 5)).conversation.awaits_worker
+    assert not story.streaming("Hi").conversation.awaits_worker
+    assert not (story.polling() >> Reply(200, assistant(state="in_progress"))).conversation.awaits_worker
+
+
+@pytest.mark.clause("OA-4.7")
+@pytest.mark.parametrize(("state", "waits"), [("pending", True), ("in_progress", False), ("complete", False)])
+def test_it_knows_whether_its_answer_waits_in_a_chat_that_somebody_else_has_read(
+    story: Story, state: str, waits: bool
+) -> None:
+    conversation = story.opening().conversation
+    request = conversation.probe_request()
+    assert (request.method, CHAT in request.url) == ("GET", True)
+    read = story.binding.read_chat(json.dumps(chat(prompter(), assistant(state=state))).encode())
+    assert conversation.is_waiting_in(read) is waits
+    assert not story.answered().conversation.is_waiting_in(read)
+
+
+def test_without_a_chat_there_is_no_request_that_reads_it(story: Story) -> None:
+    with pytest.raises(ValueError, match="not an id"):
+        story.creating().conversation.probe_request()
+
+
+@pytest.mark.clause("OA-7.2")
+def test_it_says_whether_its_chat_is_gone(story: Story) -> None:
+    script = story.deleting()
+    assert not script.conversation.is_chat_gone
+    assert (script >> story.deleted << Deleted(CHAT)).conversation.is_chat_gone
+    assert not (story.deleting() >> Abandon()).drop_events().conversation.is_chat_gone
+    assert not (story.start() >> Close() << NeverCreated()).conversation.is_chat_gone
+
+
+@pytest.mark.clause("OA-7.2")
+def test_a_chat_that_was_left_behind_can_be_deleted_by_another_conversation(story: Story) -> None:
+    script = play(Conversation.resume(story.binding, COOKIES, CHAT)) << Phase.CHAT_CREATED << None
+    assert script >> Close() << DeleteChat >> story.deleted << Deleted(CHAT) << Phase.DELETED
+    assert not script.conversation.awaits_prompt
+
+
+@pytest.mark.clause("OA-2.6")
+def test_what_is_no_id_cannot_be_resumed(story: Story) -> None:
+    with pytest.raises(ValueError, match="id of this"):
+        Conversation.resume(story.binding, COOKIES, "../account")
 
 
 def test_each_intent_is_handed_out_once(story: Story) -> None:

@@ -11,87 +11,130 @@ from yarl import URL
 
 from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
 from oa_protocol.engine.events import Event, Failed
-from oa_protocol.engine.intents import CloseStream, Exchange, LoadCookies, OpenStream
+from oa_protocol.engine.inputs import (
+    Abandon,
+    Close,
+    CredentialsFound,
+    ExchangeFailed,
+    Input,
+    Interrupted,
+    Prompt,
+    ReplyReceived,
+    StreamData,
+    StreamEnded,
+    StreamOpened,
+    TimePassed,
+)
+from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCredentials, OpenStream
 
-CONNECT, REPLY, IDLE = 10.0, 30.0, 45.0  # a stream shows a ping every 15 s
-DRAIN, CLEANUP = 5.0, 10.0
+CONNECT = 10.0  # seconds; only here a timeout means that nothing was sent
 
 T = TypeVar("T")
 
 
 class Driver:
-    """Carries out what a conversation asks for, one thing after the other."""
+    """Carries out what a conversation asks for, one thing after the other. The one timer is its deadline."""
 
     def __init__(self, conversation: Conversation, session: aiohttp.ClientSession) -> None:
         self.conversation = conversation
         self.session = session
         self.stream: aiohttp.ClientResponse | None = None
+        self.timer: asyncio.Timeout | None = None
+        self.now = asyncio.get_running_loop().time
 
     async def step(self) -> list[Event] | None:
-        """Do one thing; return its events, or None where there is nothing to do."""
-        match self.conversation.next_intent():
-            case Exchange(shielded=True) as exchange:
-                return await uninterrupted(self.exchange(exchange))
-            case Exchange() as exchange:
-                return await self.exchange(exchange)
-            case LoadCookies():
-                return self.conversation.receive_cookies(None)  # there are no others
+        """Do one thing and return its events, or None if there is nothing to do."""
+        conversation = self.conversation
+        intent = conversation.next_intent(self.now())
+        if intent is None and not conversation.has_stream and conversation.deadline is None:
+            return None
+        if isinstance(intent, Exchange) and intent.shielded:
+            return await uninterrupted(self.under_timer(intent), self.interrupt)
+        try:
+            return await self.under_timer(intent)
+        except BaseException:
+            self.interrupt()
+            raise
+
+    async def under_timer(self, intent: Intent | None) -> list[Event]:
+        conversation = self.conversation
+        try:
+            async with asyncio.timeout_at(conversation.deadline) as self.timer:
+                happened = await self.carry_out(intent)
+        except TimeoutError:
+            happened = TimePassed()
+        finally:
+            self.timer = None
+        events = conversation.handle(happened, self.now())
+        if not conversation.has_stream:
+            self.end_stream()
+        return events
+
+    async def carry_out(self, intent: Intent | None) -> Input:
+        match intent:
+            case Exchange():
+                return await self.exchange(intent)
+            case LoadCredentials():
+                return CredentialsFound(None)  # there are no others
             case CloseStream():
                 return self.end_stream()
+            case None if self.stream:
+                return await self.read_stream(self.stream)
             case None:
-                return await self.read_stream(self.stream) if self.stream else None
+                return await asyncio.get_running_loop().create_future()  # until the timer goes off
 
-    async def exchange(self, exchange: Exchange) -> list[Event]:
-        await asyncio.sleep(exchange.delay)
+    def interrupt(self) -> None:
+        """Hand in that the owner wants control back. That may bring the deadline forward, and the timer with it."""
+        self.conversation.handle(Interrupted(), self.now())
+        if self.timer and not self.timer.expired():
+            is_settled = self.conversation.outstanding is None  # its time was over
+            self.timer.reschedule(self.now() if is_settled else self.conversation.deadline)
+
+    async def close(self) -> None:
+        """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
+        self.conversation.handle(Close(), self.now())
+        try:
+            while not self.conversation.is_over:
+                await self.step()
+        finally:
+            self.conversation.handle(Abandon(), self.now())  # which says nothing new, unless an error ended the loop
+            self.end_stream()
+
+    # ---- on the network
+
+    async def exchange(self, exchange: Exchange) -> Input:
         request = exchange.request
         try:
-            async with asyncio.timeout(REPLY):
-                response = await self.session.request(
-                    request.method,
-                    URL(request.url, encoded=True),
-                    headers=request.headers,
-                    data=request.body,
-                    allow_redirects=False,
-                )
-                if isinstance(exchange, OpenStream) and response.status == 200:
-                    self.stream = response
-                    return self.conversation.receive_stream_opened()
-                async with response:
-                    body = await response.read()
+            response = await self.session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+            )
+            if isinstance(exchange, OpenStream) and response.status == 200:
+                self.stream = response
+                return StreamOpened()
+            async with response:
+                body = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return self.conversation.receive_failure(NotSent(str(error)))
+            return ExchangeFailed(NotSent(str(error)))
         except (aiohttp.ClientError, OSError) as error:
-            return self.conversation.receive_failure(MaybeSent(f"{type(error).__name__} {error}"))
-        return self.conversation.receive_reply(response.status, list(response.headers.items()), body)
+            return ExchangeFailed(MaybeSent(f"{type(error).__name__} {error}"))
+        return ReplyReceived(response.status, list(response.headers.items()), body)
 
-    async def read_stream(self, stream: aiohttp.ClientResponse) -> list[Event]:
+    async def read_stream(self, stream: aiohttp.ClientResponse) -> Input:
         try:
-            async with asyncio.timeout(IDLE):
-                data = await stream.content.readany()
-        except TimeoutError:
-            return self.conversation.receive_silence()
+            data = await stream.content.readany()
         except (aiohttp.ClientError, OSError):
             data = b""
-        return self.conversation.receive_stream_data(data) if data else self.end_stream()
+        return StreamData(data) if data else StreamEnded()
 
-    def end_stream(self) -> list[Event]:
+    def end_stream(self) -> StreamEnded:
         if self.stream:
             self.stream.close()
         self.stream = None
-        return self.conversation.receive_stream_end()
-
-    async def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands; what is left is in its ``records``."""
-        if isinstance(self.conversation.outstanding, Exchange):  # a cancellation struck it
-            self.conversation.receive_failure(MaybeSent("cancelled"))
-        now = asyncio.get_running_loop().time
-        begun = now()
-        self.conversation.close()
-        while await self.step() is not None:
-            if now() > begun + DRAIN:
-                self.conversation.close(drain=False)
-            if now() > begun + CLEANUP:
-                self.conversation.abandon()
+        return StreamEnded()
 
 
 async def sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -104,8 +147,8 @@ async def sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandl
         raise aiohttp.ClientConnectionError(str(error)) from error  # which it does not take as a reason
 
 
-async def uninterrupted(operation: Coroutine[Any, Any, T]) -> T:
-    """Wait for the end of ``operation``, however often this is cancelled; raise the cancellation then."""
+async def uninterrupted(operation: Coroutine[Any, Any, T], interrupt: Callable[[], None] = lambda: None) -> T:
+    """Wait for the end of ``operation`` even if this is cancelled. Call ``interrupt`` then, and raise it afterwards."""
     task = asyncio.ensure_future(operation)
     cancellation: asyncio.CancelledError | None = None
     while not task.done():
@@ -113,13 +156,14 @@ async def uninterrupted(operation: Coroutine[Any, Any, T]) -> T:
             await asyncio.wait([task])  # which does not cancel what it waits for
         except asyncio.CancelledError as error:
             cancellation = error
+            interrupt()
     if cancellation is not None:
         raise cancellation
     return task.result()
 
 
 async def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[[Event], object]) -> None:
-    """Ask, and tell each event. In the end the chat is deleted, or named."""
+    """Ask, and tell each event; leave if ``tell`` returns True. In the end the chat is deleted, or named."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True),
         cookie_jar=aiohttp.DummyCookieJar(),  # the engine sends them
@@ -129,16 +173,17 @@ async def converse(conversation: Conversation, prompts: Sequence[str], tell: Cal
         driver = Driver(conversation, session)
         try:
             for prompt in prompts:
-                conversation.prompt(prompt)
+                conversation.handle(Prompt(prompt), driver.now())
                 while (events := await driver.step()) is not None:
                     for event in events:
-                        tell(event)
+                        if tell(event):
+                            return
                         if isinstance(event, Failed):
                             raise event.error
         finally:
             await uninterrupted(driver.close())
-            for record in conversation.records:
-                print("left behind:", record, file=sys.stderr)
+            for leaked in conversation.leaked:
+                print("left behind:", leaked, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,33 @@
-from tests.sync.conftest import api, no_delays, no_environment, server, site
+from collections.abc import Iterator
 
-__all__ = ["api", "no_delays", "no_environment", "server", "site"]
+import pytest
+
+from oa_protocol.server import Lorem, Server
+from tests.examples.running import Api, Site
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(Lorem(sentences=1), pending_interval=0.02, reader_grace=60) as running:
+        yield running
+
+
+@pytest.fixture(params=["website", "inference"])
+def api(request: pytest.FixtureRequest) -> Api:
+    chosen: Api = request.param
+    return chosen
+
+
+@pytest.fixture
+def site(server: Server, api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site, for which the engine's pauses are a hundredth of what they usually are.
+
+    After the test no connection may be left, and no chat except those that the test expects.
+    """
+    monkeypatch.setattr("oa_protocol.engine.moves._FIRST_BACK_OFF", 0.005)
+    monkeypatch.setattr("oa_protocol.engine.moves._SLOWEST_POLL", 0.05)
+    found = Site(server, api)
+    yield found
+    server.wait_until(lambda: server.connections == 0)
+    assert set(found.chats) == found.left
+    assert found.endless or server.unused_faults == ()

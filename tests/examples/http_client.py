@@ -1,129 +1,247 @@
 """The engine and the standard library, nothing else. Set OA_URL and OA_COOKIES, and run it."""
 
 import http.client
+import io
 import os
 import signal
+import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
 from oa_protocol.engine.events import Event, Failed
-from oa_protocol.engine.intents import CloseStream, Exchange, LoadCookies, OpenStream
-
-TIMEOUT = 45.0  # for anything from the server, whose streams show a ping every 15 s
-DRAIN, CLEANUP = 5.0, 10.0
+from oa_protocol.engine.inputs import (
+    Abandon,
+    Close,
+    CredentialsFound,
+    ExchangeFailed,
+    Input,
+    Interrupted,
+    Prompt,
+    ReplyReceived,
+    StreamData,
+    StreamEnded,
+    StreamOpened,
+    TimePassed,
+)
+from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCredentials, OpenStream
 
 
 class Driver:
-    """Carries out what a conversation asks for, one thing after the other."""
+    """Carries out what a conversation asks for, one thing after the other. The one timer is its deadline."""
 
-    def __init__(self, conversation: Conversation) -> None:
+    def __init__(self, conversation: Conversation, ctrl_c: "CtrlC") -> None:
         self.conversation = conversation
-        self.stream: tuple[http.client.HTTPConnection, http.client.HTTPResponse] | None = None
+        self.ctrl_c = ctrl_c
+        self.intent: Intent | None = None
+        self.stream: http.client.HTTPResponse | None = None
+        self.leaving = False
 
     def step(self) -> list[Event] | None:
-        """Do one thing; return its events, or None where there is nothing to do."""
-        match self.conversation.next_intent():
-            case Exchange(shielded=True) as exchange:
-                with interrupts_held():
-                    return self.exchange(exchange)
-            case Exchange() as exchange:
-                return self.exchange(exchange)
-            case LoadCookies():
-                return self.conversation.receive_cookies(None)  # there are no others
+        """Do one thing and return its events, or None if there is nothing to do."""
+        conversation = self.conversation
+        self.intent = intent = conversation.next_intent(time.monotonic())
+        if intent is None and not conversation.has_stream and conversation.deadline is None:
+            return None
+        shielded = self.leaving or isinstance(intent, CloseStream) or (isinstance(intent, Exchange) and intent.shielded)
+        try:
+            with nullcontext() if shielded else self.ctrl_c.allowed():
+                happened = self.carry_out(intent)
+        except TimeoutError:
+            happened = TimePassed()
+        except BaseException:
+            conversation.handle(Interrupted(), time.monotonic())
+            raise
+        events = conversation.handle(happened, time.monotonic())
+        if not conversation.has_stream:
+            self.end_stream()
+        return events
+
+    def carry_out(self, intent: Intent | None) -> Input:
+        match intent:
+            case Exchange():
+                return self.exchange(intent)
+            case LoadCredentials():
+                return CredentialsFound(None)  # there are no others
             case CloseStream():
                 return self.end_stream()
+            case None if self.stream:
+                return self.read_stream(self.stream)
             case None:
-                return self.read_stream(self.stream[1]) if self.stream else None
+                time.sleep(self.left())
+                return TimePassed()
 
-    def exchange(self, exchange: Exchange) -> list[Event]:
-        time.sleep(exchange.delay)
+    def close(self) -> None:
+        """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
+        self.leaving = True
+        self.conversation.handle(Close(), time.monotonic())
+        try:
+            while not self.conversation.is_over:
+                self.step()
+        finally:
+            self.conversation.handle(
+                Abandon(), time.monotonic()
+            )  # which says nothing new, unless an error ended the loop
+            self.end_stream()
+
+    # ---- on the network
+
+    def exchange(self, exchange: Exchange) -> Input:
         request, url = exchange.request, urlsplit(exchange.request.url)
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        connection = kind(url.netloc, timeout=TIMEOUT)
-        failure: type[NotSent | MaybeSent] = NotSent
+        connection = kind(url.netloc)
         try:
-            connection.connect()
-            failure = MaybeSent
-            connection.request(request.method, request.target, request.body, dict(request.headers))
-            response = connection.getresponse()
-            if isinstance(exchange, OpenStream) and response.status == 200:
-                self.stream = connection, response
-                return self.conversation.receive_stream_opened()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            connection.sock = dial(connection.host, connection.port, self.left)
+            if url.scheme == "https":
+                connection.sock.settimeout(self.left())
+                context = ssl.create_default_context()
+                connection.sock = context.wrap_socket(connection.sock, server_hostname=connection.host)
+        except OSError as error:
             connection.close()
-            return self.conversation.receive_failure(failure(str(error)))
-        connection.close()
-        return self.conversation.receive_reply(response.status, response.getheaders(), body)
+            return ExchangeFailed(NotSent(str(error)))
+        response = http.client.HTTPResponse(cast("socket.socket", Incoming(connection.sock, self.left)))
+        try:
+            connection.sock.settimeout(self.left())
+            connection.request(request.method, request.target, request.body, dict(request.headers))
+            response.begin()
+            if isinstance(exchange, OpenStream) and response.status == 200:
+                self.stream = response
+                return StreamOpened()
+            return ReplyReceived(response.status, response.getheaders(), response.read())
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            return ExchangeFailed(MaybeSent(f"{type(error).__name__} {error}"))
+        finally:
+            if self.stream is not response:
+                response.close()
 
-    def read_stream(self, stream: http.client.HTTPResponse) -> list[Event]:
+    def read_stream(self, stream: http.client.HTTPResponse) -> Input:
         try:
             data = stream.read1()
         except TimeoutError:
-            return self.conversation.receive_silence()
+            raise
         except (OSError, http.client.HTTPException):
             data = b""
-        return self.conversation.receive_stream_data(data) if data else self.end_stream()
+        return StreamData(data) if data else StreamEnded()
 
-    def end_stream(self) -> list[Event]:
+    def end_stream(self) -> StreamEnded:
         if self.stream:
-            self.stream[0].close()
+            self.stream.close()
         self.stream = None
-        return self.conversation.receive_stream_end()
+        return StreamEnded()
+
+    def left(self) -> float:
+        """Return for how many seconds the next call may block: until the deadline, or until it may have moved.
+
+        Raises:
+            TimeoutError: the deadline has passed, or the intent is no longer outstanding.
+
+        """
+        if self.ctrl_c.noted and not self.leaving:
+            self.conversation.handle(Interrupted(), time.monotonic())
+        deadline = self.conversation.deadline
+        left = 0.0 if deadline is None else deadline - time.monotonic()
+        if left <= 0 or self.conversation.outstanding is not self.intent:
+            raise TimeoutError("no reply in time")
+        return min(left, 1.0)
+
+
+class Incoming(io.RawIOBase):
+    """What arrives on a socket. The timer is set before each read, so that a peer can't delay it byte by byte."""
+
+    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
+        self.sock = sock
+        self.left = left
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        """Do the one thing for which an ``HTTPResponse`` needs a socket."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            self.sock.settimeout(self.left())
+            try:
+                return self.sock.recv_into(buffer)
+            except TimeoutError:
+                pass  # look at the timer again
 
     def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands; what is left is in its ``records``."""
-        with interrupts_held():
-            match self.conversation.outstanding:
-                case Exchange():  # an interruption struck it
-                    self.conversation.receive_failure(MaybeSent("interrupted"))
-                case LoadCookies():
-                    self.conversation.receive_cookies(None)
-                case CloseStream():
-                    self.end_stream()
-                case None:
-                    pass
-            begun = time.monotonic()
-            self.conversation.close()
-            while self.step() is not None:
-                if time.monotonic() > begun + DRAIN:
-                    self.conversation.close(drain=False)
-                if time.monotonic() > begun + CLEANUP:
-                    self.conversation.abandon()
+        self.sock.close()
+        super().close()
 
 
-@contextmanager
-def interrupts_held() -> Generator[None]:
-    """Ctrl-C waits for the end of what must not be interrupted."""
-    waiting: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if waiting:
-            signal.raise_signal(signal.SIGINT)
+def dial(host: str, port: int, left: Callable[[], float]) -> socket.socket:
+    """Connect to one of the host's addresses."""
+    failure = OSError(f"{host} has no address")
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            return socket.create_connection(address[:2], left())
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+class CtrlC:
+    """Holds Ctrl-C back except where it is allowed, because it must not interrupt the engine or a shielded exchange."""
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._allowed = False
+        self._previous: Any = None
+
+    def __enter__(self) -> "CtrlC":
+        self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+        if self.noted and kind is not KeyboardInterrupt:
+            raise KeyboardInterrupt
+
+    def _note(self, *_: object) -> None:
+        self.noted = True
+        if self._allowed:
+            self._allowed = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def allowed(self) -> Generator[None]:
+        self._allowed = True
+        try:
+            if self.noted:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._allowed = False
 
 
 def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[[Event], object]) -> None:
-    """Ask, and tell each event. In the end the chat is deleted, or named."""
-    driver = Driver(conversation)
-    try:
-        for prompt in prompts:
-            conversation.prompt(prompt)
-            while (events := driver.step()) is not None:
-                for event in events:
-                    tell(event)
-                    if isinstance(event, Failed):
-                        raise event.error
-    finally:
-        driver.close()
-        for record in conversation.records:
-            print("left behind:", record, file=sys.stderr)
+    """Ask, and tell each event; leave if ``tell`` returns True. In the end the chat is deleted, or named."""
+    with CtrlC() as ctrl_c:
+        driver = Driver(conversation, ctrl_c)
+        try:
+            for prompt in prompts:
+                conversation.handle(Prompt(prompt), time.monotonic())
+                while (events := driver.step()) is not None:
+                    for event in events:
+                        with ctrl_c.allowed():
+                            if tell(event):
+                                return
+                        if isinstance(event, Failed):
+                            raise event.error
+        finally:
+            driver.close()
+            for leaked in conversation.leaked:
+                print("left behind:", leaked, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,60 +1,144 @@
-"""Holds one conversation through each example, and records it."""
+"""Runs each example on a conversation, and can interrupt it as its own runtime does."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
+from types import ModuleType
+from typing import Any, Literal
 
-from twisted.internet import reactor, threads
+import gevent
+from twisted.internet import defer, reactor, threads
 from twisted.internet.defer import Deferred
 
-from oa_protocol import Conversation, Credentials, InferenceServer, Website, sync
+from oa_protocol import Cleanup, Conversation, Credentials, InferenceServer, Website
 from oa_protocol.engine.events import Event
-from oa_protocol.tape import Recorder
-from tests.driver.site import HASTY, Site
-from tests.examples import asyncio_aiohttp, http_client, thread_pool, twisted_agent
+from oa_protocol.server import Scripted, Server
+from tests.examples import asyncio_aiohttp, gevent_pool, http_client, twisted_agent
 
-Tell = Callable[[Event], object]
-Hold = Callable[[Site, Sequence[str], Tell, Path], None]
-"""Holds a conversation with these prompts, tells each event, and records it."""
-
+Api = Literal["website", "inference"]
 REACTOR: Any = reactor
+Tell = Callable[[Event], object]
+
+PATIENT = Cleanup(drain=0.05, timeout=60.0)
+"""Short where something is waited for in vain, and long where only a busy machine can be the reason."""
 
 
-def conversation(site: Site, tape: Path) -> Conversation:
-    if site.api == "website":
-        return Recorder(Website(site.server.url), Credentials(site.server.cookies), tape=tape)
-    return Recorder(InferenceServer(site.server.url), Credentials(token=site.server.token), tape=tape)
+class Site:
+    """A running server, and how to reach one of its APIs. ``left`` names the chats that a test expects to be left."""
+
+    def __init__(self, server: Server, api: Api) -> None:
+        self.server = server
+        self.api = api
+        self.left: set[str] = set()
+        self.endless = False
+
+    def conversation(self, make: type[Conversation] = Conversation, **settings: Any) -> Conversation:
+        settings = {"cleanup": PATIENT, **settings}
+        if self.api == "website":
+            return make(Website(self.server.url), Credentials(self.server.cookies), **settings)
+        return make(InferenceServer(self.server.url), Credentials(token=self.server.token), **settings)
+
+    def script(self, *scripted: Scripted) -> None:
+        self.server.script(*scripted)
+
+    @property
+    def chats(self) -> tuple[str, ...]:
+        return tuple(chat.id for chat in self.server.chats)
+
+    @property
+    def steps(self) -> list[str]:
+        return [request.step for request in self.server.requests]
 
 
-class TapingClient(sync.Client):
-    """A client whose chats are recorded."""
+class Example:
+    """One example.
 
-    def __init__(self, site: Site, tape: Path) -> None:
-        super().__init__(site.server.url, api=site.api, cleanup=HASTY, **site.credentials)
-        self._tape = tape
+    ``converse`` runs it to its end. ``interrupt`` may be called from any thread meanwhile, and ``interruption`` is what
+    ``converse`` then raises.
+    """
 
-    def chat(self, *arguments: Any, **settings: Any) -> sync.Chat:
-        return super().chat(*arguments, **settings, tape=self._tape)
+    module: ModuleType
+    interruption: type[BaseException]
+
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        raise NotImplementedError
 
 
-def through_http_client(site: Site, prompts: Sequence[str], tell: Tell, tape: Path) -> None:
-    http_client.converse(conversation(site, tape), prompts, tell)
+class HttpClient(Example):
+    module = http_client
+    interruption = KeyboardInterrupt
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        http_client.converse(conversation, prompts, tell)
+
+    def interrupt(self) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
-def through_aiohttp(site: Site, prompts: Sequence[str], tell: Tell, tape: Path) -> None:
-    asyncio.run(asyncio_aiohttp.converse(conversation(site, tape), prompts, tell))
+class Aiohttp(Example):
+    module = asyncio_aiohttp
+    interruption = asyncio.CancelledError
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        async def main() -> None:
+            task = asyncio.current_task()
+            assert task
+            self.cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+            await asyncio_aiohttp.converse(conversation, prompts, tell)
+
+        asyncio.run(main())
+
+    def interrupt(self) -> None:
+        self.cancel()
 
 
-def through_twisted(site: Site, prompts: Sequence[str], tell: Tell, tape: Path) -> None:
-    in_reactor(lambda: Deferred.fromCoroutine(twisted_agent.converse(conversation(site, tape), prompts, tell)))
+class Twisted(Example):
+    module = twisted_agent
+    interruption = defer.CancelledError
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        def begin() -> Deferred[None]:
+            running = Deferred.fromCoroutine(twisted_agent.converse(conversation, prompts, tell))
+            self.cancel = running.cancel
+            return running
+
+        in_reactor(begin)
+
+    def interrupt(self) -> None:
+        REACTOR.callFromThread(self.cancel)
+
+
+class Gevent(Example):
+    module = gevent_pool
+    interruption = gevent.GreenletExit
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        running = gevent.spawn(gevent_pool.converse, conversation, prompts, tell)
+        loop = gevent.get_hub().loop
+        self.kill = partial(loop.run_callback_threadsafe, partial(running.kill, block=False))
+        result = running.get()
+        if isinstance(result, gevent.GreenletExit):  # gevent returns it
+            raise result
+
+    def interrupt(self) -> None:
+        self.kill()
 
 
 def in_reactor(call: Callable[[], object]) -> object:
-    """Call this where the reactor runs, and wait for its Deferred. It runs once in a process: in a thread, for ever."""
+    """Call this where the reactor runs, and wait for its Deferred.
+
+    A reactor can't be started twice in a process, so it runs in a thread until the process ends.
+    """
     if not REACTOR.running:
         running = threading.Event()
         REACTOR.callWhenRunning(running.set)
@@ -63,9 +147,4 @@ def in_reactor(call: Callable[[], object]) -> object:
     return threads.blockingCallFromThread(REACTOR, call)
 
 
-def through_thread_pool(site: Site, prompts: Sequence[str], tell: Tell, tape: Path) -> None:
-    thread_pool.converse_all(TapingClient(site, tape), [prompts], tell)
-
-
-ENGINE: list[Hold] = [through_http_client, through_aiohttp, through_twisted]
-ALL: list[Hold] = [*ENGINE, through_thread_pool]
+ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted(), Gevent()]

@@ -5,11 +5,12 @@
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
+from time import monotonic
 from typing import Any, TypeVar
 
-from twisted.internet import defer, error, reactor, task
+from twisted.internet import error, reactor, task
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -18,10 +19,23 @@ from twisted.web.http_headers import Headers
 
 from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
 from oa_protocol.engine.events import Event, Failed
-from oa_protocol.engine.intents import CloseStream, Exchange, LoadCookies, OpenStream
+from oa_protocol.engine.inputs import (
+    Abandon,
+    Close,
+    CredentialsFound,
+    ExchangeFailed,
+    Input,
+    Interrupted,
+    Prompt,
+    ReplyReceived,
+    StreamData,
+    StreamEnded,
+    StreamOpened,
+    TimePassed,
+)
+from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCredentials, OpenStream
 
-CONNECT, REPLY, IDLE = 10.0, 30.0, 45.0  # a stream shows a ping every 15 s
-DRAIN, CLEANUP = 5.0, 10.0
+CONNECT = 10.0  # seconds; only here a timeout means that nothing was sent
 
 T = TypeVar("T")
 REACTOR: Any = reactor
@@ -44,133 +58,176 @@ class Body(Protocol):
         self.chunks.put(b"")
 
     def close(self) -> None:
-        self.transport.loseConnection()
+        if self.transport:
+            self.transport.loseConnection()
 
 
 class Driver:
-    """Carries out what a conversation asks for, one thing after the other."""
+    """Carries out what a conversation asks for, one thing after the other. The one timer is its deadline."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self.agent: Any = Agent(REACTOR, connectTimeout=CONNECT)
         self.stream: Body | None = None
+        self.leaving = False
+        self.cancelled = False
 
     async def step(self) -> list[Event] | None:
-        """Do one thing; return its events, or None where there is nothing to do."""
-        match self.conversation.next_intent():
-            case Exchange() as exchange:
-                # Shielded or not: a request that was cancelled does not always say so, but that it failed.
-                return await uninterrupted(self.exchange(exchange))
-            case LoadCookies():
-                return self.conversation.receive_cookies(None)  # there are no others
+        """Do one thing and return its events, or None if there is nothing to do."""
+        conversation = self.conversation
+        intent = conversation.next_intent(monotonic())
+        if intent is None and not conversation.has_stream and conversation.deadline is None:
+            return None
+        shielded = self.leaving or (isinstance(intent, Exchange) and intent.shielded)
+        happened = await Waiting(self, intent, shielded)
+        events = conversation.handle(happened, monotonic())
+        if not conversation.has_stream:
+            self.end_stream()
+        if self.cancelled and not self.leaving:
+            raise CancelledError
+        return events
+
+    async def carry_out(self, intent: Intent | None) -> Input:
+        match intent:
+            case Exchange():
+                return await self.exchange(intent)
+            case LoadCredentials():
+                return CredentialsFound(None)  # there are no others
             case CloseStream():
                 return self.end_stream()
+            case None if self.stream:
+                data = await self.stream.chunks.get()
+                return StreamData(data) if data else StreamEnded()
             case None:
-                return await self.read_stream(self.stream) if self.stream else None
+                return await Deferred()  # until the timer goes off
 
-    async def exchange(self, exchange: Exchange) -> list[Event]:
-        await task.deferLater(REACTOR, exchange.delay)
+    def interrupt(self) -> None:
+        """Hand in that the owner wants control back, which may bring the deadline forward."""
+        self.cancelled = True
+        if not self.leaving:
+            self.conversation.handle(Interrupted(), monotonic())
+
+    async def close(self) -> None:
+        """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
+        self.leaving = True
+        self.conversation.handle(Close(), monotonic())
+        try:
+            while not self.conversation.is_over:
+                await self.step()
+        finally:
+            self.conversation.handle(Abandon(), monotonic())  # which says nothing new, unless an error ended the loop
+            self.end_stream()
+
+    # ---- on the network
+
+    async def exchange(self, exchange: Exchange) -> Input:
         request = exchange.request
         headers = Headers()
         for name, value in request.headers:
             headers.addRawHeader(name, value)
         content = FileBodyProducer(BytesIO(request.body)) if request.body else None
+        body = Body()
         try:
-            replying = self.agent.request(request.method.encode(), request.url.encode(), headers, content)
-            response = await replying.addTimeout(REPLY, REACTOR, no_reply)
-            body = Body()
+            response = await self.agent.request(request.method.encode(), request.url.encode(), headers, content)
             response.deliverBody(body)
             if isinstance(exchange, OpenStream) and response.code == 200:
                 self.stream = body
-                return self.conversation.receive_stream_opened()
+                return StreamOpened()
             received = b""
-            try:
-                while data := await body.chunks.get().addTimeout(REPLY, REACTOR):
-                    received += data
-            finally:
-                body.close()
+            while data := await body.chunks.get():
+                received += data
             if body.failure:
                 raise body.failure
         except (error.ConnectError, error.DNSLookupError) as failure:
-            return self.conversation.receive_failure(NotSent(str(failure)))
-        except (error.ConnectionClosed, defer.TimeoutError, RequestTransmissionFailed, ResponseFailed) as failure:
-            return self.conversation.receive_failure(MaybeSent(str(failure)))
+            return ExchangeFailed(NotSent(str(failure)))
+        except (error.ConnectionClosed, RequestTransmissionFailed, ResponseFailed) as failure:
+            return ExchangeFailed(MaybeSent(str(failure)))
+        finally:
+            if self.stream is not body:
+                body.close()
         fields = [
             (name.decode(), value.decode()) for name, values in response.headers.getAllRawHeaders() for value in values
         ]
-        return self.conversation.receive_reply(response.code, fields, received)
+        return ReplyReceived(response.code, fields, received)
 
-    async def read_stream(self, stream: Body) -> list[Event]:
-        try:
-            data = await stream.chunks.get().addTimeout(IDLE, REACTOR)
-        except defer.TimeoutError:
-            return self.conversation.receive_silence()
-        return self.conversation.receive_stream_data(data) if data else self.end_stream()
-
-    def end_stream(self) -> list[Event]:
+    def end_stream(self) -> StreamEnded:
         if self.stream:
             self.stream.close()
         self.stream = None
-        return self.conversation.receive_stream_end()
-
-    async def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands; what is left is in its ``records``."""
-        if isinstance(self.conversation.outstanding, Exchange):  # an error of another kind struck it
-            self.conversation.receive_failure(MaybeSent("given up"))
-        begun = REACTOR.seconds()
-        self.conversation.close()
-        while await self.step() is not None:
-            if REACTOR.seconds() > begun + DRAIN:
-                self.conversation.close(drain=False)
-            if REACTOR.seconds() > begun + CLEANUP:
-                self.conversation.abandon()
+        return StreamEnded()
 
 
-def no_reply(result: object, seconds: float) -> object:
-    """Raise TimeoutError in place of what a request says that was cancelled."""
-    if isinstance(result, Failure):
-        raise defer.TimeoutError(f"no reply within {seconds:g} s")
-    return result
+class Waiting(Deferred[Input]):
+    """What a step awaits: it ends with what happened, when the timer goes off, or with a cancellation.
 
+    If it is shielded, a cancellation doesn't end it, but sets the timer again. What is still in flight at its end is
+    dropped.
+    """
 
-class Shield(Deferred[T]):
-    """What is awaited in place of something that must not be cancelled."""
+    def __init__(self, driver: Driver, intent: Intent | None, shielded: bool) -> None:
+        super().__init__()
+        self.driver = driver
+        self.intent = intent
+        self.shielded = shielded
+        self.timer: Any = None
+        self.has_ended = False
+        self.set_timer()
+        self.operation = Deferred.fromCoroutine(driver.carry_out(intent))
+        self.operation.addBoth(self.end)
 
-    was_cancelled = False
+    def set_timer(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+        deadline = self.driver.conversation.deadline
+        if deadline is not None:
+            self.timer = REACTOR.callLater(max(0.0, deadline - monotonic()), self.time_passed)
+
+    def time_passed(self) -> None:
+        self.timer = None
+        self.end(TimePassed())
+
+    def end(self, outcome: Any) -> None:
+        if self.has_ended:
+            return
+        self.has_ended = True
+        if self.timer:
+            self.timer.cancel()
+        self.callback(outcome)
+        self.operation.cancel()
 
     def cancel(self) -> None:
-        self.was_cancelled = True
-
-
-async def uninterrupted(operation: Coroutine[Any, Any, T]) -> T:
-    """Wait for the end of ``operation``, however often this is cancelled; raise the cancellation then."""
-    shield: Shield[T] = Shield()
-    Deferred.fromCoroutine(operation).addBoth(shield.callback)
-    result = await shield
-    if shield.was_cancelled:
-        raise CancelledError
-    return result
+        if not self.has_ended:
+            self.driver.interrupt()
+            if not self.shielded:
+                self.end(Failure(CancelledError()))
+            elif self.driver.conversation.outstanding is self.intent:
+                self.set_timer()
+            else:
+                self.end(TimePassed())
 
 
 async def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[[Event], object]) -> None:
-    """Ask, and tell each event. In the end the chat is deleted, or named."""
+    """Ask, and tell each event; leave if ``tell`` returns True. In the end the chat is deleted, or named."""
     driver = Driver(conversation)
     try:
         for prompt in prompts:
-            conversation.prompt(prompt)
+            conversation.handle(Prompt(prompt), monotonic())
             while (events := await driver.step()) is not None:
                 for event in events:
-                    tell(event)
+                    if tell(event):
+                        return
                     if isinstance(event, Failed):
                         raise event.error
     finally:
-        await uninterrupted(driver.close())
-        for record in conversation.records:
-            print("left behind:", record, file=sys.stderr)
+        await driver.close()
+        for leaked in conversation.leaked:
+            print("left behind:", leaked, file=sys.stderr)
+    if driver.cancelled:
+        raise CancelledError
 
 
 def main(_: object) -> Deferred[None]:
-    """Hold a conversation; where the reactor stops first, it waits until the chat is deleted."""
+    """Hold a conversation. If the reactor is stopped meanwhile, it waits until the chat is deleted."""
     credentials = Credentials(load_cookies(os.environ["OA_COOKIES"], os.environ["OA_URL"]))
     chat = Conversation(Website(os.environ["OA_URL"]), credentials)
     running = Deferred.fromCoroutine(converse(chat, ["Hello", "And again?"], print))

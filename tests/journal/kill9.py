@@ -20,7 +20,7 @@ from typing import Any, Literal
 import anyio
 
 from oa_protocol import Client
-from oa_protocol.client.sweep import Swept
+from oa_protocol.client.sweep import SweepResult
 from oa_protocol.server import Answer, Fault, Hold, Lorem, Never, Reset, Scripted, Server, Step, StreamFault
 
 from .victims import Order, Stop
@@ -156,7 +156,7 @@ def killer(journal: Path) -> Generator[tuple[Killer, Server]]:
         victims.stdin.close()
 
 
-async def sweep(server: Server, journal: Path, api: Api) -> Swept:
+async def sweep(server: Server, journal: Path, api: Api) -> SweepResult:
     """Sweep what the victims of one API left; nothing is too young."""
     account = server.account(api)
     credentials: dict[str, Any] = {"cookies": account.cookies} if api == "website" else {"token": account.token}

@@ -26,4 +26,4 @@ def test_killed_at_every_point_and_swept(api: Api, tmp_path: Path) -> None:
         assert len(server.chats) > len(points())
         swept = anyio.run(sweep, server, journal, api)
         assert server.chats == ()
-        assert swept.left == ()
+        assert swept.leaked == ()

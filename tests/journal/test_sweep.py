@@ -18,7 +18,8 @@ from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.client.journal import Journal
-from oa_protocol.client.sweep import Left, Swept
+from oa_protocol.client.sweep import SweepResult
+from oa_protocol.engine.events import LeakRecord
 from oa_protocol.server import Answer, Fault, Hold, Reply
 from tests.driver.site import Site
 
@@ -82,7 +83,7 @@ async def make_chats(site: Site, count: int = 1, *, account: str = "default", ti
     return made
 
 
-async def sweep(site: Site, path: Path, grace: float = 0.0, client: Client | None = None) -> Swept:
+async def sweep(site: Site, path: Path, grace: float = 0.0, client: Client | None = None) -> SweepResult:
     client = client or site.client(journal=path)
     swept = await client.sweep(grace=grace)
     site.left.difference_update(swept.deleted)
@@ -91,8 +92,16 @@ async def sweep(site: Site, path: Path, grace: float = 0.0, client: Client | Non
     return swept
 
 
-def reasons(swept: Swept) -> list[str]:
-    return [left.reason for left in swept.left]
+def named(chat_id: str | None, reason: str) -> LeakRecord:
+    return LeakRecord(chat_id=chat_id, reason=reason)
+
+
+def unnamed(reason: str) -> LeakRecord:
+    return named(None, reason)
+
+
+def reasons(swept: SweepResult) -> list[str]:
+    return [record.reason for record in swept.leaked]
 
 
 # ---- chats whose ids are known
@@ -102,16 +111,16 @@ async def test_the_chats_of_a_dead_owner_are_deleted_and_crossed_out(site: Site,
     made = await make_chats(site, 2)
     for chat_id in made:
         left_behind(path, site, chat_id)
-    assert await sweep(site, path) == Swept(tuple(made), ())
+    assert await sweep(site, path) == SweepResult(tuple(made), ())
     assert (ids(path), site.chats) == ([], ())
     assert list(path.with_name(f"{path.name}.owners").iterdir()) == []
-    assert await sweep(site, path) == Swept((), ())
+    assert await sweep(site, path) == SweepResult((), ())
 
 
 async def test_the_chats_of_living_owners_are_left_alone(site: Site, path: Path) -> None:
     [known, unknown] = await make_chats(site, 2)
     owners = [written(path, site, known), written(path, site)]
-    assert await sweep(site, path) == Swept((), ())
+    assert await sweep(site, path) == SweepResult((), ())
     assert set(site.chats) == {known, unknown}
     for owner in owners:
         owner.close()
@@ -121,13 +130,13 @@ async def test_the_chats_of_living_owners_are_left_alone(site: Site, path: Path)
 async def test_a_client_does_not_sweep_what_it_has_open(site: Site, path: Path) -> None:
     async with site.client(journal=path) as client, client.chat() as chat:
         await chat.ask("Hello")
-        assert await client.sweep(grace=0) == Swept((), ())
+        assert await client.sweep(grace=0) == SweepResult((), ())
         assert site.chats == (chat.id,)
 
 
 async def test_a_chat_that_is_gone_already_is_crossed_out(site: Site, path: Path) -> None:
     left_behind(path, site, AN_ID)
-    assert await sweep(site, path) == Swept((AN_ID,), ())
+    assert await sweep(site, path) == SweepResult((AN_ID,), ())
     assert ids(path) == []
 
 
@@ -137,7 +146,7 @@ async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> 
     site.script(Fault("delete", before=hold))
     for chat_id in made:
         left_behind(path, site, chat_id)
-    found: list[Swept] = []
+    found: list[SweepResult] = []
 
     async def first() -> None:
         found.append(await sweep(site, path))
@@ -145,9 +154,9 @@ async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> 
     async with anyio.create_task_group() as group:
         group.start_soon(first)
         await site.reached("delete")
-        assert await sweep(site, path) == Swept((), ())
+        assert await sweep(site, path) == SweepResult((), ())
         hold.release()
-    assert found == [Swept(tuple(made), ())]
+    assert found == [SweepResult(tuple(made), ())]
     assert site.steps.count("delete") == 2
 
 
@@ -158,7 +167,7 @@ async def test_a_server_that_is_down_leaves_everything_and_says_so(site: Site, p
     client = Client(unused_tcp_url, api=site.api, journal=path, **site.credentials)
     swept = await client.sweep(grace=0)
     await client.aclose()
-    assert [left.chat_id for left in swept.left] == [AN_ID, None]
+    assert [record.chat_id for record in swept.leaked] == [AN_ID, None]
     assert all("connect" in reason.lower() for reason in reasons(swept))
     assert ids(path) == [AN_ID, None]
 
@@ -177,7 +186,7 @@ async def test_credentials_that_are_refused_leave_everything(site: Site, path: P
     left_behind(path, site, chat_id)
     left_behind(path, site)
     swept = await sweep(site, path)
-    assert [left.chat_id for left in swept.left] == [chat_id, None]
+    assert [record.chat_id for record in swept.leaked] == [chat_id, None]
     assert ids(path) == [chat_id, None]
 
 
@@ -189,8 +198,8 @@ async def test_what_is_no_id_never_gets_into_a_url(
 ) -> None:
     written(path, site, chat_id, credentials=credentials).close()
     swept = await sweep(site, path)
-    assert [left.chat_id for left in swept.left] == [chat_id]
-    assert "UUID" in reasons(swept)[0]
+    assert [record.chat_id for record in swept.leaked] == [chat_id]
+    assert "id of this" in reasons(swept)[0]
     assert site.steps == []
     assert ids(path) == [chat_id]
 
@@ -201,7 +210,7 @@ async def test_what_is_no_id_never_gets_into_a_url(
 async def test_the_lines_of_other_servers_are_none_of_its_business(site: Site, path: Path) -> None:
     for chat_id in (AN_ID, None):
         written(path, site, chat_id, url="http://elsewhere.example.org").close()
-    assert await sweep(site, path) == Swept((), ())
+    assert await sweep(site, path) == SweepResult((), ())
     assert len(ids(path)) == 2
     assert site.steps == []
 
@@ -213,7 +222,7 @@ async def test_under_another_account_only_a_delete_that_succeeds_counts(site: Si
         written(path, site, chat_id, credentials=OTHER).close()
     swept = await sweep(site, path)
     assert swept.deleted == (renewed,)
-    assert [left.chat_id for left in swept.left] == [foreign, AN_ID]
+    assert [record.chat_id for record in swept.leaked] == [foreign, AN_ID]
     assert all("another account" in reason for reason in reasons(swept))
     assert ids(path) == [foreign, AN_ID]
 
@@ -223,14 +232,14 @@ async def test_under_another_account_a_connection_that_breaks_is_told(site: Site
     client = Client("http://127.0.0.1:1", api=site.api, journal=path, **site.credentials)
     swept = await client.sweep()
     await client.aclose()
-    assert [left.chat_id for left in swept.left] == [AN_ID]
+    assert [record.chat_id for record in swept.leaked] == [AN_ID]
     assert "connect" in reasons(swept)[0].lower()
 
 
 async def test_a_create_of_another_account_is_not_looked_for(site: Site, path: Path) -> None:
     await make_chats(site)
     written(path, site, credentials=OTHER).close()
-    assert await sweep(site, path) == Swept((), (Left(None, "another account may have made it"),))
+    assert await sweep(site, path) == SweepResult((), (unnamed("another account may have made it"),))
     assert "list" not in site.steps
     assert ids(path) == [None]
 
@@ -242,7 +251,7 @@ async def test_an_empty_chat_from_when_its_create_was_under_way_is_deleted(site:
     left_behind(path, site)
     left_behind(path, site, settled=1.0)
     made = await make_chats(site, 2)
-    assert await sweep(site, path) == Swept(tuple(made), ())
+    assert await sweep(site, path) == SweepResult(tuple(made), ())
     assert ids(path) == []
 
 
@@ -250,7 +259,7 @@ async def test_one_that_is_young_is_left_until_it_is_not(site: Site, path: Path)
     left_behind(path, site)
     [chat_id] = await make_chats(site)
     swept = await sweep(site, path, grace=60.0)
-    assert swept == Swept((), (Left(chat_id, "younger than 60 s: somebody may be about to use it"),))
+    assert swept == SweepResult((), (named(chat_id, "younger than 60 s: somebody may be about to use it"),))
     assert ids(path) == [None]
     assert (await sweep(site, path)).deleted == (chat_id,)
 
@@ -285,7 +294,7 @@ async def test_more_empty_chats_than_creates_are_left_and_named(site: Site, path
     made = await make_chats(site, 2)
     swept = await sweep(site, path)
     assert swept.deleted == ()
-    assert sorted(str(left.chat_id) for left in swept.left) == sorted(made)
+    assert sorted(str(record.chat_id) for record in swept.leaked) == sorted(made)
     assert set(reasons(swept)) == {"2 empty chats were made at that time, and only 1 can be ours"}
     assert ids(path) == [None]
 
@@ -297,7 +306,7 @@ async def test_a_create_of_another_time_does_not_explain_a_chat(site: Site, path
     made = await make_chats(site, 2)
     swept = await sweep(site, path)
     assert swept.deleted == ()
-    assert {left.chat_id for left in swept.left} == set(made)
+    assert {record.chat_id for record in swept.leaked} == set(made)
 
 
 async def test_a_chat_of_an_old_create_does_not_settle_a_new_one(site: Site, path: Path) -> None:
@@ -308,17 +317,17 @@ async def test_a_chat_of_an_old_create_does_not_settle_a_new_one(site: Site, pat
     now = datetime.now(UTC)
     site.script(Fault("list", before=listed([chat_id], created=now - timedelta(seconds=60), date=now)))
     swept = await sweep(site, path)
-    assert swept == Swept((chat_id,), (Left(None, "its create may still be carried out"),))
+    assert swept == SweepResult((chat_id,), (unnamed("its create may still be carried out"),))
     assert [line.line for line in Journal(path).lines()] == [2]
 
 
 async def test_a_create_that_may_still_come_is_kept_and_then_crossed_out(site: Site, path: Path) -> None:
     left_behind(path, site)
-    assert await sweep(site, path) == Swept((), (Left(None, "its create may still be carried out"),))
+    assert await sweep(site, path) == SweepResult((), (unnamed("its create may still be carried out"),))
     assert ids(path) == [None]
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("UPDATE chats SET sent_at = sent_at - ?", (LATE + 10,))
-    assert await sweep(site, path) == Swept((), ())
+    assert await sweep(site, path) == SweepResult((), ())
     assert ids(path) == []
 
 
@@ -342,7 +351,7 @@ async def test_a_living_owners_empty_chat_is_not_taken_for_a_dead_ones(site: Sit
         group.start_soon(converse)
         await site.reached("prompt")
         left_behind(path, site)
-        assert await sweep(site, path) == Swept((), (Left(None, "its create may still be carried out"),))
+        assert await sweep(site, path) == SweepResult((), (unnamed("its create may still be carried out"),))
         hold.release()
     assert site.steps.count("create") == 1
 
@@ -362,7 +371,7 @@ async def test_a_living_owners_create_is_not_taken_for_a_dead_ones(site: Site, p
         await site.reached("create")
         await site.until(lambda: len(site.chats) == 1)
         swept = await sweep(site, path)
-        assert swept == Swept((), (Left(site.chats[0], "an owner that is alive may have made it"),))
+        assert swept == SweepResult((), (named(site.chats[0], "an owner that is alive may have made it"),))
         hold.release()
     assert site.steps.count("create") == 1
 
@@ -372,7 +381,7 @@ async def test_one_that_cannot_be_deleted_is_named_and_its_line_stays(site: Site
     [chat_id] = await make_chats(site)
     site.script(Fault("delete", before=Reply(503), times=3))
     swept = await sweep(site, path)
-    assert [left.chat_id for left in swept.left] == [chat_id]
+    assert [record.chat_id for record in swept.leaked] == [chat_id]
     assert ids(path) == [None]
 
 
@@ -417,7 +426,7 @@ async def test_an_id_in_the_list_that_is_none_never_gets_into_a_url(site: Site, 
     now = datetime.now(UTC)
     site.script(Fault("list", before=listed(["../account/"], created=now, date=now)))
     swept = await sweep(site, path)
-    assert [left.chat_id for left in swept.left] == ["../account/"]
+    assert [record.chat_id for record in swept.leaked] == ["../account/"]
     assert "delete" not in site.steps
 
 
@@ -428,7 +437,7 @@ async def test_without_a_list_nothing_is_deleted(site: Site, path: Path, reply: 
     site.script(Fault("list", before=reply))
     swept = await sweep(site, path)
     assert swept.deleted == ()
-    assert [left.chat_id for left in swept.left] == [None]
+    assert [record.chat_id for record in swept.leaked] == [None]
     assert ids(path) == [None]
 
 
@@ -448,7 +457,7 @@ async def test_without_credentials_there_is_nothing_to_sweep_with(site: Site, pa
 
 
 async def test_no_journal_yet_is_an_empty_one(site: Site, path: Path) -> None:
-    assert await sweep(site, path) == Swept((), ())
+    assert await sweep(site, path) == SweepResult((), ())
     assert not path.exists()
 
 
@@ -485,6 +494,6 @@ async def test_an_answer_that_still_runs_is_waited_for_no_longer_than_allowed(si
         assert await anext(chat.stream("Hello")) == "One "
         left_behind(path, site, chat.id)
         async with site.client(journal=path) as client:
-            assert await client.sweep() == Swept((chat.id or "",), ())
+            assert await client.sweep() == SweepResult((chat.id or "",), ())
         hold.release()
     assert ids(path) == []

@@ -17,17 +17,21 @@ CASES = {
     for case in load_tapes(PATH / f"{topic}.jsonl")
 }
 ONE_TURN = CASES["one turn with the website"]
+OPENED = next(number for number, step in enumerate(ONE_TURN.steps, 1) if step["phase"] == "STREAMING")
+"""How many of its steps there are until its stream is open."""
 
 
 def recorder(config: Json, file: io.StringIO) -> Recorder:
     """A recorder of what ``config`` makes."""
     made = new_conversation(config)
+    settings = made.settings
     return Recorder(
-        made.binding,
+        settings.binding,
         made.credentials,
-        made.options,
-        retries=config.get("retries", 2),
-        attempts=config.get("attempts", 3),
+        settings.options,
+        retries=settings.retries,
+        timeouts=settings.timeouts,
+        cleanup=settings.cleanup,
         tape=file,
     )
 

@@ -28,7 +28,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> int:
 async def test_a_whole_conversation_replays_equal(site: Site, tmp_path: Path) -> None:
     tape = await two_turns(site, tmp_path / "tape.jsonl")
     assert tape.config["api"] == site.api
-    assert [step["prompt"] for step in tape.steps if "prompt" in step] == ["Count", "And on"]
+    assert [step["input"]["text"] for step in tape.steps if "text" in step.get("input", {})] == ["Count", "And on"]
     assert tape.steps[-1]["phase"] == "DELETED"
     assert replay(tape) is None
 

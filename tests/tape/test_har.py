@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oa_protocol.tape import Tape, load_tapes, normalize, replay
+from oa_protocol.tape import Tape, load_tapes, normalize, parse_tapes, replay
 from oa_protocol.tape.format import Json, decode_bytes
 from oa_protocol.tape.har import parse_har
 from tests.captures import Recorded, every, scenario
@@ -66,26 +66,28 @@ def from_tape(tape: Tape) -> list[Json]:
         match step:
             case {"intent": {"method": _} as intent}:
                 asked = intent
-            case {"stream_opened": _}:
-                entries.append(one_of(asked, {"reply": 200}))
-            case {"stream_data": data}:
+            case {"input": {"type": "StreamOpened"}}:
+                entries.append(one_of(asked, {"status": 200}))
+            case {"input": {"type": "StreamData", "data": data}}:
                 entries[-1]["response"]["content"]["text"] += decode_bytes(data).decode()
-            case {"reply": _}:
-                entries.append(one_of(asked, step))
+            case {"input": {"type": "ReplyReceived"} as reply}:
+                entries.append(one_of(asked, reply))
             case _:
                 pass
     return entries
 
 
-def one_of(asked: Json, step: Json) -> Json:
+def one_of(asked: Json, reply: Json) -> Json:
     sent = json.dumps(asked["body"]) if "body" in asked else None
-    body = decode_bytes(step.get("body", ""))
-    return entry(asked["method"], asked["url"], sent, step["reply"], step.get("headers", {}), body)
+    body = decode_bytes(reply.get("body", ""))
+    return entry(asked["method"], asked["url"], sent, reply["status"], reply.get("headers", {}), body)
 
 
 def with_close_at_once(tape: Tape) -> Tape:
     """The tape with an owner who leaves as a browser does, which waits for nothing."""
-    return Tape(tape.config, tuple(step | {"close": "now"} if "close" in step else step for step in tape.steps))
+    text = str(tape).replace('{"type": "Close"}', '{"type": "Close", "drain": false}')
+    (closed,) = parse_tapes(text)
+    return closed
 
 
 def phases(tape: Tape) -> list[str]:
@@ -108,7 +110,7 @@ def test_a_conversation_with_a_real_website_becomes_a_tape(coded: bool) -> None:
     assert tape.config["base_url"] == "https://oa.example.org"
     assert tape.config["options"]["model"] == "_lorem"
     assert tape.config["options"]["sampling"]["temperature"] == 0.75
-    assert tape.steps[1]["prompt"] == "Hello, who are you?"
+    assert tape.steps[1]["input"] == {"type": "Prompt", "text": "Hello, who are you?"}
     assert phases(tape) == [
         *("START", "CHAT_CREATED", "PROMPTED", "ASSISTANT_REQUESTED", "STREAMING", "ANSWERED", "DELETING", "DELETED")
     ]
@@ -169,7 +171,7 @@ def test_what_the_page_asked_for_besides_is_left_out() -> None:
 
 def test_a_chat_that_was_kept_ends_with_its_answer() -> None:
     (tape,) = parse_har(har(from_tape(ONE_TURN)[:-1]))
-    assert tape.steps[-1] == {"intent": None, "phase": "ANSWERED"}
+    assert tape.steps[-1].items() >= {"intent": None, "phase": "ANSWERED"}.items()
 
 
 def test_a_stream_that_the_browser_left_out_ends_the_tape() -> None:
@@ -184,7 +186,7 @@ def test_a_request_without_a_reply_was_maybe_sent() -> None:
     exchanges = from_tape(ONE_TURN)[:2]
     exchanges[1]["response"] = {"status": 0, "headers": [], "content": {}}
     (tape,) = parse_har(har(exchanges))
-    assert any(step.get("failure") == "MaybeSent" for step in tape.steps)
+    assert "MaybeSent" in str(tape)
     assert replay(tape) is None
 
 

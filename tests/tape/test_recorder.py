@@ -7,29 +7,43 @@ import json
 import logging
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.base import Credentials, Headers
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, NotSent, TransportError
-from oa_protocol.engine.intents import Exchange
+from oa_protocol.engine.inputs import (
+    Abandon,
+    Close,
+    CredentialsFound,
+    ExchangeFailed,
+    Input,
+    Prompt,
+    ReplyReceived,
+    StreamData,
+    StreamEnded,
+    TimePassed,
+)
+from oa_protocol.engine.intents import CreateChat, Exchange
 from oa_protocol.engine.phases import Phase
 from oa_protocol.tape import Recorder, Tape, load_tapes, parse_tapes, replay
-from oa_protocol.tape.format import Json, decode_bytes
+from oa_protocol.tape.format import OUTPUTS, Json, decode_bytes, decode_input, take_step
+from oa_protocol.tape.redact import Masks
 
-from .taping import CASES, ONE_TURN, record, recorded, recorder
+from .taping import CASES, ONE_TURN, OPENED, record, recorded, recorder
 
 CHAT = "06b02a53-f28e-708d-8000-044bde7b4953"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.placeholder.of-a-token"
 
 
 def outputs(step: Json) -> Json:
-    kept = {name: value for name, value in step.items() if name in ("intent", "events", "raises", "phase")}
+    kept = {name: value for name, value in step.items() if name in OUTPUTS}
     if kept.get("intent"):
         kept["intent"] = {
             name: value for name, value in kept["intent"].items() if name not in ("cookie", "authorization")
@@ -55,9 +69,10 @@ def test_a_step_is_on_the_tape_before_its_call_returns() -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
     assert file.getvalue() == ""
-    for expected in ({"prompt": "Hello", "phase": "START"}, {"prompt": "Hello", "raises": "LocalProtocolError"}):
+    asked = {"input": {"type": "Prompt", "text": "Hello"}}
+    for expected in (asked | {"phase": "START"}, asked | {"raises": "LocalProtocolError"}):
         with suppress(LocalProtocolError):
-            conversation.prompt("Hello")
+            conversation.handle(Prompt("Hello"), 0.0)
         (tape,) = parse_tapes(file.getvalue())
         assert tape.steps[-1].items() >= expected.items()
 
@@ -75,9 +90,9 @@ def test_a_refused_call_is_on_the_tape_and_replays() -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
     with pytest.raises(ValueError, match="NUL"):
-        conversation.prompt("\0")
+        conversation.handle(Prompt("\0"), 0.0)
     with pytest.raises(LocalProtocolError):
-        conversation.receive_silence()
+        conversation.handle(StreamEnded(), 0.0)
     (tape,) = parse_tapes(file.getvalue())
     assert [step["raises"] for step in tape.steps] == ["ValueError", "LocalProtocolError"]
     assert replay(tape) is None
@@ -86,17 +101,18 @@ def test_a_refused_call_is_on_the_tape_and_replays() -> None:
 def test_an_engine_that_breaks_leaves_the_input_on_the_tape(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
-    conversation.prompt("Hello")
-    conversation.next_intent()
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Conversation, "receive_reply", broken)
+    monkeypatch.setattr(Conversation, "handle", broken)
     with pytest.raises(ZeroDivisionError):
-        conversation.receive_reply(200, [], b"{}")
+        conversation.handle(ReplyReceived(200, [], b"{}"), 0.0)
     (tape,) = parse_tapes(file.getvalue())
-    assert tape.steps[-1] == {"reply": 200, "body": "{}", "raises": "ZeroDivisionError", "phase": "START"}
+    happened = {"type": "ReplyReceived", "status": 200, "body": "{}"}
+    assert tape.steps[-1].items() >= {"input": happened, "raises": "ZeroDivisionError", "phase": "START"}.items()
 
 
 @pytest.mark.parametrize(
@@ -106,17 +122,11 @@ def test_an_engine_that_breaks_leaves_the_input_on_the_tape(monkeypatch: pytest.
 def test_a_failure_is_told_with_its_words(failure: TransportError, kind: str) -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
-    conversation.prompt("Hello")
-    conversation.next_intent()
-    conversation.receive_failure(failure)
-    assert parse_tapes(file.getvalue())[0].steps[-1].items() >= {"failure": kind, "reason": "no route"}.items()
-
-
-def test_patience_that_ended_is_on_the_tape() -> None:
-    opened = next(number for number, step in enumerate(ONE_TURN.steps) if "stream_opened" in step) + 1
-    tape = recorded(Tape(ONE_TURN.config, (*ONE_TURN.steps[:opened], {"answer_timed_out": True})))
-    assert tape.steps[-1].items() >= {"answer_timed_out": True, "phase": "FAILED"}.items()
-    assert replay(tape) is None
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(ExchangeFailed(failure), 0.0)
+    happened = parse_tapes(file.getvalue())[0].steps[-1]["input"]
+    assert happened == {"type": "ExchangeFailed", "failure": {"type": kind, "reason": "no route"}}
 
 
 def test_what_went_wrong_is_told_in_words() -> None:
@@ -130,22 +140,128 @@ def test_what_went_wrong_is_told_in_words() -> None:
 
 
 def test_bytes_that_are_no_text_are_kept() -> None:
-    (case,) = (case for case in CASES.values() if case is ONE_TURN)
-    opened = next(number for number, step in enumerate(case.steps) if "stream_opened" in step) + 1
-    steps = (*case.steps[:opened], {"stream_data": {"base64": "/w=="}, "phase": "STREAMING"})
-    assert recorded(Tape(case.config, steps)).steps[-1]["stream_data"] == {"base64": "/w=="}
+    data = {"type": "StreamData", "data": {"base64": "/w=="}}
+    tape = recorded(Tape(ONE_TURN.config, (*ONE_TURN.steps[:OPENED], {"now": 1.0, "input": data})))
+    assert tape.steps[-1]["input"] == data
+
+
+@pytest.mark.parametrize("kind", get_args(Input))
+def test_each_input_is_on_the_tape_by_the_fields_of_its_struct(kind: type[Input]) -> None:
+    """An input whose fields are of a new type needs a row in ``tape.format`` and one in ``tape.redact``."""
+    values: dict[object, Any] = {
+        str: "Hello",
+        int: 204,
+        bool: False,
+        bytes: b"\xff",
+        Headers: (("date", "now"),),
+        Credentials | None: Credentials({"session": "secret-1"}, "secret-2"),
+        TransportError: NotSent("no route"),
+    }
+    made = kind(**{name: values[hint] for name, hint in get_type_hints(kind).items()})
+    encoded = json.loads(json.dumps(Masks("http://oa.example.org").input(made)))
+    assert encoded.keys() == {"type", *kind.__struct_fields__}
+    decoded = decode_input(encoded)
+    if isinstance(made, ExchangeFailed):  # exceptions are compared by identity
+        assert isinstance(decoded, ExchangeFailed)
+        assert (type(decoded.failure), str(decoded.failure)) == (NotSent, "no route")
+    else:
+        assert decoded == made
+
+
+def test_headers_are_kept_however_the_driver_spells_them() -> None:
+    for headers in ({"Date": "now"}, [("Date", "now")], iter([(b"Date", b"now")])):
+        file = io.StringIO()
+        conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
+        conversation.handle(Prompt("Hello"), 0.0)
+        conversation.next_intent(0.0)
+        conversation.handle(ReplyReceived(503, headers), 0.0)
+        (tape,) = parse_tapes(file.getvalue())
+        assert tape.steps[-1]["input"]["headers"] == {"date": "now"}
+
+
+def test_bytes_of_a_stream_are_on_the_tape_once_however_they_are_handed_in() -> None:
+    file = io.StringIO()
+    conversation = recorder(ONE_TURN.config, file)
+    for step in ONE_TURN.steps[:OPENED]:
+        take_step(conversation, step)
+    conversation.handle(StreamData(b"data: "), 1.0)
+    conversation.receive_stream_data(b"data: ", 2.0)
+    (tape,) = parse_tapes(file.getvalue())
+    assert [(step["now"], step["input"]["type"]) for step in tape.steps[OPENED:]] == [
+        *((1.0, "StreamData"), (2.0, "StreamData"))
+    ]
+
+
+# ---- time
+
+
+def paused(start: float, file: io.StringIO) -> Recorder:
+    """A conversation that began at ``start`` and has a pause that began 0.1 s later."""
+    conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
+    conversation.handle(Prompt("Hello"), start)
+    conversation.next_intent(start)
+    conversation.handle(ExchangeFailed(NotSent("no route")), start + 0.1)
+    return conversation
+
+
+@pytest.mark.parametrize("start", [0.0, 0.1, 1 / 3, 12345.6789, 1.7e9, -5.0])
+def test_a_deadline_is_by_the_callers_clock_and_comes_when_it_says(start: float) -> None:
+    file = io.StringIO()
+    conversation = paused(start, file)
+    deadline = conversation.deadline
+    assert deadline == pytest.approx(start + 0.6, abs=2e-6)
+    assert conversation.next_intent(start + 0.5) is None
+    conversation.handle(TimePassed(), deadline or 0.0)
+    assert isinstance(conversation.next_intent(deadline or 0.0), CreateChat)
+    (tape,) = parse_tapes(file.getvalue())
+    assert replay(tape) is None
+
+
+def test_times_are_counted_from_the_first_step_in_microseconds_rounded_up() -> None:
+    file = io.StringIO()
+    conversation = paused(1000.0, file)
+    conversation.next_intent(1000.2000001)
+    (tape,) = parse_tapes(file.getvalue())
+    assert [step["now"] for step in tape.steps] == [0.0, 0.0, 0.100001, 0.200001]
+    assert tape.steps[-1]["deadline"] == 0.600001
+
+
+@given(st.floats(0, 2e9), st.lists(st.floats(0, 40), max_size=12))
+def test_at_any_time_a_recording_replays_equal(start: float, pauses: list[float]) -> None:
+    file = io.StringIO()
+    conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
+    now = start
+    conversation.handle(Prompt("Hello"), now)
+    for pause in pauses:
+        conversation.next_intent(now)
+        now = min(now + pause, conversation.deadline or now + pause)
+        conversation.handle(TimePassed(), now)
+        assert conversation.deadline is None or conversation.deadline > now
+    (tape,) = parse_tapes(file.getvalue())
+    assert replay(tape) is None
 
 
 ANYTHING = [
-    *(step for case in CASES.values() for step in case.steps if "intent" not in step),
-    *({"intent": None} for _ in range(150)),
+    *(step["input"] for case in CASES.values() for step in case.steps if "input" in step),
+    *(None for _ in range(150)),
 ]
+"""Every input of the vectors, and a question for the next intent as often as an input."""
 
 
 @settings(deadline=None)
-@given(st.sampled_from(list(CASES.values())), st.lists(st.sampled_from(ANYTHING), max_size=30))
-def test_whatever_happens_in_whatever_order_replays_equal(case: Tape, happening: list[Json]) -> None:
-    tape = recorded(Tape(case.config, ({"prompt": "Hello"}, *happening)))
+@given(
+    st.sampled_from(list(CASES.values())),
+    st.lists(st.tuples(st.floats(0, 20), st.sampled_from(ANYTHING)), max_size=30),
+)
+def test_whatever_happens_in_whatever_order_replays_equal(
+    case: Tape, happening: list[tuple[float, Json | None]]
+) -> None:
+    steps: list[Json] = [{"now": 0.0, "input": {"type": "Prompt", "text": "Hello"}}]
+    now = 0.0
+    for pause, happened in happening:
+        now += pause
+        steps.append({"now": now} if happened is None else {"now": now, "input": happened})
+    tape = recorded(Tape(case.config, tuple(steps)))
     assert parse_tapes(str(tape)) == [tape]
     difference = replay(tape)
     assert difference is None, str(difference)
@@ -159,8 +275,8 @@ def test_no_credentials_are_on_a_tape() -> None:
     conversation = Recorder(
         Website("http://oa.example.org"), Credentials({"session.0": "half-a-secret", "lang": "en"}, TOKEN), tape=file
     )
-    conversation.prompt("Hello")
-    create = conversation.next_intent()
+    conversation.handle(Prompt("Hello"), 0.0)
+    create = conversation.next_intent(0.0)
     assert isinstance(create, Exchange)
     assert dict(create.request.headers)["authorization"] == f"Bearer {TOKEN}"
     head, _, asked = (json.loads(line) for line in file.getvalue().splitlines())
@@ -176,10 +292,10 @@ def test_no_credentials_are_on_a_tape() -> None:
 def test_a_secret_that_a_server_repeats_is_masked_and_replays_equal() -> None:
     file = io.StringIO()
     conversation = Recorder(InferenceServer("http://oa.example.org"), Credentials(token=TOKEN), retries=0, tape=file)
-    conversation.prompt("Hello")
-    conversation.next_intent()
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
     headers = [("Location", f"/login?next={TOKEN}"), ("Set-Cookie", "fresh=one")]
-    (failed, _) = conversation.receive_reply(422, headers, json.dumps({"detail": f"Bad {TOKEN}"}).encode())
+    (failed, _) = conversation.handle(ReplyReceived(422, headers, json.dumps({"detail": f"Bad {TOKEN}"}).encode()), 0.0)
     assert TOKEN in str(failed)
     assert TOKEN not in file.getvalue()
     assert "fresh=secret-" in file.getvalue()
@@ -191,37 +307,37 @@ def test_a_secret_that_a_server_repeats_is_masked_and_replays_equal() -> None:
 def test_the_cookies_that_a_reply_sets_are_masked_and_where_it_repeats_one() -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials({"a": "b"}), retries=0, tape=file)
-    conversation.prompt("Hello")
-    conversation.next_intent()
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
     first, second = "first-of-two-cookies", "second-of-two-cookies"
     headers = [("Set-Cookie", f"one={first}; Path=/"), ("set-cookie", f"two={second}")]
-    conversation.receive_reply(422, headers, f"{first} {second}".encode())
+    conversation.handle(ReplyReceived(422, headers, f"{first} {second}".encode()), 0.0)
     (tape,) = parse_tapes(file.getvalue())
-    assert tape.steps[-1]["headers"] == {"set-cookie": "two=secret-3"}
-    assert tape.steps[-1]["body"] == "secret-2 secret-3"
+    assert tape.steps[-1]["input"]["headers"] == {"set-cookie": "two=secret-3"}
+    assert tape.steps[-1]["input"]["body"] == "secret-2 secret-3"
     assert replay(tape) is None
 
 
 def test_a_secret_among_bytes_that_are_no_text_is_masked() -> None:
     file = io.StringIO()
     conversation = Recorder(InferenceServer("http://oa.example.org"), Credentials(token=TOKEN), retries=0, tape=file)
-    conversation.prompt("Hello")
-    conversation.next_intent()
-    conversation.receive_reply(422, [], b"\xff " + TOKEN.encode())
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(ReplyReceived(422, [], b"\xff " + TOKEN.encode()), 0.0)
     (tape,) = parse_tapes(file.getvalue())
-    assert decode_bytes(tape.steps[-1]["body"]) == b"\xff secret-1"
+    assert decode_bytes(tape.steps[-1]["input"]["body"]) == b"\xff secret-1"
     assert replay(tape) is None
 
 
 def test_refused_and_renewed_credentials_are_told_apart() -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials({"session": "old"}), tape=file)
-    conversation.prompt("Hello")
-    conversation.next_intent()
-    conversation.receive_reply(403, [], b"")
-    conversation.next_intent()
-    conversation.receive_cookies(Credentials({"session": "new"}))
-    conversation.next_intent()
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(ReplyReceived(403, [], b""), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(CredentialsFound(Credentials({"session": "new"})), 0.0)
+    conversation.next_intent(0.0)
     (tape,) = parse_tapes(file.getvalue())
     assert [step["intent"]["cookie"] for step in tape.steps if step.get("intent", {}).get("cookie")] == [
         "session=secret-1",
@@ -239,10 +355,10 @@ def test_what_a_tape_cannot_do_without_is_no_secret() -> None:
         "role": "assistant",
     }
     conversation = Recorder(Website("http://oa.example.org"), Credentials(cookies), tape=file)
-    conversation.prompt("assistant")
-    conversation.next_intent()
-    conversation.receive_reply(200, [], json.dumps({"id": CHAT}).encode())
-    conversation.next_intent()
+    conversation.handle(Prompt("assistant"), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(ReplyReceived(200, [], json.dumps({"id": CHAT}).encode()), 0.0)
+    conversation.next_intent(0.0)
     (tape,) = parse_tapes(file.getvalue())
     assert tape.config["base_url"] == "http://oa.example.org"
     assert tape.steps[-1]["intent"]["body"] == {"chat_id": CHAT, "parent_id": None, "content": "assistant"}
@@ -252,11 +368,11 @@ def test_what_a_tape_cannot_do_without_is_no_secret() -> None:
 def test_the_password_of_a_proxy_is_masked() -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
-    conversation.prompt("Hello")
-    conversation.next_intent()
-    conversation.receive_failure(NotSent("cannot connect to http://me:hunter2@proxy.example.org:3128"))
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
+    conversation.handle(ExchangeFailed(NotSent("cannot connect to http://me:hunter2@proxy.example.org:3128")), 0.0)
     step = parse_tapes(file.getvalue())[0].steps[-1]
-    assert step["reason"] == "cannot connect to http://***@proxy.example.org:3128"
+    assert step["input"]["failure"]["reason"] == "cannot connect to http://***@proxy.example.org:3128"
 
 
 # ---- the file
@@ -266,10 +382,10 @@ def test_a_path_is_opened_by_the_first_step_and_closed_with_the_last(tmp_path: P
     path = tmp_path / "tape.jsonl"
     conversation = Recorder(Website("http://oa.example.org"), tape=path)
     assert not path.exists()
-    conversation.close()
+    conversation.handle(Close(), 0.0)
     assert conversation.phase is Phase.NEVER_CREATED
     before = path.read_text("utf-8")
-    conversation.abandon()  # after the end nothing is told, and nothing opened: an unclosed file would be an error here
+    conversation.handle(Abandon(), 0.0)  # after the end nothing is written, and no file opened, which would stay open
     assert path.read_text("utf-8") == before
     (tape,) = load_tapes(path)
     assert [step["phase"] for step in tape.steps] == ["NEVER_CREATED"]
@@ -277,7 +393,7 @@ def test_a_path_is_opened_by_the_first_step_and_closed_with_the_last(tmp_path: P
 
 def test_a_file_that_was_given_stays_open() -> None:
     file = io.StringIO()
-    Recorder(Website("http://oa.example.org"), tape=file).close()
+    Recorder(Website("http://oa.example.org"), tape=file).handle(Close(), 0.0)
     assert not file.closed
 
 
@@ -297,11 +413,11 @@ def test_a_full_disk_stops_the_recording_alone(caplog: pytest.LogCaptureFixture)
     file = Full()
     conversation = recorder(ONE_TURN.config, file)
     with caplog.at_level(logging.WARNING, "oa_protocol"):
-        conversation.prompt("Hello")
+        conversation.handle(Prompt("Hello"), 0.0)
         for _ in range(3):
-            conversation.next_intent()
-        assert conversation.close() == []
-        conversation.abandon()
+            conversation.next_intent(0.0)
+        assert conversation.handle(Close(), 0.0) == []
+        conversation.handle(Abandon(), 0.0)
     assert conversation.phase is Phase.LEAKED
     assert [record.getMessage() for record in caplog.records] == [
         "the tape cannot be written, and recording stops: [Errno 28] No space left on device"
@@ -312,6 +428,6 @@ def test_a_path_that_cannot_be_opened_stops_the_recording_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     conversation = Recorder(Website("http://oa.example.org"), tape=tmp_path)
-    conversation.close()
+    conversation.handle(Close(), 0.0)
     assert conversation.phase is Phase.NEVER_CREATED
     assert len(caplog.records) == 1

@@ -20,6 +20,10 @@ def changed(number: int, **fields: object) -> Tape:
     return Tape(ONE_TURN.config, tuple(steps))
 
 
+def happening(kind: str, **fields: object) -> Tape:
+    return Tape(ONE_TURN.config, ({"now": 0, "input": {"type": kind, **fields}, "phase": "START"},))
+
+
 def test_the_first_difference_is_told_with_its_step() -> None:
     difference = replay(changed(4, events=[{"type": "Created", "chat_id": "another"}]))
     assert difference is not None
@@ -28,7 +32,7 @@ def test_the_first_difference_is_told_with_its_step() -> None:
     assert difference.found["events"][0]["chat_id"] == "06b02a53-f28e-708d-8000-044bde7b4953"
     assert difference.found["phase"] == "CHAT_CREATED"
     text = str(difference)
-    assert text.startswith('step 4: {"reply": 200')
+    assert text.startswith('step 4: {"now": 0.0, "input": {"type": "ReplyReceived", "status": 200')
     assert "another" in text.splitlines()[1]
     assert "06b02a53" in text.splitlines()[2]
 
@@ -36,7 +40,13 @@ def test_the_first_difference_is_told_with_its_step() -> None:
 def test_another_phase_is_a_difference() -> None:
     difference = replay(changed(2, phase="COOKIES"))
     assert difference is not None
-    assert (difference.expected, difference.found) == ({"phase": "COOKIES"}, {"phase": "START"})
+    assert (difference.expected["phase"], difference.found["phase"]) == ("COOKIES", "START")
+
+
+def test_another_deadline_is_a_difference() -> None:
+    difference = replay(changed(3, deadline=60.0))
+    assert difference is not None
+    assert (difference.expected["deadline"], difference.found["deadline"]) == (60.0, 30.0)
 
 
 def test_another_intent_is_a_difference() -> None:
@@ -46,10 +56,11 @@ def test_another_intent_is_a_difference() -> None:
 
 
 def test_a_call_that_the_engine_refuses_is_a_difference() -> None:
-    tape = Tape(ONE_TURN.config, ({"prompt": "Hello", "phase": "START"}, {"prompt": "Hello", "phase": "START"}))
+    prompt = {"now": 0, "input": {"type": "Prompt", "text": "Hello"}, "phase": "START", "deadline": None}
+    tape = Tape(ONE_TURN.config, (prompt, prompt))
     difference = replay(tape)
     assert difference is not None
-    assert difference.found == {"raises": "LocalProtocolError", "phase": "START"}
+    assert difference.found == {"raises": "LocalProtocolError", "phase": "START", "deadline": None}
 
 
 def test_a_tape_is_its_text() -> None:
@@ -68,7 +79,7 @@ def test_a_tape_without_a_step_is_one() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"prompt": "Hello"}\n', "line 1 is a step before there is a case"),
+        ('{"now": 0}\n', "line 1 is a step before there is a case"),
         ('{"config": {}}\nno JSON\n', "line 2 of the tape is no JSON"),
         ('{"config": {}}\n[]\n', "line 2 of the tape is no JSON object"),
         ('{"config": 5}\n', "line 1: `config` is no JSON object"),
@@ -86,6 +97,12 @@ def test_what_is_no_tape_is_refused_with_its_line(text: str, problem: str) -> No
     [
         (Tape({"base_url": "http://oa.example.org"}, ()), "api must be one of website, inference, not None"),
         (Tape(ONE_TURN.config, ({"dance": True, "phase": "START"},)), "not a step of a tape: {'dance': True"),
+        (Tape(ONE_TURN.config, ({"now": "soon", "phase": "START"},)), "not a step of a tape: {'now': 'soon'"),
+        (happening("Dance"), "not an input of a tape: {'type': 'Dance'}"),
+        (happening("Close", wait=True), "not an input of a tape: {'type': 'Close', 'wait': True}"),
+        (happening("StreamData", data=5), "not the bytes of a tape: 5"),
+        (happening("ReplyReceived", status=200, headers=[]), "not an input of a tape"),
+        (happening("ExchangeFailed", failure={"type": "OSError"}), "not an input of a tape"),
     ],
 )
 def test_a_tape_without_a_conversation_is_refused(tape: Tape, problem: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import oa_protocol
 from oa_protocol import server, tape, testing
 from oa_protocol.bindings.sse import SSEDecoder
-from oa_protocol.engine import events, intents
+from oa_protocol.engine import events, inputs, intents
 from oa_protocol.testing import playbook, strategies, vectors
 
 FEW = hypothesis.settings(max_examples=20, derandomize=True, deadline=None, database=None)
@@ -37,7 +37,7 @@ def names_of(*modules: ModuleType) -> dict[str, object]:
 
 # What the examples take for granted: the names that the kit is about.
 NAMES = {
-    **names_of(server, tape, oa_protocol, events, intents, strategies, testing, playbook, vectors),
+    **names_of(server, tape, oa_protocol, events, inputs, intents, strategies, testing, playbook, vectors),
     "st": st,
     "given": given,
     "json": json,
@@ -59,10 +59,7 @@ def run(tests: list[doctest.DocTest]) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [
-        *((module, name) for module in (testing, strategies, vectors) for name in module.__all__),
-        (playbook, "Happening"),
-    ],
+    [(module, name) for module in (testing, strategies, vectors) for name in module.__all__],
     ids=lambda value: value if isinstance(value, str) else value.__name__.rpartition(".")[2],
 )
 def test_a_public_name_has_an_example_that_runs(module: ModuleType, name: str) -> None:
@@ -72,16 +69,16 @@ def test_a_public_name_has_an_example_that_runs(module: ModuleType, name: str) -
 
 
 @pytest.fixture(scope="module")
-def told() -> str:
-    """The playbook that the module's docstring tells."""
+def script() -> str:
+    """The playbook in the module's docstring."""
     found = examples(playbook, "playbook")
     run(found)
     return "\n".join(example.source for test in found for example in test.examples)
 
 
-WORDS = [name for name in playbook.__all__ if name not in {*testing.__all__, "Happening"}]
+WORDS = [name for name in playbook.__all__ if name not in testing.__all__]
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_every_word_of_a_playbook_is_in_one_that_runs(told: str, name: str) -> None:
-    assert re.search(rf"\b{name}\(", told)
+def test_every_word_of_a_playbook_is_in_one_that_runs(script: str, name: str) -> None:
+    assert re.search(rf"\b{name}\(", script)

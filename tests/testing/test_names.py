@@ -28,7 +28,7 @@ def run(program: str) -> str:
 
 
 def test_explorer_and_playbooks_need_neither_hypothesis_nor_pytest() -> None:
-    run(f"{WITHOUT}\nfrom oa_protocol.testing import Explorer, play\nfrom oa_protocol.testing.playbook import Prompt")
+    run(f"{WITHOUT}\nfrom oa_protocol.testing import Explorer, play\nfrom oa_protocol.testing.playbook import Reply")
 
 
 def test_importing_the_kit_imports_nothing_of_it() -> None:

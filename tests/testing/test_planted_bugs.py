@@ -338,9 +338,9 @@ def a_hung_exchange_is_never_settled(patch: Patch) -> None:
 
 
 def a_hung_request_is_taken_for_not_sent(patch: Patch) -> None:
-    def expire(self: Any, intent: Intent, events: Events) -> None:
+    def expire(self: Any, exchange: Exchange, patience: float, events: Events) -> None:
         self._outstanding = None
-        self._settle(intent, NotSent("no reply"), events)
+        self._settle(exchange, NotSent("no reply"), events)
 
     patch.setattr(Conversation, "_expire", expire)
 

@@ -7,30 +7,34 @@ from typing import Any
 
 import pytest
 
-from oa_protocol import Conversation, Credentials, Phase, Website
-from oa_protocol.engine.errors import AnswerFailed, ApiError, LocalProtocolError
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.website import Website
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import AnswerFailed, ApiError, LocalProtocolError, MaybeSent, NotSent
 from oa_protocol.engine.events import Created, Prompted, Token
+from oa_protocol.engine.inputs import Close, Prompt, ReplyReceived, StreamData, StreamOpened
 from oa_protocol.engine.intents import (
     CloseStream,
     CreateChat,
     DeleteChat,
-    LoadCookies,
+    LoadCredentials,
     OpenStream,
     RequestAssistant,
     SendPrompt,
 )
+from oa_protocol.engine.phases import Phase
+from oa_protocol.engine.timers import Timeouts
 from oa_protocol.testing.playbook import (
-    Close,
     Data,
+    Deadline,
     Fails,
     Lost,
-    Opened,
+    Pause,
     Play,
-    Prompt,
     Reply,
     Sends,
-    TimedOut,
     Unsent,
+    Wait,
     play,
 )
 
@@ -39,17 +43,17 @@ CHAT, PROMPT, ANSWER = (f"06b02a54-89e8-7932-8000-00000000000{number}" for numbe
 
 @pytest.fixture
 def created() -> Play:
-    """The chat is made; that is still to be told."""
-    conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"))
-    return play(conversation) >> Prompt() << CreateChat >> Reply(200, {"id": CHAT})
+    """The chat is made; that event is still to be expected."""
+    conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"), timeouts=Timeouts(answer=9.0))
+    return play(conversation) >> Prompt("Hello") << CreateChat >> Reply(200, {"id": CHAT})
 
 
 @pytest.fixture
 def streaming(created: Play) -> Play:
     """The stream is open, and has brought nothing yet."""
-    told = created.drop_events() << SendPrompt >> Reply(200, {"id": PROMPT})
-    told = told.drop_events() << RequestAssistant >> Reply(200, {"id": ANSWER})
-    return told.drop_events() << OpenStream >> Opened()
+    script = created.drop_events() << SendPrompt >> Reply(200, {"id": PROMPT})
+    script = script.drop_events() << RequestAssistant >> Reply(200, {"id": ANSWER})
+    return script.drop_events() << OpenStream >> StreamOpened()
 
 
 def test_a_playbook_that_fits_is_true(created: Play) -> None:
@@ -57,13 +61,14 @@ def test_a_playbook_that_fits_is_true(created: Play) -> None:
 
 
 def test_a_wrong_step_fails_like_a_diff(created: Play) -> None:
+    body = b'{"id": "%s"}' % CHAT.encode()
     with pytest.raises(AssertionError) as failure:
         assert created << Created(CHAT) << DeleteChat
     assert str(failure.value).splitlines()[:-1] == [
         "the conversation leaves the playbook (- expected, + found):",
         "  >> Prompt(text='Hello')",
         "  << CreateChat",
-        f"  >> Reply(status=200, body={{'id': '{CHAT}'}}, headers={{}})",
+        f"  >> ReplyReceived(status=200, headers=(), body={body!r})",
         f"  << Created(chat_id='{CHAT}')",
         "- << DeleteChat",
     ]
@@ -76,7 +81,7 @@ def test_a_failure_shows_no_credentials(created: Play) -> None:
     assert "secret" not in str(failure.value)
 
 
-def test_an_event_that_was_not_told_is_missed(created: Play) -> None:
+def test_an_event_that_was_not_emitted_is_missed(created: Play) -> None:
     with pytest.raises(AssertionError, match=r"\n- << Token\(text='Hi'\)$"):
         assert created << Created(CHAT) << Token("Hi")
 
@@ -93,7 +98,7 @@ GOING_ON: list[Callable[[Play], object]] = [
 ]
 
 
-@pytest.mark.parametrize("go_on", GOING_ON, ids=["an intent", "a happening", "the end"])
+@pytest.mark.parametrize("go_on", GOING_ON, ids=["an intent", "an input", "the end"])
 def test_an_unexpected_event_fails_whatever_comes_next(created: Play, go_on: Callable[[Play], object]) -> None:
     with pytest.raises(AssertionError, match=r"\n\+ << Created\(chat_id='[^\n]*$"):
         go_on(created)
@@ -109,10 +114,9 @@ def test_another_phase_fails(created: Play) -> None:
 
 
 def test_the_details_of_a_request_can_be_expected(created: Play) -> None:
-    told = created << Created(CHAT)
-    assert told << Sends(
+    script = created << Created(CHAT)
+    assert script << Sends(
         SendPrompt,
-        delay=0.0,
         shielded=False,
         method="POST",
         path="/api/chat/prompter_message",
@@ -124,7 +128,6 @@ def test_the_details_of_a_request_can_be_expected(created: Play) -> None:
     "wrong",
     [
         Sends(CreateChat),
-        Sends(SendPrompt, delay=1.0),
         Sends(SendPrompt, shielded=True),
         Sends(SendPrompt, method="GET"),
         Sends(SendPrompt, path="/api/chat"),
@@ -148,13 +151,68 @@ def test_a_long_step_takes_one_short_line() -> None:
     assert all(len(line) < 400 for line in str(failure.value).splitlines())
 
 
-def test_a_lost_request_is_told_from_one_that_was_not_sent() -> None:
-    def lost(happening: Lost | Unsent) -> Phase:
-        conversation = Conversation(Website("http://oa.test"), Credentials(token="secret"), retries=0)
-        (play(conversation) >> Prompt() << CreateChat >> happening).drop_events()
-        return conversation.phase
+def test_the_builders_return_inputs() -> None:
+    assert (
+        Reply(200, {"a": 1}) == Reply(200, b'{"a": 1}') == Reply(200, '{"a": 1}') == ReplyReceived(200, (), b'{"a": 1}')
+    )
+    assert Reply(204, headers={"date": "now"}) == ReplyReceived(204, {"date": "now"})
+    assert (type(Lost().failure), type(Unsent().failure)) == (MaybeSent, NotSent)
+    assert Data({"a": 1}, []) == StreamData(b'data: {"a": 1}\r\n\r\ndata: []\r\n\r\n')
 
-    assert (lost(Lost()), lost(Unsent())) == (Phase.LEAKED, Phase.NEVER_CREATED)
+
+# ---- time
+
+
+def test_a_pause_is_told_from_an_intent_that_is_due(created: Play) -> None:
+    script = created << Created(CHAT) << SendPrompt >> Unsent()
+    assert failure_of(lambda: script << SendPrompt)[-2:] == ["- << SendPrompt", "+ << Pause(0.5)"]
+    assert failure_of(lambda: script << Pause(1))[-2:] == ["- << Pause(1)", "+ << Pause(0.5)"]
+    assert failure_of(lambda: script << None)[-2:] == ["- << None", "+ << Pause(0.5)"]
+
+
+def test_an_intent_that_is_due_is_told_from_a_pause(created: Play) -> None:
+    script = created << Created(CHAT)
+    expected, found = failure_of(lambda: script << Pause(0.5))[-2:]
+    assert (expected, found[:16]) == ("- << Pause(0.5)", "+ << SendPrompt(")
+
+
+def test_the_clock_goes_on_to_the_end_of_a_pause(created: Play) -> None:
+    script = created << Created(CHAT) << SendPrompt >> Unsent() << Pause(0.5) << SendPrompt
+    assert script.now == 0.5
+    script = script >> Unsent() << Pause() << SendPrompt
+    assert script.now == 1.5
+
+
+def test_time_passes_only_by_waiting(created: Play) -> None:
+    script = created << Created(CHAT) << SendPrompt << Deadline(30) >> Wait(20) << None << Deadline(10)
+    assert script.now == 20
+    assert script >> Wait() << Phase.PROMPT_LOST
+    assert script.now == 30
+
+
+def test_another_deadline_fails(created: Play) -> None:
+    script = created << Created(CHAT) << SendPrompt
+    assert failure_of(lambda: script << Deadline(29.99))[-2:] == ["- << Deadline(29.99)", "+ << Deadline(30)"]
+    assert failure_of(lambda: script << Deadline(None))[-2:] == ["- << Deadline(None)", "+ << Deadline(30)"]
+
+
+def test_seconds_are_compared_to_the_millisecond(created: Play) -> None:
+    assert created << Created(CHAT) << SendPrompt >> Wait(0.1) >> Wait(0.2) << Deadline(29.7)
+
+
+def test_without_a_deadline_there_is_nothing_to_wait_for() -> None:
+    begun = play(Conversation(Website("http://oa.test")))
+    assert begun << None << Deadline(None)
+    assert failure_of(lambda: begun >> Wait())[-2:] == ["  >> Wait()", "! the conversation has no deadline to wait for"]
+
+
+def test_an_event_at_the_end_of_a_pause_is_to_be_expected(created: Play) -> None:
+    script = created << Created(CHAT) << SendPrompt >> Reply(200, {"id": PROMPT}) << Prompted(PROMPT) >> Wait(8.75)
+    script = script << RequestAssistant >> Unsent() << Pause(0.25)
+    assert failure_of(lambda: script << None)[-1].startswith("+ << Failed(error=AnswerFailed(")
+
+
+# ---- what a wrong step says
 
 
 def failure_of(step: Callable[[], object]) -> list[str]:
@@ -164,50 +222,50 @@ def failure_of(step: Callable[[], object]) -> list[str]:
     return str(failure.value).splitlines()[1:]
 
 
-def test_what_a_request_is_instead_is_told_in_the_same_details(created: Play) -> None:
-    told = created << Created(CHAT)
+def test_what_a_request_is_instead_is_said_in_the_same_details(created: Play) -> None:
+    script = created << Created(CHAT)
     body = {"chat_id": CHAT, "content": "Hello", "parent_id": None}
-    wrong = Sends(SendPrompt, delay=1.0, path="/api/chat", body={**body, "content": "Goodbye"})
-    assert failure_of(lambda: told << wrong)[-2:] == [
-        f"- << Sends(SendPrompt, delay=1.0, path='/api/chat', body={ {**body, 'content': 'Goodbye'} })",
-        f"+ << Sends(SendPrompt, delay=0.0, path='/api/chat/prompter_message', body={body})",
+    wrong = Sends(SendPrompt, path="/api/chat", body={**body, "content": "Goodbye"})
+    assert failure_of(lambda: script << wrong)[-2:] == [
+        f"- << Sends(SendPrompt, path='/api/chat', body={ {**body, 'content': 'Goodbye'} })",
+        f"+ << Sends(SendPrompt, path='/api/chat/prompter_message', body={body})",
     ]
 
 
-def test_the_fields_of_two_bodies_are_told_in_the_same_order(created: Play) -> None:
-    told = created << Created(CHAT)
+def test_the_fields_of_two_bodies_are_shown_in_the_same_order(created: Play) -> None:
+    script = created << Created(CHAT)
     wrong = Sends(SendPrompt, body={"parent_id": None, "content": "Hello" * 200, "chat_id": CHAT})
-    expected, found = failure_of(lambda: told << wrong)[-2:]
+    expected, found = failure_of(lambda: script << wrong)[-2:]
     assert expected.startswith(f"- << Sends(SendPrompt, body={{'chat_id': '{CHAT}', 'content': 'HelloHello")
     assert found == f"+ << Sends(SendPrompt, body={ {'chat_id': CHAT, 'content': 'Hello', 'parent_id': None} })"
 
 
-def test_a_request_of_another_kind_is_told_by_its_name(created: Play) -> None:
-    told = created << Created(CHAT)
-    assert failure_of(lambda: told << Sends(DeleteChat, method="DELETE"))[-2:] == [
+def test_a_request_of_another_kind_is_shown_by_its_name(created: Play) -> None:
+    script = created << Created(CHAT)
+    assert failure_of(lambda: script << Sends(DeleteChat, method="DELETE"))[-2:] == [
         "- << Sends(DeleteChat, method='DELETE')",
         "+ << Sends(SendPrompt, method='POST')",
     ]
 
 
-def test_what_is_asked_for_instead_of_a_request_is_told() -> None:
-    begun = play(Conversation(Website("http://oa.test")))
-    assert failure_of(lambda: begun << Sends(CreateChat, body={})) == [
+def test_what_is_asked_for_instead_of_a_request_is_shown() -> None:
+    begun = play(Conversation(Website("http://oa.test"))) >> Prompt("Hello")
+    assert failure_of(lambda: begun << Sends(CreateChat, body={}))[-2:] == [
         "- << Sends(CreateChat, body={})",
-        "+ << LoadCookies(refused=False)",
+        "+ << LoadCredentials(refused=False)",
     ]
 
 
-def test_a_failure_with_other_words_is_told_in_its_own(created: Play) -> None:
-    told = created << Created(CHAT) << SendPrompt >> Reply(400, {"message": "No"})
-    expected, found = failure_of(lambda: told << Fails(ApiError, "Yes"))[-2:]
+def test_a_failure_with_other_words_is_shown_with_its_own(created: Play) -> None:
+    script = created << Created(CHAT) << SendPrompt >> Reply(400, {"message": "No"})
+    expected, found = failure_of(lambda: script << Fails(ApiError, "Yes"))[-2:]
     assert expected == "- << Fails(ApiError, 'Yes')"
     assert found.startswith("+ << Fails(ApiError, 'No: HTTP 400")
 
 
-def test_a_failed_answer_with_another_text_is_told_with_its_own(streaming: Play) -> None:
-    told = streaming >> Data({"event_type": "token", "text": "Hi"}) << Token("Hi") >> TimedOut()
-    expected, found = failure_of(lambda: told << Fails(AnswerFailed, text="Ho"))[-2:]
+def test_a_failed_answer_with_another_text_is_shown_with_its_own(streaming: Play) -> None:
+    script = streaming >> Data({"event_type": "token", "text": "Hi"}) << Token("Hi") >> Wait(9)
+    expected, found = failure_of(lambda: script << Fails(AnswerFailed, text="Ho"))[-2:]
     assert expected == "- << Fails(AnswerFailed, text='Ho')"
     assert found.startswith("+ << Fails(AnswerFailed, ")
     assert found.endswith(", text='Hi')")
@@ -216,26 +274,26 @@ def test_a_failed_answer_with_another_text_is_told_with_its_own(streaming: Play)
 @pytest.mark.parametrize("alike", [0, 150, 250, 501, 5000])
 def test_two_long_steps_are_cut_where_they_differ(streaming: Play, alike: int) -> None:
     text = "x" * alike
-    told = streaming >> Data({"event_type": "token", "text": f"{text}found{'y' * 9000}"})
-    expected, found = failure_of(lambda: told << Token(f"{text}expected{'y' * 9000}"))[-2:]
+    script = streaming >> Data({"event_type": "token", "text": f"{text}found{'y' * 9000}"})
+    expected, found = failure_of(lambda: script << Token(f"{text}expected{'y' * 9000}"))[-2:]
     assert expected.startswith("- << Token(text='")
     assert found.startswith("+ << Token(text='")
     assert ("expected" in expected, "found" in found) == (True, True)
     assert max(len(expected), len(found)) < 400
 
 
-def test_a_happening_that_is_not_possible_fails_after_the_steps_so_far(created: Play) -> None:
-    told = created << Created(CHAT)
+def test_an_input_that_is_not_possible_fails_after_the_steps_so_far(created: Play) -> None:
+    script, body = created << Created(CHAT), b'{"id": "%s"}' % CHAT.encode()
     with pytest.raises(AssertionError) as failure:
-        assert told >> Opened()
+        assert script >> StreamOpened()
     assert isinstance(failure.value.__cause__, LocalProtocolError)
     assert str(failure.value).splitlines() == [
         "the conversation leaves the playbook (! what is not possible):",
         "  >> Prompt(text='Hello')",
         "  << CreateChat",
-        f"  >> Reply(status=200, body={ {'id': CHAT} }, headers={ {} })",
+        f"  >> ReplyReceived(status=200, headers=(), body={body!r})",
         f"  << Created(chat_id='{CHAT}')",
-        "  >> Opened()",
+        "  >> StreamOpened()",
         f"! LocalProtocolError: {failure.value.__cause__}",
     ]
 
@@ -253,44 +311,55 @@ def test_another_event_than_one_of_the_expected_class_fails(created: Play) -> No
     assert failure_of(lambda: created << Token)[-2:] == ["- << Token", f"+ << Created(chat_id='{CHAT}')"]
 
 
-def test_an_event_of_a_class_that_was_not_told_is_missed(created: Play) -> None:
-    told = created << Created
-    assert failure_of(lambda: told << Prompted)[-2:] == ["  << Created", "- << Prompted"]
+def test_an_event_of_a_class_that_was_not_emitted_is_missed(created: Play) -> None:
+    script = created << Created
+    assert failure_of(lambda: script << Prompted)[-2:] == ["  << Created", "- << Prompted"]
+
+
+def name_of(value: object) -> str:
+    return getattr(value, "__name__", repr(value))
 
 
 NO_EXPECTATIONS: list[tuple[Any, str]] = [
-    ("Hello", "<< takes what a conversation says or asks for, "),
-    (Exception, "<< takes what a conversation says or asks for, "),
+    ("Hello", "<< takes what a conversation emits or asks for, "),
+    (Exception, "<< takes what a conversation emits or asks for, "),
     (Prompt("Hello"), r"Prompt\(text='Hello'\) happens to a conversation: it takes >>"),
     (Close, "Close happens to a conversation: it takes >>"),
-    (LoadCookies(), r"an intent is expected by its class \(<< LoadCookies\)"),
+    (Wait(1), r"Wait\(1\) happens to a conversation: it takes >>"),
+    (Lost, "Lost happens to a conversation: it takes >>"),
+    (LoadCredentials(), r"an intent is expected by its class \(<< LoadCredentials\)"),
 ]
 
 
-@pytest.mark.parametrize(("value", "words"), NO_EXPECTATIONS, ids=repr)
+@pytest.mark.parametrize(("value", "words"), NO_EXPECTATIONS, ids=name_of)
 def test_what_cannot_be_expected_is_refused(created: Play, value: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         assert created << value
 
 
-NO_HAPPENINGS: list[tuple[Any, str]] = [
+NO_INPUTS: list[tuple[Any, str]] = [
     ("Hello", ">> takes what happens to a conversation, "),
     (None, ">> takes what happens to a conversation, "),
     (Close, r">> takes an instance: Close\(…\)"),
-    (CreateChat, "a conversation says or asks for CreateChat: it takes <<"),
-    (Created(CHAT), r"a conversation says or asks for Created\(.*\): it takes <<"),
-    (Sends(CreateChat), r"a conversation says or asks for Sends\(CreateChat\): it takes <<"),
+    (Wait, r">> takes an instance: Wait\(…\)"),
+    (Lost, r">> takes an instance: Lost\(…\)"),
+    (Pause(1), r"a conversation emits or asks for Pause\(1\): it takes <<"),
+    (Deadline(1), r"a conversation emits or asks for Deadline\(1\): it takes <<"),
+    (Phase.START, "a conversation emits or asks for Phase.START: it takes <<"),
+    (CreateChat, "a conversation emits or asks for CreateChat: it takes <<"),
+    (Created(CHAT), r"a conversation emits or asks for Created\(.*\): it takes <<"),
+    (Sends(CreateChat), r"a conversation emits or asks for Sends\(CreateChat\): it takes <<"),
 ]
 
 
-@pytest.mark.parametrize(("value", "words"), NO_HAPPENINGS, ids=repr)
+@pytest.mark.parametrize(("value", "words"), NO_INPUTS, ids=name_of)
 def test_what_cannot_happen_is_refused(value: Any, words: str) -> None:
     begun = play(Conversation(Website("http://oa.test")))
     with pytest.raises(TypeError, match=words):
         assert begun >> value
 
 
-@pytest.mark.parametrize("kind", [LoadCookies, CloseStream, Created, Sends(CreateChat)], ids=repr)
+@pytest.mark.parametrize("kind", [LoadCredentials, CloseStream, Created, Sends(CreateChat)], ids=repr)
 def test_only_exchanges_have_details(kind: Any) -> None:
     with pytest.raises(TypeError, match="Sends takes a class of exchanges"):
         Sends(kind)

@@ -17,7 +17,9 @@ from hypothesis.errors import NoSuchExample
 
 from oa_protocol import Conversation, Credentials, InferenceServer, Phase, Website
 from oa_protocol.bindings.base import Binding
-from oa_protocol.bindings.json import encode, is_id
+from oa_protocol.bindings.ids import is_id
+from oa_protocol.bindings.json import encode
+from oa_protocol.engine.inputs import Close, Prompt, ReplyReceived, StreamOpened
 from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
@@ -33,8 +35,8 @@ from oa_protocol.tape import replay
 from oa_protocol.testing import play
 from oa_protocol.testing._model.invariants import Moment
 from oa_protocol.testing._model.scenario import SORTS
-from oa_protocol.testing._model.simulation import Action, World
-from oa_protocol.testing.playbook import Close, Lost, Opened, Play, Prompt, Reply
+from oa_protocol.testing._model.simulation import Action, Simulation
+from oa_protocol.testing.playbook import Lost, Pause, Play, Reply
 from oa_protocol.testing.strategies import answers, chunkings, faults, ids, json_values, replies, spellings, tapes
 
 pytestmark = pytest.mark.once
@@ -49,15 +51,15 @@ T = TypeVar("T")
 
 def asked_for(*made: str) -> Play:
     """A conversation whose create, prompt and request were answered with these ids, as far as they go."""
-    told = play(Conversation(WEBSITE, Credentials(token="secret"))) >> Prompt("") << CreateChat
+    script = play(Conversation(WEBSITE, Credentials(token="secret"))) >> Prompt("") << CreateChat
     for reply, following in zip(made, (SendPrompt, RequestAssistant, OpenStream), strict=False):
-        told = (told >> Reply(200, {"id": reply})).drop_events() << following
-    return told
+        script = (script >> Reply(200, {"id": reply})).drop_events() << following
+    return script
 
 
 def streaming() -> Conversation:
     """A conversation whose stream is open."""
-    return (asked_for(CHAT, PROMPT, ANSWER) >> Opened()).conversation
+    return (asked_for(CHAT, PROMPT, ANSWER) >> StreamOpened()).conversation
 
 
 def can_be(strategy: st.SearchStrategy[T], fits: Callable[[T], object], *, within: int = 1000) -> bool:
@@ -87,7 +89,7 @@ def test_a_whole_answer_ends_the_turn_however_it_is_spelled_and_cut(
     stream = data.draw(spellings([encode(event) for event in events]))
     conversation = streaming()
     for chunk in data.draw(chunkings(stream)):
-        conversation.receive_stream_data(chunk)
+        conversation.receive_stream_data(chunk, now=0.0)
     ended_well = events[-1]["event_type"] == "message"
     assert conversation.phase is (Phase.ANSWERED if ended_well else Phase.FAILED)
 
@@ -159,14 +161,14 @@ def test_any_json_cannot_be_what_is_no_json() -> None:
     assert not can_be(json_values(), is_none, within=400)
 
 
-def phase_after(told: Play, reply: Reply) -> Phase:
-    return (told >> reply).drop_events().conversation.phase
+def phase_after(script: Play, reply: ReplyReceived) -> Phase:
+    return (script >> reply).drop_events().conversation.phase
 
 
 @pytest.mark.parametrize("binding", [WEBSITE, INFERENCE], ids=lambda one: one.api)
 @pytest.mark.parametrize("phase", [Phase.DELETED, Phase.DELETE_UNCLEAR], ids=lambda phase: phase.name)
 def test_a_reply_to_delete_can_lead_to(binding: Website | InferenceServer, phase: Phase) -> None:
-    def leads_there(reply: Reply) -> bool:
+    def leads_there(reply: ReplyReceived) -> bool:
         conversation = Conversation.resume(binding, Credentials(token="secret"), CHAT)
         return phase_after((play(conversation) >> Close()).drop_events() << DeleteChat, reply) is phase
 
@@ -180,12 +182,12 @@ def test_a_reply_can_be_a_bare_status(status: int) -> None:
 
 LOST: dict[str, tuple[Callable[[], Play], str, Phase]] = {
     "prompt": (
-        lambda: (asked_for(CHAT) >> Lost()).drop_events() << FetchChat,
+        lambda: (asked_for(CHAT) >> Lost()).drop_events() << Pause() << FetchChat,
         PROMPT,
         Phase.PROMPTED,
     ),
     "request": (
-        lambda: (asked_for(CHAT, PROMPT) >> Lost()).drop_events() << FetchChat,
+        lambda: (asked_for(CHAT, PROMPT) >> Lost()).drop_events() << Pause() << FetchChat,
         PROMPT,
         Phase.ASSISTANT_REQUESTED,
     ),
@@ -205,9 +207,11 @@ def test_a_reply_can_show_what_came_of_a_lost(lose: Callable[[], Play], message_
 
 @pytest.mark.parametrize("further", [True, False], ids=["further pages", "no further page"])
 def test_a_list_can_have_the_chat_in_it_and(further: bool) -> None:
-    def is_so(reply: Reply) -> object:
-        page: Any = reply.body
-        return b"chats" in encode(page) and CHAT in str(page["chats"]) and bool(page["next"]) is further
+    def is_so(reply: ReplyReceived) -> object:
+        if b"chats" not in reply.body:
+            return False
+        page: Any = json.loads(reply.body)
+        return CHAT in str(page["chats"]) and bool(page["next"]) is further
 
     assert can_be(replies("website", chat_id=CHAT), is_so)
 
@@ -266,13 +270,13 @@ def test_a_tape_is_a_whole_conversation_and_replays(binding: Binding) -> None:
 
 def test_every_sort_happens_on_some_tape(monkeypatch: pytest.MonkeyPatch) -> None:
     left = set(SORTS)
-    take = World.take
+    take = Simulation.take
 
-    def note(world: World, action: Action) -> Moment:
+    def note(simulation: Simulation, action: Action) -> Moment:
         left.difference_update([name for name, is_of_sort in SORTS.items() if is_of_sort(action)])
-        return take(world, action)
+        return take(simulation, action)
 
-    monkeypatch.setattr(World, "take", note)
+    monkeypatch.setattr(Simulation, "take", note)
 
     @settings(FEW, max_examples=1_000, phases=[Stage.generate])
     @given(tapes(Website("http://oa.test")))

@@ -1,4 +1,4 @@
-"""The runner of the conformance vectors: it tells every way in which an engine in another process goes wrong."""
+"""The runner of the conformance vectors: it reports every way in which an engine in another process goes wrong."""
 
 from __future__ import annotations
 
@@ -121,11 +121,11 @@ def test_a_difference_of_megabytes_is_cut(tmp_path: Path, capsys: pytest.Capture
     assert expected.endswith("a… (10,018 characters)")
 
 
-def test_a_step_of_the_next_intent_is_an_empty_line_to_the_engine(tmp_path: Path) -> None:
+def test_a_step_of_the_next_intent_has_only_the_time_for_the_engine(tmp_path: Path) -> None:
     (head, step) = PATH.joinpath("conversations.jsonl").read_text("utf-8").splitlines()[:2]
     path = tmp_path / "asking.jsonl"
     path.write_text(f"{head}\n{step}\n", "utf-8")
-    told = 'answer = {"intent": None, "phase": "START"} if step == {} else {}'
+    told = 'answer = {"intent": None, "phase": "START", "deadline": None} if step == {"now": 0} else {}'
     assert main(["check", str(path), "--", *engine(told)]) == 0
 
 

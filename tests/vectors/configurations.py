@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .notation import Case
+from oa_protocol.engine.inputs import CredentialsFound
+
+from .notation import Case, happened
 
 _BASE_URLS = {
     "without a scheme": "oa.example.org",
@@ -64,9 +66,9 @@ def cases() -> Iterator[Case]:
     ):
         yield (
             Case("website", f"found: {name}; it is refused, and others are still wanted", "OA-2.4", credentials={})
-            .asks_for_credentials()
-            .refuses({"credentials": bad}, "ValueError")
-            .finds({"cookies": {"next-auth.session-token": "s2"}}, to="COOKIES")
             .prompt()
+            .asks_for_credentials()
+            .refuses(happened(CredentialsFound, credentials=bad), "ValueError")
+            .finds({"cookies": {"next-auth.session-token": "s2"}}, to="COOKIES")
             .asks("CreateChat")
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from oa_protocol.engine.inputs import Prompt
+from tests.request_table import Api
+
 from .notation import (
     ANSWER_2,
     BOTH,
@@ -13,17 +16,17 @@ from .notation import (
     FRESH,
     NEVER_CREATED,
     PROMPT_2,
-    Api,
     Case,
     a_pending,
     a_token,
     answered,
+    emitted,
     failed,
+    happened,
     queued,
     sse,
     the_end,
     token,
-    told,
     words,
 )
 
@@ -75,9 +78,9 @@ def _whole() -> Iterator[Case]:
         yield (
             Case(api, f"two turns with {_SERVER[api]}, the second prompt under the first answer", "OA-1.2", "OA-3.3")
             .prompting_again()
-            .reply(200, {"id": PROMPT_2}, told("Prompted", message_id=PROMPT_2), to="PROMPTED")
+            .reply(200, {"id": PROMPT_2}, emitted("Prompted", message_id=PROMPT_2), to="PROMPTED")
             .asks("RequestAssistant")
-            .reply(200, {"id": ANSWER_2}, told("Requested", message_id=ANSWER_2), to="ASSISTANT_REQUESTED")
+            .reply(200, {"id": ANSWER_2}, emitted("Requested", message_id=ANSWER_2), to="ASSISTANT_REQUESTED")
             .asks("OpenStream")
             .opens()
             .data(sse(a_token("Aga")), token("Aga"))
@@ -148,6 +151,8 @@ def _credentials() -> Iterator[Case]:
     missing = failed("AuthenticationError", status=None)
     yield (
         Case("website", "credentials are asked for first, and there are none", "OA-4.1", credentials={})
+        .asks_nothing()
+        .prompt()
         .asks_for_credentials()
         .asks_nothing()
         .finds(None, missing, NEVER_CREATED, to="NEVER_CREATED")
@@ -181,7 +186,7 @@ def _prompts() -> Iterator[Case]:
     ):
         yield (
             Case("inference", f"a prompt that is or has {name} is refused before any request", "OA-4.4")
-            .refuses({"prompt": prompt}, error)
+            .refuses(happened(Prompt, text=prompt), error)
             .asks_nothing()
             .creating()
         )
@@ -192,7 +197,7 @@ def _ids() -> Iterator[Case]:
     yield (
         Case("inference", "an id in upper case is one, and is sent as the server spelled it", "OA-2.6")
         .creating()
-        .reply(200, {"id": upper}, told("Created", chat_id=upper), to="CHAT_CREATED")
+        .reply(200, {"id": upper}, emitted("Created", chat_id=upper), to="CHAT_CREATED")
         .in_chat(upper)
         .asks("SendPrompt")
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from oa_protocol.engine.inputs import Prompt
+from tests.request_table import Api
+
 from .notation import (
     ANSWER,
     BOTH,
@@ -17,13 +20,13 @@ from .notation import (
     PROMPT,
     PROMPTED,
     REQUESTED,
-    Api,
     Case,
     Json,
     a_token,
     assistant,
     chat,
     failed,
+    happened,
     leaked,
     page,
     prompter,
@@ -36,7 +39,7 @@ _PAGE = "<html>It works!</html>"
 
 
 def cases() -> Iterator[Case]:
-    for each in (_draining, _closing, _abandoning, _gone, _unclear, _chats, _lists, _attempts, _afterwards):
+    for each in (_draining, _closing, _abandoning, _gone, _unclear, _chats, _lists, _attempts, _budget, _afterwards):
         yield from each()
 
 
@@ -49,9 +52,11 @@ def _draining() -> Iterator[Case]:
             .closes_stream()
             .asks("FetchMessage")
             .reply(200, assistant("pending"))
-            .asks("FetchMessage", delay=0.5)
+            .pauses(0.5)
+            .asks("FetchMessage")
             .reply(200, assistant("in_progress"))
-            .asks("FetchMessage", delay=1.0)
+            .pauses(1.0)
+            .asks("FetchMessage")
             .reply(200, assistant("complete", "Hi there"), to="DELETING")
             .asks("DeleteChat")
             .gone()
@@ -61,12 +66,12 @@ def _draining() -> Iterator[Case]:
             Case("website", f"an answer in state {state} does not run", "OA-3.1", "OA-7.1")
             .polling()
             .close(to="DRAINING")
-            .asks_nothing()
+            .asks("FetchMessage")
             .reply(200, assistant(state), to="DELETING")
             .asks("DeleteChat")
         )
     yield (
-        Case("inference", "tokens that come while it is waited for are not told", "OA-7.1")
+        Case("inference", "tokens that come while it is waited for are not emitted", "OA-7.1")
         .streaming("Hi")
         .close(to="DRAINING")
         .data(sse(a_token(" there")))
@@ -74,23 +79,23 @@ def _draining() -> Iterator[Case]:
         .asks("FetchMessage")
     )
     yield (
-        Case("inference", "the owner's patience with a running answer ends", "OA-7.1")
+        Case("inference", "the owner stops waiting for a running answer", "OA-7.1")
         .streaming()
         .close(to="DRAINING")
         .closes_stream()
         .asks("FetchMessage")
         .reply(200, assistant("in_progress"))
+        .pauses(0.5)
         .close(to="DELETING", drain=False)
         .asks("DeleteChat")
         .gone()
     )
     yield (
-        Case("website", "the owner's patience ends while the message is read", "OA-7.1")
+        Case("website", "the owner stops waiting while the message is read", "OA-7.1")
         .polling()
         .close(to="DRAINING")
+        .asks("FetchMessage")
         .close(to="DELETING", drain=False)
-        .asks_nothing()
-        .reply(200, assistant("in_progress"))
         .asks("DeleteChat")
         .gone()
     )
@@ -111,15 +116,17 @@ def _draining() -> Iterator[Case]:
         .asks("DeleteChat")
     )
     yield (
-        Case("website", "an answer that cannot be read is not waited for for ever", "OA-7.1", "OA-6.3")
+        Case("website", "an answer that cannot be read is not waited for without end", "OA-7.1", "OA-6.3")
         .streaming()
         .close(to="DRAINING")
         .closes_stream()
         .asks("FetchMessage")
         .reply(500, ISE)
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
         .lost()
-        .asks("FetchMessage", delay=1.0)
+        .pauses(1.0)
+        .asks("FetchMessage")
         .reply(500, ISE, to="DELETING")
         .asks("DeleteChat")
         .gone()
@@ -134,9 +141,9 @@ def _draining() -> Iterator[Case]:
         .asks("DeleteChat")
     )
     yield (
-        Case("website", "an answer whose patience ended still runs", "OA-7.1", "OA-6.9")
+        Case("website", "an answer that took too long still runs", "OA-7.1", "OA-6.9", timeouts={"answer": 60})
         .streaming("Hi")
-        .gives_up(failed("AnswerFailed", text="Hi"), to="FAILED")
+        .time_passes(failed("AnswerFailed", text="Hi"), to="FAILED")
         .closes_stream()
         .asks_nothing()
         .close(to="DRAINING")
@@ -147,14 +154,16 @@ def _draining() -> Iterator[Case]:
     )
     running = chat(assistant("pending"), prompter())
     yield (
-        Case("inference", "a request of unknown fate is looked for, and its answer waited for", "OA-7.1", "OA-6.1")
+        Case("inference", "a request of unknown outcome is looked for, and its answer waited for", "OA-7.1", "OA-6.1")
         .requesting()
         .close()
         .asks_nothing()
         .lost(to="DRAINING")
-        .asks("FetchChat", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchChat")
         .reply(200, running)
-        .asks("FetchChat", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchChat")
         .reply(200, chat(assistant("complete", "Hi"), prompter()), to="DELETING")
         .asks("DeleteChat")
         .gone()
@@ -180,7 +189,7 @@ def _draining() -> Iterator[Case]:
 
 
 def _closing() -> Iterator[Case]:
-    """OA-7.2, in each phase where no answer runs."""
+    """OA-7.2, in each phase in which no answer runs."""
     for api in BOTH:
         yield (
             Case(
@@ -205,7 +214,10 @@ def _closing() -> Iterator[Case]:
     )
     yield (
         Case(
-            "inference", "closed while the chat is being made, and its fate is unknown: it is named", "OA-4.3", "OA-7.2"
+            "inference",
+            "closed while the chat is being made, with unknown outcome: it is named",
+            "OA-4.3",
+            "OA-7.2",
         )
         .creating()
         .close()
@@ -278,7 +290,8 @@ def _abandoning() -> Iterator[Case]:
         Case("website", "abandoned after a lost create: both are named", "OA-7.2", "OA-6.8")
         .creating()
         .lost()
-        .asks("CreateChat", delay=0.5)
+        .pauses(0.5)
+        .asks("CreateChat")
         .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
         .abandon(leaked(None, CHAT), to="LEAKED")
         .asks_nothing()
@@ -290,7 +303,6 @@ def _gone() -> Iterator[Case]:
         ("website", "an empty 200", 200, None),
         ("inference", "an empty 200", 200, None),
         ("inference", "a 200 with null", 200, "null"),
-        ("inference", "a 200 with anything", 200, _PAGE),
         ("inference", "a 204", 204, None),
         ("inference", "a 404 that names the chat", 404, words("inference", _NOT_FOUND)),
     )
@@ -314,6 +326,7 @@ def _unclear() -> Iterator[Case]:
         ("website", "the 500 of a second DELETE", 500, ISE),
         ("website", "a 502", 502, _PAGE),
         ("website", "a 400 with words", 400, words("website", "No")),
+        ("inference", "a 200 with a page", 200, _PAGE),
         ("inference", "a 404 of something in between", 404, _PAGE),
         ("inference", "an empty 404", 404, None),
         ("inference", "a 404 with other words", 404, words("inference", "Not Found")),
@@ -352,6 +365,7 @@ def _chats() -> Iterator[Case]:
     )
     replies: tuple[tuple[Api, str, int, Json | str | None], ...] = (
         ("inference", "the chat", 200, chat()),
+        ("inference", "a 200 with a page", 200, _PAGE),
         ("inference", "a 404 of something in between", 404, _PAGE),
         ("inference", "a 404 with other words", 404, words("inference", "Not Found")),
         ("inference", "a 500", 500, ISE),
@@ -368,7 +382,8 @@ def _chats() -> Iterator[Case]:
             .lost(to="DELETE_UNCLEAR")
             .asks("FetchChat")
             .reply(status, body, to="DELETING")
-            .asks("DeleteChat", delay=0.5)
+            .pauses(0.5)
+            .asks("DeleteChat")
         )
     yield (
         Case("inference", "after an unclear DELETE, the chat cannot be read: deleted again", "OA-7.3", "OA-7.4")
@@ -377,7 +392,8 @@ def _chats() -> Iterator[Case]:
         .lost(to="DELETE_UNCLEAR")
         .asks("FetchChat")
         .lost(to="DELETING")
-        .asks("DeleteChat", delay=0.5)
+        .pauses(0.5)
+        .asks("DeleteChat")
         .gone()
     )
 
@@ -411,7 +427,7 @@ def _lists() -> Iterator[Case]:
         ("a 500: not known", 500, ISE),
     )
     for name, status, body in replies:
-        yield listing(name).reply(status, body, to="DELETING").asks("DeleteChat", delay=0.5)
+        yield listing(name).reply(status, body, to="DELETING").pauses(0.5).asks("DeleteChat")
     further = "a page of newer ones with a further page: that one is read"
     for name, listed, events, phase in (
         ("and is the last: gone", page(), [DELETED], "DELETED"),
@@ -421,8 +437,8 @@ def _lists() -> Iterator[Case]:
     ):
         case = listing(f"{further}, {name}").reply(200, page(NEWER, following=NEWER)).asks("ListChats", after=NEWER)
         case.reply(200, listed, *events, to=phase)
-        yield case.asks_nothing() if phase == "DELETED" else case.asks("DeleteChat", delay=0.5)
-    yield listing("a list that is lost: not known").lost(to="DELETING").asks("DeleteChat", delay=0.5)
+        yield case.asks_nothing() if phase == "DELETED" else case.pauses(0.5).asks("DeleteChat")
+    yield listing("a list that is lost: not known").lost(to="DELETING").pauses(0.5).asks("DeleteChat")
     yield (
         listing("a list that is refused, for the upstream key is rejected: named")
         .reply(403, None)
@@ -438,41 +454,205 @@ def _attempts() -> Iterator[Case]:
             "inference",
             f"a chat that stays is deleted {attempts} times at most, and then named",
             *("OA-7.2", "OA-7.6"),
-            attempts=attempts,
+            cleanup={"attempts": attempts},
         )
         case.created().close(to="DELETING")
         for number in range(attempts):
             last = number == attempts - 1
-            case.asks("DeleteChat", delay=0.5 if number else 0.0).reply(500, ISE, to="DELETE_UNCLEAR")
+            case.asks("DeleteChat").reply(500, ISE, to="DELETE_UNCLEAR")
             case.asks("FetchChat")
             case.reply(200, chat(), *([leaked(CHAT)] if last else []), to="LEAKED" if last else "DELETING")
+            if not last:
+                case.pauses(0.5)
         yield case.asks_nothing()
     for api in BOTH:
         yield (
-            Case(api, f"three attempts where nothing else is said, with growing delays, {api}", "OA-7.6", "OA-6.3")
+            Case(api, f"three attempts, and those that were not sent are none, {api}", "OA-7.6", "OA-6.3")
             .created()
             .leaving()
             .not_sent()
-            .asks("DeleteChat", delay=0.5)
+            .pauses(0.5)
+            .asks("DeleteChat")
             .lost(to="DELETE_UNCLEAR")
             .asks("FetchChat")
             .reply(200, chat(), to="DELETING")
-            .asks("DeleteChat", delay=1.0)
-            .not_sent(leaked(CHAT), to="LEAKED")
+            .pauses(1.0)
+            .asks("DeleteChat")
+            .lost(to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+            .reply(200, chat(), to="DELETING")
+            .pauses(2.0)
+            .asks("DeleteChat")
+            .lost(to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+            .lost(leaked(CHAT), to="LEAKED")
             .asks_nothing()
         )
+    offline = Case(
+        "website", "a network that is away: only the time ends it", "OA-7.2", "OA-7.6", cleanup={"attempts": 1}
+    )
+    offline.created().close(to="DELETING")
+    for pause in (0.5, 1.0, 2.0, 4.0, 8.0):
+        offline.asks("DeleteChat").not_sent().pauses(pause)
+    yield offline.asks_nothing().time_passes(leaked(CHAT), to="LEAKED").asks_nothing()
     yield (
         Case("website", "a busy server is not asked before its Retry-After", "OA-6.3", "OA-7.4")
         .created()
         .leaving()
         .reply(503, None, to="DELETE_UNCLEAR", headers={"retry-after": "5"})
-        .asks("FetchChat", delay=5.0)
+        .pauses(5.0)
+        .asks("FetchChat")
     )
     yield (
         Case("inference", "a Retry-After of more than a minute names the chat at once", "OA-6.3", "OA-7.2")
         .created()
         .leaving()
         .reply(503, None, leaked(CHAT), to="LEAKED", headers={"retry-after": "61"})
+        .asks_nothing()
+    )
+
+
+def _budget() -> Iterator[Case]:
+    """OA-7.2: after its owner left, a conversation is over in the time of its cleanup, whatever the network does."""
+    for api in BOTH:
+        yield (
+            Case(api, f"a network that hangs, and a DELETE in each third of the time, {api}", "OA-7.2", "OA-7.6")
+            .created()
+            .leaving()
+            .time_passes(to="DELETE_UNCLEAR")
+            .asks("FetchChat")
+            .time_passes(to="DELETING")
+            .pauses(0.5)
+            .asks("DeleteChat")
+            .time_passes(leaked(CHAT), to="LEAKED")
+            .asks_nothing()
+        )
+    yield (
+        Case("inference", "one DELETE that hangs leaves time for the next", "OA-7.2", "OA-7.6")
+        .answered()
+        .leaving()
+        .time_passes(to="DELETE_UNCLEAR")
+        .asks("FetchChat")
+        .later(0.1)
+        .reply(200, chat(), to="DELETING")
+        .pauses(0.5)
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("website", "an answer is waited for as long as is wanted, and then its chat is deleted", "OA-7.1")
+        .streaming()
+        .close(to="DRAINING")
+        .closes_stream()
+        .asks("FetchMessage")
+        .later(1)
+        .reply(200, assistant("in_progress"))
+        .pauses(0.5)
+        .asks("FetchMessage")
+        .time_passes()
+        .pauses(0.5)
+        .asks_nothing()
+        .time_passes(to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("inference", "the wait for an answer leaves a share for one DELETE", "OA-7.1", cleanup={"drain": 60})
+        .streaming()
+        .close(to="DRAINING")
+        .closes_stream()
+        .later(6)
+        .asks("FetchMessage")
+        .time_passes(to="DELETING")
+        .asks("DeleteChat")
+        .time_passes(leaked(CHAT), to="LEAKED")
+    )
+    yield (
+        Case(
+            "inference",
+            "with a single attempt half of the time is left for it",
+            "OA-7.1",
+            cleanup={"drain": 60, "attempts": 1},
+        )
+        .streaming()
+        .close(to="DRAINING")
+        .closes_stream()
+        .asks("FetchMessage")
+        .time_passes(to="DELETING")
+        .asks("DeleteChat")
+    )
+    yield (
+        Case("website", "no wait for an answer at all", "OA-7.1", cleanup={"drain": 0})
+        .streaming()
+        .close(to="DELETING")
+        .closes_stream()
+        .asks("DeleteChat")
+    )
+    yield (
+        Case("website", "a create that hangs is awaited for all of the time", "OA-4.3", "OA-7.2")
+        .creating()
+        .close(drain=False)
+        .asks_nothing()
+        .time_passes(leaked(None), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "a prompt that hangs is awaited as long as an answer is", "OA-7.2")
+        .prompting()
+        .close()
+        .asks_nothing()
+        .time_passes(to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("website", "a request that hangs is awaited as long as an answer is", "OA-7.1", "OA-7.2")
+        .requesting()
+        .close()
+        .asks_nothing()
+        .time_passes(to="DELETING")
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("inference", "the owner stops waiting for a request", "OA-7.1", "OA-7.2")
+        .requesting()
+        .close()
+        .close(to="DELETING", drain=False)
+        .asks("DeleteChat")
+        .gone()
+    )
+    yield (
+        Case("website", "a stream that cannot be closed", "OA-7.2")
+        .streaming()
+        .close(to="DELETING", drain=False)
+        .closing_stream()
+        .time_passes(leaked(CHAT), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "credentials that are looked for until the time is over", "OA-6.4", "OA-7.2")
+        .created()
+        .leaving()
+        .reply(401, None)
+        .asks_for_credentials(refused=True)
+        .time_passes(leaked(CHAT), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "a Retry-After that ends after the time is over", "OA-6.3", "OA-7.2")
+        .created()
+        .leaving()
+        .reply(503, None, to="DELETE_UNCLEAR", headers={"retry-after": "20"})
+        .pauses(20)
+        .asks_nothing()
+        .time_passes(leaked(CHAT), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("inference", "no time at all: the chat is named at once", "OA-7.2", cleanup={"timeout": 0})
+        .created()
+        .close(leaked(CHAT), to="LEAKED")
         .asks_nothing()
     )
 
@@ -487,6 +667,6 @@ def _afterwards() -> Iterator[Case]:
             .close(drain=False)
             .abandon()
             .asks_nothing()
-            .refuses({"prompt": "More"})
+            .refuses(happened(Prompt, text="More"))
             .asks_nothing()
         )

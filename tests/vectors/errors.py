@@ -99,7 +99,7 @@ def _write(case: Case, row: Row, lost: str, without: Json) -> Case:
     if row.error is AuthenticationError:
         _rejected(case, row).finds(None, _error(row), to="FAILED")
     elif row.status >= 500 and row.status != 503:
-        _reply(case, row, to=lost).asks("FetchChat", delay=0.5).reply(200, without, _error(row), to="FAILED")
+        _reply(case, row, to=lost).asks("FetchChat").reply(200, without, _error(row), to="FAILED")
     else:
         _reply(case, row, _error(row), to="FAILED")
     return case.asks_nothing().leaves()
@@ -216,7 +216,7 @@ def _nothing_carried() -> Iterator[Case]:
             Case("website", f"200 to reading a chat with {name}", "OA-8.2", "OA-6.11")
             .prompting()
             .lost(to="PROMPT_LOST")
-            .asks("FetchChat", delay=0.5)
+            .asks("FetchChat")
             .reply(200, body, broken, to="FAILED")
             .asks_nothing()
         )

@@ -39,7 +39,7 @@ def cases() -> Iterator[Case]:
     )
     fits = _EIGHT - len(_HEAD) - len(_TAIL)
     yield (
-        Case("inference", "an event of 8 MiB is told", "OA-5.10")
+        Case("inference", "an event of 8 MiB is emitted", "OA-5.10")
         .streaming()
         .data([_HEAD, _text(fits), _TAIL, "\r\n\r\n"], token(_text(fits)))
     )
@@ -65,7 +65,7 @@ def cases() -> Iterator[Case]:
         .closes_stream()
     )
     half = 4 * 1024 * 1024
-    long = Case("website", "an answer of 64 Mi characters is told, and one more fails it", "OA-5.10").streaming()
+    long = Case("website", "an answer of 64 Mi characters is emitted, and one more fails it", "OA-5.10").streaming()
     for _ in range(16):
         long.data([_HEAD, _text(half), _TAIL, "\r\n\r\n"], token(_text(half)))
     yield (long.data([_HEAD, "a", _TAIL, "\r\n\r\n"], token("a"), _BROKEN, to="FAILED").closes_stream().asks_nothing())

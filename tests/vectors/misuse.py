@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from oa_protocol.engine.inputs import (
+    CredentialsFound,
+    Prompt,
+    ReplyReceived,
+    StreamData,
+    StreamEnded,
+    StreamOpened,
+    TimePassed,
+)
+
 from .notation import (
     CHAT,
     CREATED,
+    LOST,
     PROMPT,
     PROMPTED,
     Case,
@@ -15,60 +26,58 @@ from .notation import (
     answered,
     assistant,
     failed,
+    happened,
     sse,
     the_end,
     token,
     words,
 )
 
-_PROMPT: Json = {"prompt": "More"}
-_REPLY: Json = {"reply": 200, "body": "{}"}
-_LOST: Json = {"failure": "MaybeSent"}
-_FOUND: Json = {"credentials": {"token": "t9"}}
-_OPENED: Json = {"stream_opened": True}
-_DATA: Json = {"stream_data": sse(a_token("!"))}
-_SILENCE: Json = {"silence": True}
-_ENDED: Json = {"stream_end": True}
-_GIVES_UP: Json = {"answer_timed_out": True}
+_PROMPT = happened(Prompt, text="More")
+_REPLY = happened(ReplyReceived, status=200, body="{}")
+_FOUND = happened(CredentialsFound, credentials={"token": "t9"})
+_OPENED = happened(StreamOpened)
+_DATA = happened(StreamData, data=sse(a_token("!")))
+_ENDED = happened(StreamEnded)
 
-_OF_STREAMS = (_OPENED, _DATA, _SILENCE, _ENDED)
-_OF_EXCHANGES = (_REPLY, _LOST, _FOUND)
+_OF_STREAMS = (_OPENED, _DATA, _ENDED)
+_OF_EXCHANGES = (_REPLY, LOST, _FOUND)
 
 
-def _refusing(case: Case, *calls: Json) -> Case:
-    for call in calls:
-        case.refuses(call)
-    return case
+def _refusing(case: Case, *inputs: Json) -> Case:
+    for each in inputs:
+        case.refuses(each)
+    return case.step(happened(TimePassed))
 
 
 def cases() -> Iterator[Case]:
     def misuse(name: str) -> Case:
         return Case("inference", f"misuse {name}", "OA-6.11")
 
-    yield _refusing(misuse("before anything"), *_OF_EXCHANGES, *_OF_STREAMS, _GIVES_UP).creating()
+    yield _refusing(misuse("before anything"), *_OF_EXCHANGES, *_OF_STREAMS).creating()
     yield (
-        _refusing(misuse("while the chat is made").creating(), _PROMPT, _FOUND, *_OF_STREAMS, _GIVES_UP)
+        _refusing(misuse("while the chat is made").creating(), _PROMPT, _FOUND, *_OF_STREAMS)
         .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
         .asks("SendPrompt")
     )
-    asked = misuse("where an exchange was not asked for yet").created()
-    yield _refusing(asked, _PROMPT, *_OF_EXCHANGES, *_OF_STREAMS, _GIVES_UP).asks("SendPrompt")
+    asked = misuse("if an exchange was not asked for yet").created()
+    yield _refusing(asked, _PROMPT, *_OF_EXCHANGES, *_OF_STREAMS).asks("SendPrompt")
     yield (
         _refusing(
             Case("inference", "misuse while credentials are looked for", "OA-6.11", credentials={})
             .prompt()
             .asks_for_credentials(),
-            *(_PROMPT, _REPLY, _LOST, *_OF_STREAMS, _GIVES_UP),
+            *(_PROMPT, _REPLY, LOST, *_OF_STREAMS),
         )
         .finds({"token": "t1"}, to="COOKIES")
         .asks("CreateChat")
     )
     yield (
-        _refusing(misuse("after the prompt").prompting(), _PROMPT, _FOUND, *_OF_STREAMS, _GIVES_UP)
+        _refusing(misuse("after the prompt").prompting(), _PROMPT, _FOUND, *_OF_STREAMS)
         .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
         .asks("RequestAssistant")
     )
-    yield _refusing(misuse("where the stream is awaited").opening(), _PROMPT, _FOUND, _DATA, _SILENCE, _ENDED).opens()
+    yield _refusing(misuse("while the stream is awaited").opening(), _PROMPT, _FOUND, _DATA, _ENDED).opens()
     yield (
         _refusing(misuse("of an open stream").streaming("Hi"), _PROMPT, *_OF_EXCHANGES, _OPENED)
         .data(sse(the_end("Hi")), answered("Hi"), to="ANSWERED")
@@ -79,12 +88,12 @@ def cases() -> Iterator[Case]:
         .reply(200, assistant("complete", "Hi"), token("Hi"), answered("Hi"), to="ANSWERED")
         .asks_nothing()
     )
-    yield _refusing(misuse("after an answer").answered(), *_OF_EXCHANGES, *_OF_STREAMS, _GIVES_UP).leaves()
+    yield _refusing(misuse("after an answer").answered(), *_OF_EXCHANGES, *_OF_STREAMS).leaves()
     refused = failed("ApiError", status=400, message="No")
     yield _refusing(
         misuse("after a failure").prompting().reply(400, words("inference", "No"), refused, to="FAILED"),
-        *(_PROMPT, *_OF_EXCHANGES, *_OF_STREAMS, _GIVES_UP),
+        *(_PROMPT, *_OF_EXCHANGES, *_OF_STREAMS),
     ).leaves()
-    yield _refusing(misuse("on the way out").created().leaving(), _PROMPT, _FOUND, *_OF_STREAMS, _GIVES_UP).gone()
+    yield _refusing(misuse("on the way out").created().leaving(), _PROMPT, _FOUND, *_OF_STREAMS).gone()
     over = misuse("after the end").created().leaves()
-    yield _refusing(over, _PROMPT, *_OF_EXCHANGES, *_OF_STREAMS, _GIVES_UP).asks_nothing()
+    yield _refusing(over, _PROMPT, *_OF_EXCHANGES, *_OF_STREAMS).asks_nothing()

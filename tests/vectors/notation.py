@@ -1,16 +1,34 @@
 """How a case is written down: step by step, each method a step or several, and what must come of it.
 
-It knows how requests are spelled (OA-1.1, OA-2.2 to OA-2.4, OA-4.5) and keeps in mind which ids and credentials are the
-current ones, so that a case says only what it is about. It does not know what an engine makes of anything.
+It knows how requests are spelled (OA-1.1, OA-2.2 to OA-2.4, OA-4.5), and keeps in mind which ids and credentials are
+the current ones, what time it is and which timers run, so that a case says only what it is about. Otherwise it doesn't
+know what an engine makes of anything.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Self
+from typing import Any, Self
+
+from oa_protocol.engine.inputs import (
+    Abandon,
+    Close,
+    CredentialsFound,
+    ExchangeFailed,
+    Input,
+    Interrupted,
+    Prompt,
+    ReplyReceived,
+    StreamData,
+    StreamEnded,
+    StreamOpened,
+    TimePassed,
+)
+from tests.request_table import REQUESTS, STEPS, Api
+
+from .timers import Timers
 
 Json = dict[str, Any]
-Api = Literal["website", "inference"]
 Bytes = str | Json | list[Any]
 
 BOTH: tuple[Api, ...] = ("website", "inference")
@@ -40,28 +58,6 @@ CREDENTIALS: dict[Api, Json] = {
 }
 FRESH: dict[Api, Json] = {"website": {"cookies": {"next-auth.session-token": "s2"}}, "inference": {"token": "t2"}}
 
-_PATHS: dict[Api, dict[str, str]] = {
-    "website": {
-        "CreateChat": "POST /api/chat",
-        "SendPrompt": "POST /api/chat/prompter_message",
-        "RequestAssistant": "POST /api/chat/assistant_message",
-        "OpenStream": "GET /api/chat/events?chat_id={chat}&message_id={message}",
-        "FetchMessage": "GET /api/chat/message?chat_id={chat}&message_id={message}",
-        "FetchChat": "GET /api/chat?chat_id={chat}",
-        "ListChats": "GET /api/chat",
-        "DeleteChat": "DELETE /api/chat?chat_id={chat}",
-    },
-    "inference": {
-        "CreateChat": "POST /chats",
-        "SendPrompt": "POST /chats/{chat}/prompter_message",
-        "RequestAssistant": "POST /chats/{chat}/assistant_message",
-        "OpenStream": "GET /chats/{chat}/messages/{message}/events",
-        "FetchMessage": "GET /chats/{chat}/messages/{message}",
-        "FetchChat": "GET /chats/{chat}",
-        "ListChats": "GET /chats",
-        "DeleteChat": "DELETE /chats/{chat}",
-    },
-}
 _CLEANING_UP = ("DRAINING", "DELETING", "DELETE_UNCLEAR")
 
 
@@ -105,59 +101,64 @@ def the_end(content: str | None, state: str = "complete", message_id: str = ANSW
     return {"event_type": "message", "message": assistant(state, content, message_id, parent_id)}
 
 
-# ---- what an engine tells
+# ---- what an engine emits
 
 
-def told(kind: str, **fields: Any) -> Json:
+def emitted(kind: str, **fields: Any) -> Json:
     return {"type": kind, **fields}
 
 
 def token(text: Any) -> Json:
-    return told("Token", text=text)
+    return emitted("Token", text=text)
 
 
 def queued(position: int = 0, size: int = 1) -> Json:
-    return told("Queued", queue_position=position, queue_size=size)
+    return emitted("Queued", queue_position=position, queue_size=size)
 
 
 def answered(text: Any, message_id: str = ANSWER) -> Json:
-    return told("Answered", message_id=message_id, text=text)
+    return emitted("Answered", message_id=message_id, text=text)
 
 
 def corrected(text: str, *, cut: bool) -> Json:
-    return told("Corrected", text=text, cut=cut)
+    return emitted("Corrected", text=text, cut=cut)
 
 
 def failed(kind: str, **fields: Any) -> Json:
-    return told("Failed", error={"type": kind, **fields})
+    return emitted("Failed", error={"type": kind, **fields})
 
 
 def leaked(*chat_ids: str | None) -> Json:
-    """Chats by their ids; None is one that no id, and no time of the server, is known of."""
+    """Chats by their ids. None is a chat whose id, and the server's time, are not known."""
     return windows(*((chat_id, None, None) for chat_id in chat_ids))
 
 
 def windows(*records: tuple[str | None, str | None, str | None]) -> Json:
-    return told(
+    return emitted(
         "Leaked",
-        records=[
+        leaked=[
             {"chat_id": chat_id, "not_before": not_before, "not_after": not_after}
             for chat_id, not_before, not_after in records
         ],
     )
 
 
-CREATED = told("Created", chat_id=CHAT)
-PROMPTED = told("Prompted", message_id=PROMPT)
-REQUESTED = told("Requested", message_id=ANSWER)
-DELETED = told("Deleted", chat_id=CHAT)
-NEVER_CREATED = told("NeverCreated")
+CREATED = emitted("Created", chat_id=CHAT)
+PROMPTED = emitted("Prompted", message_id=PROMPT)
+REQUESTED = emitted("Requested", message_id=ANSWER)
+DELETED = emitted("Deleted", chat_id=CHAT)
+NEVER_CREATED = emitted("NeverCreated")
+
+
+def happened(kind: type[Input], **fields: Any) -> Json:
+    """An input, by the struct that the engine takes."""
+    return {"type": kind.__name__, **fields}
 
 
 class Case:
     """A case, as it is being written: its first line, and its steps so far.
 
-    In each method ``to`` is the phase that the step leads to, where it leads to another one.
+    In each method ``to`` is the phase that the step leads to, if it leads to another one.
     """
 
     def __init__(
@@ -181,6 +182,7 @@ class Case:
         self._head: Json = {"clause": list(clauses), "name": name, "config": head | config}
         if raises is not None:
             self._head["raises"] = raises
+        self._timers = Timers(config.get("timeouts", {}), config.get("cleanup", {}))
         self._phase = "START"
         self._chat_id = CHAT
         self._prompt: str = ""
@@ -192,16 +194,24 @@ class Case:
     def __str__(self) -> str:
         return "".join(f"{json.dumps(line)}\n" for line in (self._head, *self._steps))
 
+    def _write(self, done: Json, expected: Json) -> Self:
+        now, deadline = round(self._timers.now, 6), self._timers.deadline(self._phase)
+        self._steps.append({"now": now, **done, **expected, "phase": self._phase, "deadline": deadline})
+        return self
+
     # ---- what the engine must ask for
 
-    def asks(self, kind: str, *, delay: float = 0.0, after: str = "") -> Self:
-        """The engine asks for this exchange; for the page of a list ``after`` a cursor."""
-        method, _, path = _PATHS[self.api][kind].partition(" ")
-        path += f"?after={after}" if after else ""
+    def asks(self, kind: str, *, after: str = "") -> Self:
+        """The engine asks for this exchange, once its pause is over; for the page of a list ``after`` a cursor."""
+        if self._timers.is_pausing:
+            self.asks_nothing()
+            self._timers.resumes()
+        method, _, target = REQUESTS[self.api][STEPS[kind]].partition(" ")
+        target += f"?after={after}" if after else ""
         intent: Json = {
             "kind": kind,
             "method": method,
-            "url": self._base_url + path.format(chat=self._chat_id, message=self._message_id),
+            "url": self._base_url + target.format(chat_id=self._chat_id, message_id=self._message_id),
             "accept-encoding": "identity",
         }
         if cookies := self._credentials.get("cookies"):
@@ -211,8 +221,7 @@ class Case:
         body = self._body(kind)
         if body is not None:
             intent |= {"content-type": "application/json", "body": body}
-        shielded = kind == "CreateChat" or self._phase in _CLEANING_UP
-        return self._asked(intent | {"delay": delay, "shielded": shielded})
+        return self._asked(intent | {"shielded": kind == "CreateChat" or self._phase in _CLEANING_UP})
 
     def _body(self, kind: str) -> Json | None:
         where: Json = {"chat_id": self._chat_id} if self.api == "website" else {}
@@ -235,80 +244,105 @@ class Case:
                 return None
 
     def asks_nothing(self) -> Self:
-        return self._asked(None)
+        self._timers.asks_nothing(self._phase)
+        return self._write({}, {"intent": None})
 
     def asks_for_credentials(self, *, refused: bool = False) -> Self:
-        return self._asked({"kind": "LoadCookies", "refused": refused})
+        return self._asked({"kind": "LoadCredentials", "refused": refused})
 
     def closes_stream(self) -> Self:
         """The engine has the stream closed, and it is."""
-        self._asked({"kind": "CloseStream"})
-        return self.ends()
+        return self.closing_stream().ends()
 
-    def _asked(self, intent: Json | None) -> Self:
-        self._steps.append({"intent": intent, "phase": self._phase})
-        return self
+    def closing_stream(self) -> Self:
+        return self._asked({"kind": "CloseStream"})
+
+    def _asked(self, intent: Json) -> Self:
+        self._timers.asks(intent["kind"])
+        return self._write({}, {"intent": intent})
 
     # ---- what happens
 
     def step(self, done: Json, *events: Json, to: str | None = None) -> Self:
-        self._phase = to or self._phase
-        self._steps.append(done | ({"events": list(events)} if events else {}) | {"phase": self._phase})
-        return self
+        if to is not None:
+            self._phase = to
+            self._timers.moves(to)
+        if any(event["type"] == "Prompted" for event in events):
+            self._timers.is_prompted()
+        return self._write({"input": done}, {"events": list(events)} if events else {})
 
     def refuses(self, done: Json, error: str = "LocalProtocolError") -> Self:
-        """The engine refuses the call, and stays as it was."""
-        self._steps.append(done | {"raises": error, "phase": self._phase})
+        """The engine refuses the input, and stays as it was."""
+        return self._write({"input": done}, {"raises": error})
+
+    def pauses(self, seconds: float) -> Self:
+        """After the last step the engine waits so long before it asks for anything."""
+        self._timers.pauses(seconds)
+        self._steps[-1]["deadline"] = self._timers.deadline(self._phase)
         return self
+
+    def later(self, seconds: float) -> Self:
+        """What follows happens so much later."""
+        self._timers.now += seconds
+        return self
+
+    def time_passes(self, *events: Json, to: str | None = None) -> Self:
+        """The deadline comes."""
+        self._timers.come(self._phase)
+        return self.step(happened(TimePassed), *events, to=to)
 
     def prompt(self, text: str = "Hello") -> Self:
         self._prompt = text
-        return self.step({"prompt": text})
+        return self.step(happened(Prompt, text=text))
 
     def reply(
         self, status: int, body: Bytes | None = None, *events: Json, to: str | None = None, headers: Json | None = None
     ) -> Self:
-        """The reply; a body that is JSON is written as such, one that is to be sent as it is as text or as a list."""
-        done: Json = {"reply": status}
+        """The reply. A body that is JSON is written as such, one that is to be sent as it is as text or as a list."""
+        done = happened(ReplyReceived, status=status)
         if headers:
             done["headers"] = headers
         if body is not None:
             done["body"] = body if _is_spelled(body) else json.dumps(body, separators=(",", ":"))
-        return self.step(done, *events, to=to)
+        return self._settled(done, *events, to=to)
 
     def lost(self, *events: Json, to: str | None = None) -> Self:
-        return self.step({"failure": "MaybeSent"}, *events, to=to)
+        return self._settled(LOST, *events, to=to)
 
     def not_sent(self, *events: Json, to: str | None = None) -> Self:
-        return self.step({"failure": "NotSent"}, *events, to=to)
+        return self._settled(happened(ExchangeFailed, failure={"type": "NotSent"}), *events, to=to)
 
     def finds(self, credentials: Json | None, *events: Json, to: str | None = None) -> Self:
         """The credentials that were looked for."""
         if credentials is not None:
             self._credentials = credentials
-        return self.step({"credentials": credentials}, *events, to=to)
+        return self._settled(happened(CredentialsFound, credentials=credentials), *events, to=to)
 
     def opens(self) -> Self:
-        return self.step({"stream_opened": True}, to="STREAMING" if self._phase == "ASSISTANT_REQUESTED" else None)
+        return self._settled(happened(StreamOpened), to="STREAMING" if self._phase == "ASSISTANT_REQUESTED" else None)
+
+    def _settled(self, done: Json, *events: Json, to: str | None) -> Self:
+        self._timers.is_settled()
+        return self.step(done, *events, to=to)
 
     def data(self, data: Bytes, *events: Json, to: str | None = None) -> Self:
-        return self.step({"stream_data": data}, *events, to=to)
+        self._timers.gets_data()
+        return self.step(happened(StreamData, data=data), *events, to=to)
 
     def ends(self, to: str | None = None) -> Self:
-        return self.step({"stream_end": True}, to=to)
-
-    def silence(self, to: str | None = None) -> Self:
-        return self.step({"silence": True}, to=to)
+        self._timers.stream_ends()
+        return self.step(happened(StreamEnded), to=to)
 
     def close(self, *events: Json, to: str | None = None, drain: bool = True) -> Self:
-        return self.step({"close": "drain" if drain else "now"}, *events, to=to)
+        self._timers.is_left(drain=drain)
+        return self.step(happened(Close) if drain else happened(Close, drain=False), *events, to=to)
 
     def abandon(self, *events: Json, to: str | None = None) -> Self:
-        return self.step({"abandon": True}, *events, to=to)
+        return self.step(happened(Abandon), *events, to=to)
 
-    def gives_up(self, *events: Json, to: str | None = None) -> Self:
-        """The owner's patience with the answer is over."""
-        return self.step({"answer_timed_out": True}, *events, to=to)
+    def interrupt(self, *events: Json, to: str | None = None) -> Self:
+        self._timers.is_interrupted()
+        return self.step(happened(Interrupted), *events, to=to)
 
     def in_chat(self, chat_id: str) -> Self:
         """From here on it is this chat."""
@@ -364,11 +398,14 @@ class Case:
         return self.close(to="DELETING").asks("DeleteChat")
 
     def leaves(self) -> Self:
-        """The owner leaves where no answer runs, and the chat is deleted."""
+        """The owner leaves while no answer runs, and the chat is deleted."""
         return self.leaving().gone()
 
     def gone(self, *events: Json) -> Self:
         return self.reply(200, None, DELETED, *events, to="LEAKED" if events else "DELETED").asks_nothing()
+
+
+LOST = happened(ExchangeFailed, failure={"type": "MaybeSent"})
 
 
 def _is_spelled(body: Bytes) -> bool:

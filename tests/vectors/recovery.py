@@ -1,8 +1,12 @@
-"""Section 6: what is done where a reply is lost, a server is busy, refuses, or rejects the credentials."""
+"""Section 6: what is done if a reply is lost, a server is busy, refuses, or rejects the credentials."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+from oa_protocol.engine.inputs import ReplyReceived, TimePassed
+from tests.request_table import Api
 
 from .notation import (
     ANSWER,
@@ -20,19 +24,22 @@ from .notation import (
     PROMPT_2,
     PROMPTED,
     REQUESTED,
-    Api,
     Case,
     Json,
+    a_pending,
+    a_token,
     answered,
     assistant,
     chat,
+    emitted,
     failed,
+    happened,
     leaked,
     prompter,
+    queued,
     sse,
     the_end,
     token,
-    told,
     windows,
     words,
 )
@@ -52,7 +59,9 @@ def cases() -> Iterator[Case]:
         _lost_streams,
         _left_behind,
         _lost_creates,
-        _patience,
+        _too_long,
+        _timers,
+        _interrupted,
         _already_prompted,
     ):
         yield from each()
@@ -67,7 +76,7 @@ def _lost_prompts() -> Iterator[Case]:
         Case("inference", "a lost prompt that arrived is adopted", "OA-6.1")
         .prompting()
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat(prompter()), PROMPTED, to="PROMPTED")
         .asks("RequestAssistant")
     )
@@ -75,9 +84,10 @@ def _lost_prompts() -> Iterator[Case]:
         Case("inference", "a lost prompt that did not arrive is sent again", "OA-6.1")
         .prompting()
         .reply(500, None, to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat(), to="CHAT_CREATED")
-        .asks("SendPrompt", delay=0.5)
+        .pauses(0.5)
+        .asks("SendPrompt")
         .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
         .asks("RequestAssistant")
     )
@@ -86,29 +96,31 @@ def _lost_prompts() -> Iterator[Case]:
             Case("website", f"a {status} to the prompt may hide that it arrived", "OA-6.1")
             .prompting()
             .reply(status, _PROXY, to="PROMPT_LOST")
-            .asks("FetchChat", delay=0.5)
+            .asks("FetchChat")
         )
     yield (
-        Case("website", "a lost prompt is told by its content", "OA-6.1")
+        Case("website", "a lost prompt is recognized by its content", "OA-6.1")
         .prompting("Hello ")
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat(prompter(content="Hello")), to="CHAT_CREATED")
-        .asks("SendPrompt", delay=0.5)
+        .pauses(0.5)
+        .asks("SendPrompt")
     )
     yield (
-        Case("website", "a lost prompt is told by its parent, too", "OA-3.3", "OA-6.1")
+        Case("website", "a lost prompt is recognized by its parent, too", "OA-3.3", "OA-6.1")
         .prompting_again("Hello")
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat(assistant("complete", "Hi"), prompter()), to="ANSWERED")
-        .asks("SendPrompt", delay=0.5)
+        .pauses(0.5)
+        .asks("SendPrompt")
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(
             200,
             chat(prompter(PROMPT_2, "Hello", ANSWER), prompter(), assistant("complete", "Hi")),
-            told("Prompted", message_id=PROMPT_2),
+            emitted("Prompted", message_id=PROMPT_2),
             to="PROMPTED",
         )
         .asks("RequestAssistant")
@@ -117,18 +129,20 @@ def _lost_prompts() -> Iterator[Case]:
         Case("inference", "an answer with the prompt's words is not the prompt", "OA-6.1")
         .prompting()
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat({**prompter(), "role": "assistant", "state": "complete"}), to="CHAT_CREATED")
+        .pauses(0.5)
     )
     yield (
         Case("inference", "a prompt that is lost again and again, and never arrives", "OA-6.1", "OA-6.3", retries=1)
         .prompting()
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat(), to="CHAT_CREATED")
-        .asks("SendPrompt", delay=0.5)
+        .pauses(0.5)
+        .asks("SendPrompt")
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat(), failed("MaybeSent"), to="FAILED")
         .asks_nothing()
         .leaves()
@@ -137,11 +151,13 @@ def _lost_prompts() -> Iterator[Case]:
         Case("website", "the look itself is tried again, and then fails", "OA-6.1", "OA-6.3")
         .prompting()
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .lost()
-        .asks("FetchChat", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchChat")
         .reply(500, ISE)
-        .asks("FetchChat", delay=1.0)
+        .pauses(1.0)
+        .asks("FetchChat")
         .reply(503, None, _status(503), to="FAILED")
         .asks_nothing()
         .leaves()
@@ -150,7 +166,7 @@ def _lost_prompts() -> Iterator[Case]:
         Case("inference", "the look is refused", "OA-6.1", "OA-6.2")
         .prompting()
         .lost(to="PROMPT_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(
             404,
             words("inference", "Chat not found"),
@@ -170,9 +186,10 @@ def _lost_requests() -> Iterator[Case]:
             Case(api, f"a lost request: {name}", "OA-6.1", "OA-3.2")
             .requesting()
             .lost(to="REQUEST_LOST")
-            .asks("FetchChat", delay=0.5)
+            .asks("FetchChat")
             .reply(200, chat(*messages), to="PROMPTED")
-            .asks("RequestAssistant", delay=0.5)
+            .pauses(0.5)
+            .asks("RequestAssistant")
         )
 
     def adopted(name: str, message_id: str, *messages: Json) -> Case:
@@ -180,8 +197,8 @@ def _lost_requests() -> Iterator[Case]:
             Case("website", f"a lost request: {name}", "OA-6.1", "OA-3.2")
             .requesting()
             .lost(to="REQUEST_LOST")
-            .asks("FetchChat", delay=0.5)
-            .reply(200, chat(*messages), told("Requested", message_id=message_id), to="ASSISTANT_REQUESTED")
+            .asks("FetchChat")
+            .reply(200, chat(*messages), emitted("Requested", message_id=message_id), to="ASSISTANT_REQUESTED")
             .at_message(message_id)
             .asks("OpenStream")
         )
@@ -201,15 +218,16 @@ def _lost_requests() -> Iterator[Case]:
         Case("website", "a request that is lost again and again, and never arrives", "OA-6.1", "OA-6.3", retries=1)
         .requesting()
         .lost(to="REQUEST_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(200, chat(ours), to="PROMPTED")
-        .asks("RequestAssistant", delay=0.5)
+        .pauses(0.5)
+        .asks("RequestAssistant")
         .reply(
             500,
             words("website", "Something went wrong"),
             to="REQUEST_LOST",
         )
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(
             200,
             chat(ours),
@@ -249,7 +267,7 @@ def _refusals() -> Iterator[Case]:
         .asks_nothing()
     )
     yield (
-        Case("inference", "a message that cannot be read is not polled for ever", "OA-6.2")
+        Case("inference", "a message that cannot be read is not polled without end", "OA-6.2")
         .polling("Hi")
         .reply(404, None, _status(404), to="FAILED")
         .asks_nothing()
@@ -260,41 +278,46 @@ def _busy() -> Iterator[Case]:
     busy = failed("ApiError", message=BUSY, status=503)
     said = words("inference", BUSY)
     yield (
-        Case("inference", "a busy server is tried again with growing delays, and then it fails", "OA-6.3")
+        Case("inference", "a busy server is tried again with growing pauses, and then it fails", "OA-6.3")
         .requesting()
         .reply(503, said)
-        .asks("RequestAssistant", delay=0.5)
+        .pauses(0.5)
+        .asks("RequestAssistant")
         .reply(503, said)
-        .asks("RequestAssistant", delay=1.0)
+        .pauses(1.0)
+        .asks("RequestAssistant")
         .reply(503, said, busy, to="FAILED")
         .asks_nothing()
         .leaves()
     )
     yield (
-        Case("inference", "no further try where none is wanted", "OA-6.3", retries=0)
+        Case("inference", "no further try if none is wanted", "OA-6.3", retries=0)
         .requesting()
         .reply(503, said, busy, to="FAILED")
         .asks_nothing()
     )
-    for given, delay in (("7", 7.0), ("60", 60.0), ("0", 0.5), ("-1", 0.5)):
+    for given, pause in (("7", 7.0), ("60", 60.0), ("0", 0.5), ("-1", 0.5)):
         yield (
             Case("website", f"a busy server is tried again not before a Retry-After of {given} seconds", "OA-6.3")
             .requesting()
             .reply(429, None, headers={"retry-after": given})
-            .asks("RequestAssistant", delay=delay)
+            .pauses(pause)
+            .asks("RequestAssistant")
         )
     yield (
         Case("inference", "the name of a header has any case", "OA-6.3")
         .prompting()
         .reply(503, None, headers={"Retry-After": "7"})
-        .asks("SendPrompt", delay=7.0)
+        .pauses(7.0)
+        .asks("SendPrompt")
     )
     for given in ("soon", "", "nan", "inf"):
         yield (
             Case("website", f"a Retry-After that is no number of seconds is none: {given!r}", "OA-6.3", "OA-6.11")
             .prompting()
             .reply(503, None, headers={"retry-after": given})
-            .asks("SendPrompt", delay=0.5)
+            .pauses(0.5)
+            .asks("SendPrompt")
         )
     for given in ("61", "86400"):
         yield (
@@ -308,15 +331,19 @@ def _busy() -> Iterator[Case]:
             Case(api, f"what was not sent is sent again, {api}", "OA-6.3")
             .creating()
             .not_sent()
-            .asks("CreateChat", delay=0.5)
+            .pauses(0.5)
+            .asks("CreateChat")
             .reply(429, None)
-            .asks("CreateChat", delay=1.0)
+            .pauses(1.0)
+            .asks("CreateChat")
             .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
             .asks("SendPrompt")
             .not_sent()
-            .asks("SendPrompt", delay=0.5)
+            .pauses(0.5)
+            .asks("SendPrompt")
             .not_sent()
-            .asks("SendPrompt", delay=1.0)
+            .pauses(1.0)
+            .asks("SendPrompt")
             .not_sent(failed("NotSent"), to="FAILED")
             .asks_nothing()
             .leaves()
@@ -325,9 +352,11 @@ def _busy() -> Iterator[Case]:
         Case("website", "a chat that was never asked for was not made", "OA-6.3", "OA-6.8")
         .creating()
         .not_sent()
-        .asks("CreateChat", delay=0.5)
+        .pauses(0.5)
+        .asks("CreateChat")
         .reply(503, _PROXY)
-        .asks("CreateChat", delay=1.0)
+        .pauses(1.0)
+        .asks("CreateChat")
         .not_sent(failed("NotSent"), NEVER_CREATED, to="NEVER_CREATED")
         .asks_nothing()
     )
@@ -335,7 +364,8 @@ def _busy() -> Iterator[Case]:
         Case("inference", "a stream that was not asked for is asked for again", "OA-6.3", "OA-6.5", retries=1)
         .opening()
         .not_sent()
-        .asks("OpenStream", delay=0.5)
+        .pauses(0.5)
+        .asks("OpenStream")
         .not_sent(failed("NotSent"), to="FAILED")
         .asks_nothing()
     )
@@ -343,11 +373,13 @@ def _busy() -> Iterator[Case]:
         Case("website", "each step has its own tries", "OA-6.3", retries=1)
         .prompting()
         .not_sent()
-        .asks("SendPrompt", delay=0.5)
+        .pauses(0.5)
+        .asks("SendPrompt")
         .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
         .asks("RequestAssistant")
         .not_sent()
-        .asks("RequestAssistant", delay=0.5)
+        .pauses(0.5)
+        .asks("RequestAssistant")
     )
 
 
@@ -400,7 +432,8 @@ def _credentials() -> Iterator[Case]:
             .finds(FRESH[api])
             .asks("SendPrompt")
             .reply(503, None)
-            .asks("SendPrompt", delay=0.5)
+            .pauses(0.5)
+            .asks("SendPrompt")
             .reply(503, None, _status(503), to="FAILED")
         )
         yield (
@@ -441,7 +474,7 @@ def _credentials() -> Iterator[Case]:
                 f"rejected on the way out, renewed, and the try does not count, {api}",
                 "OA-6.4",
                 "OA-7.6",
-                attempts=1,
+                cleanup={"attempts": 1},
             )
             .created()
             .leaving()
@@ -475,10 +508,16 @@ def _credentials() -> Iterator[Case]:
 
 def _lost_streams() -> Iterator[Case]:
     yield (
-        Case("inference", "a stream that was cut is polled, not opened again, and the rest is told", "OA-5.7", "OA-6.5")
+        Case(
+            "inference",
+            "a stream that was cut is polled, not opened again, for the rest",
+            "OA-5.7",
+            "OA-6.5",
+        )
         .polling("Hi")
         .reply(200, assistant("in_progress"))
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
         .reply(200, assistant("complete", "Hi there"), token(" there"), answered("Hi there"), to="ANSWERED")
         .asks_nothing()
         .leaves()
@@ -503,22 +542,26 @@ def _lost_streams() -> Iterator[Case]:
             .lost(to="POLLING")
             .asks("FetchMessage")
             .reply(200, assistant("pending"))
-            .asks("FetchMessage", delay=0.5)
+            .pauses(0.5)
+            .asks("FetchMessage")
         )
     waiting = assistant("in_progress")
-    polled = Case("website", "polls with growing delays, up to five seconds", "OA-6.5", "OA-6.9").polling()
-    for delay in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
-        polled.reply(200, waiting).asks("FetchMessage", delay=delay)
+    polled = Case("website", "polls with growing pauses, up to five seconds", "OA-6.5", "OA-6.9").polling()
+    for pause in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0):
+        polled.reply(200, waiting).pauses(pause).asks("FetchMessage")
     yield polled.reply(200, assistant("complete", "Hi"), token("Hi"), answered("Hi"), to="ANSWERED")
     yield (
         Case("inference", "a poll that fails is tried again, and then it fails", "OA-6.3", "OA-6.5", retries=1)
         .polling("Hi")
         .reply(500, ISE)
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
         .reply(200, waiting)
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
         .reply(500, ISE)
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
         .reply(500, ISE, _status(500), to="FAILED")
         .asks_nothing()
     )
@@ -526,25 +569,30 @@ def _lost_streams() -> Iterator[Case]:
         Case("website", "while the server is away its message is polled on", "OA-6.9", retries=0)
         .polling("Hi")
         .lost()
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
         .reply(502, None)
-        .asks("FetchMessage", delay=1.0)
+        .pauses(1.0)
+        .asks("FetchMessage")
         .reply(503, None)
-        .asks("FetchMessage", delay=2.0)
+        .pauses(2.0)
+        .asks("FetchMessage")
         .reply(200, assistant("complete", "Hi there"), token(" there"), answered("Hi there"), to="ANSWERED")
     )
     for api in BOTH:
         yield (
             Case(api, f"a silent stream is closed and polled, {api}", "OA-6.6", "OA-6.5")
             .streaming("Hi")
-            .silence(to="POLLING")
+            .asks_nothing()
+            .time_passes(to="POLLING")
             .closes_stream()
             .asks("FetchMessage")
         )
     yield (
-        Case("website", "bytes of a stream that was given up tell nothing", "OA-6.6")
+        Case("website", "bytes of a stream that was given up are ignored", "OA-6.6")
         .streaming("Hi")
-        .silence(to="POLLING")
+        .asks_nothing()
+        .time_passes(to="POLLING")
         .data(sse(the_end("Hi")))
         .closes_stream()
         .asks("FetchMessage")
@@ -560,28 +608,33 @@ def _left_behind() -> Iterator[Case]:
             Case(api, name, "OA-6.7", "OA-6.1")
             .requesting()
             .reply(503, body)
-            .asks("RequestAssistant", delay=0.5)
+            .pauses(0.5)
+            .asks("RequestAssistant")
             .lost(to="REQUEST_LOST")
-            .asks("FetchChat", delay=0.5)
+            .asks("FetchChat")
             .reply(200, chat(*messages), *events, to=to)
         )
 
     for api in BOTH:
         said = words(api, BUSY)
-        yield refused(
-            f"the pending message that a 503 left behind is not adopted, {api}",
-            api,
-            said,
-            (assistant("pending"), ours),
-            to="PROMPTED",
-        ).asks("RequestAssistant", delay=1.0)
+        yield (
+            refused(
+                f"the pending message that a 503 left behind is not adopted, {api}",
+                api,
+                said,
+                (assistant("pending"), ours),
+                to="PROMPTED",
+            )
+            .pauses(1.0)
+            .asks("RequestAssistant")
+        )
         yield (
             refused(
                 f"the newer of two is ours, and the older one was left behind, {api}",
                 api,
                 said,
                 (assistant("pending", None, NEWER), ours, assistant("pending")),
-                told("Requested", message_id=NEWER),
+                emitted("Requested", message_id=NEWER),
                 to="ASSISTANT_REQUESTED",
             )
             .at_message(NEWER)
@@ -599,11 +652,13 @@ def _left_behind() -> Iterator[Case]:
         Case("inference", "two requests refused with 503 leave two behind", "OA-6.7", "OA-6.1")
         .requesting()
         .reply(503, words("inference", BUSY))
-        .asks("RequestAssistant", delay=0.5)
+        .pauses(0.5)
+        .asks("RequestAssistant")
         .reply(503, words("inference", BUSY))
-        .asks("RequestAssistant", delay=1.0)
+        .pauses(1.0)
+        .asks("RequestAssistant")
         .lost(to="REQUEST_LOST")
-        .asks("FetchChat", delay=0.5)
+        .asks("FetchChat")
         .reply(
             200,
             chat(ours, assistant("pending", None, OLDER), assistant("pending")),
@@ -616,10 +671,12 @@ def _left_behind() -> Iterator[Case]:
         Case("website", "what a 503 left behind is not waited for on the way out", "OA-6.7", "OA-7.1")
         .requesting()
         .reply(503, words("website", BUSY))
-        .asks("RequestAssistant", delay=0.5)
+        .pauses(0.5)
+        .asks("RequestAssistant")
         .lost(to="REQUEST_LOST")
         .close(to="DRAINING")
-        .asks("FetchChat", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchChat")
         .reply(200, chat(ours, assistant("pending")), to="DELETING")
         .asks("DeleteChat")
         .gone()
@@ -632,7 +689,8 @@ def _lost_creates() -> Iterator[Case]:
         Case("inference", "a create whose reply was lost is named as left behind", "OA-6.8", "OA-7.2")
         .creating()
         .reply(500, ISE, headers={"date": first})
-        .asks("CreateChat", delay=0.5)
+        .pauses(0.5)
+        .asks("CreateChat")
         .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED", headers={"date": second})
         .leaving()
         .gone(windows((None, None, first)))
@@ -641,9 +699,11 @@ def _lost_creates() -> Iterator[Case]:
         Case("website", "a create's window lies between the replies around it", "OA-6.8")
         .creating()
         .reply(503, None, headers={"date": first})
-        .asks("CreateChat", delay=0.5)
+        .pauses(0.5)
+        .asks("CreateChat")
         .lost()
-        .asks("CreateChat", delay=1.0)
+        .pauses(1.0)
+        .asks("CreateChat")
         .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED", headers={"Date": second})
         .asks("SendPrompt")
         .reply(400, None, _status(400), to="FAILED", headers={"date": third})
@@ -654,9 +714,11 @@ def _lost_creates() -> Iterator[Case]:
         Case("website", "a create that is lost each time", "OA-6.8", "OA-6.3")
         .creating()
         .lost()
-        .asks("CreateChat", delay=0.5)
+        .pauses(0.5)
+        .asks("CreateChat")
         .lost()
-        .asks("CreateChat", delay=1.0)
+        .pauses(1.0)
+        .asks("CreateChat")
         .lost(failed("MaybeSent"), leaked(None, None, None), to="LEAKED")
         .asks_nothing()
     )
@@ -669,24 +731,23 @@ def _lost_creates() -> Iterator[Case]:
         ("a list", "[]"),
     ):
         yield (
-            Case("website", f"a 2xx reply to create with {name} may have made a chat", "OA-6.8", "OA-8.2", retries=0)
+            Case("website", f"a 2xx reply to create with {name} may have made a chat", "OA-6.8", "OA-8.2")
             .creating()
             .reply(200, body, failed("RemoteProtocolError"), leaked(None), to="LEAKED")
             .asks_nothing()
         )
     yield (
-        Case("inference", "a create whose reply has no valid id is tried again", "OA-6.8", "OA-2.6", retries=1)
+        Case("inference", "a create whose reply has no valid id is not tried again", "OA-6.8", "OA-2.6")
         .creating()
-        .reply(201, {"id": "1"})
-        .asks("CreateChat", delay=0.5)
-        .lost(failed("MaybeSent"), leaked(None, None), to="LEAKED")
+        .reply(201, {"id": "1"}, failed("RemoteProtocolError"), leaked(None), to="LEAKED")
         .asks_nothing()
     )
     yield (
         Case("inference", "a refusal after a lost create does not make it unlost", "OA-6.8", "OA-6.2")
         .creating()
         .lost()
-        .asks("CreateChat", delay=0.5)
+        .pauses(0.5)
+        .asks("CreateChat")
         .reply(400, None, _status(400), leaked(None), to="LEAKED")
         .asks_nothing()
     )
@@ -697,16 +758,19 @@ def _lost_creates() -> Iterator[Case]:
     )
 
 
-def _patience() -> Iterator[Case]:
-    def gave_up(text: str) -> Json:
+def _too_long() -> Iterator[Case]:
+    """OA-6.9: an answer that takes longer than its owner wants to wait."""
+
+    def took_too_long(text: str) -> Json:
         return failed("AnswerFailed", text=text)
 
+    def limited(api: Api, name: str, *clauses: str) -> Case:
+        return Case(api, name, "OA-6.9", *clauses, timeouts={"answer": 20})
+
     yield (
-        Case("website", "patience ends while the stream is awaited", "OA-6.9", "OA-7.1")
+        limited("website", "the answer's time ends while the stream is awaited", "OA-7.1")
         .opening()
-        .gives_up(gave_up(""), to="FAILED")
-        .opens()
-        .closes_stream()
+        .time_passes(took_too_long(""), to="FAILED")
         .asks_nothing()
         .close(to="DRAINING")
         .asks("FetchMessage")
@@ -714,25 +778,276 @@ def _patience() -> Iterator[Case]:
         .asks("DeleteChat")
     )
     yield (
-        Case("inference", "patience ends with a stream", "OA-6.9")
+        limited("inference", "the answer's time ends with a stream")
         .streaming("Hi ", "the")
-        .gives_up(gave_up("Hi the"), to="FAILED")
+        .asks_nothing()
+        .time_passes(took_too_long("Hi the"), to="FAILED")
         .closes_stream()
         .asks_nothing()
     )
     yield (
-        Case("inference", "patience ends with polling", "OA-6.9")
+        limited("inference", "the answer's time ends with bytes that come after it")
+        .streaming("Hi")
+        .later(21)
+        .data(sse(a_token("!")), token("!"), took_too_long("Hi!"), to="FAILED")
+        .closes_stream()
+    )
+    yield (
+        limited("inference", "the answer's time ends in the pause between two polls")
         .polling("Hi")
+        .later(19.75)
         .reply(200, assistant("in_progress"))
-        .gives_up(gave_up("Hi"), to="FAILED")
+        .pauses(0.5)
+        .asks_nothing()
+        .time_passes(took_too_long("Hi"), to="FAILED")
         .asks_nothing()
     )
     yield (
-        Case("website", "patience ends while a poll is under way, whose reply tells nothing any more", "OA-6.9")
+        limited("website", "the answer's time ends while a poll is under way, whose reply comes too late")
         .polling("Hi")
-        .gives_up(gave_up("Hi"), to="FAILED")
+        .time_passes(took_too_long("Hi"), to="FAILED")
         .asks_nothing()
-        .reply(200, assistant("complete", "Hi"))
+        .refuses(happened(ReplyReceived, status=200))
+        .asks_nothing()
+    )
+    yield (
+        limited("website", "the answer's time ends while it is requested: it may run", "OA-7.1")
+        .requesting()
+        .time_passes(took_too_long(""), to="FAILED")
+        .asks_nothing()
+        .close(to="DRAINING")
+        .asks("FetchChat")
+        .reply(200, chat(prompter()), to="DELETING")
+        .asks("DeleteChat")
+    )
+    yield (
+        Case("inference", "an answer whose stream was lost is polled for some time", "OA-6.9", timeouts={"poll": 20})
+        .polling("Hi")
+        .later(19.75)
+        .lost()
+        .pauses(0.5)
+        .time_passes(took_too_long("Hi"), to="FAILED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "an answer is waited for without a limit, unless one is set", "OA-6.9")
+        .streaming()
+        .later(100_000)
+        .data(sse(a_pending()), queued())
+        .asks_nothing()
+        .data(sse(the_end("Hi")), token("Hi"), answered("Hi"), to="ANSWERED")
+    )
+
+
+def _timers() -> Iterator[Case]:
+    """A reply that doesn't come in time is lost, and nothing is asked for before its time."""
+    for api in BOTH:
+        yield (
+            Case(api, f"no reply to a create in time, {api}", "OA-6.1", "OA-6.8")
+            .creating()
+            .time_passes()
+            .pauses(0.5)
+            .asks("CreateChat")
+            .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
+            .leaving()
+            .gone(leaked(None))
+        )
+        yield (
+            Case(api, f"no reply to a prompt in time, {api}", "OA-6.1")
+            .prompting()
+            .time_passes(to="PROMPT_LOST")
+            .asks("FetchChat")
+            .reply(200, chat(prompter()), PROMPTED, to="PROMPTED")
+        )
+        yield (
+            Case(api, f"no reply to a request in time, {api}", "OA-6.1")
+            .requesting()
+            .time_passes(to="REQUEST_LOST")
+            .asks("FetchChat")
+            .time_passes()
+            .pauses(0.5)
+            .asks("FetchChat")
+            .reply(200, chat(prompter(), assistant("pending")), REQUESTED, to="ASSISTANT_REQUESTED")
+        )
+        yield (
+            Case(api, f"no head of the stream in time, {api}", "OA-6.1", "OA-6.5")
+            .opening()
+            .time_passes(to="POLLING")
+            .asks("FetchMessage")
+            .time_passes()
+            .pauses(0.5)
+            .asks("FetchMessage")
+            .reply(200, assistant("complete", "Hi"), token("Hi"), answered("Hi"), to="ANSWERED")
+        )
+    yield (
+        Case("website", "replies are waited for as long as is wanted", "OA-6.1", timeouts={"reply": 5})
+        .prompting()
+        .later(4)
+        .step(happened(TimePassed))
+        .asks_nothing()
+        .time_passes(to="PROMPT_LOST")
+        .refuses(happened(ReplyReceived, status=200))
+        .asks("FetchChat")
+    )
+    yield (
+        Case("inference", "a pause lasts until its end, and not until the deadline is looked at", "OA-6.3")
+        .prompting()
+        .reply(503, None)
+        .pauses(0.5)
+        .asks_nothing()
+        .later(0.25)
+        .step(happened(TimePassed))
+        .asks_nothing()
+        .time_passes()
+        .asks("SendPrompt")
+    )
+    yield (
+        Case("website", "a reply with which the step begins anew has no pause", "OA-6.3")
+        .prompting()
+        .later(12)
+        .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
+        .asks("RequestAssistant")
+    )
+    yield (
+        Case("inference", "each byte of a stream begins the time of silence anew", "OA-6.6", timeouts={"idle": 20})
+        .streaming()
+        .asks_nothing()
+        .later(19)
+        .data(": ping\n")
+        .asks_nothing()
+        .later(19)
+        .data(sse(a_token("Hi")), token("Hi"))
+        .asks_nothing()
+        .time_passes(to="POLLING")
+        .closes_stream()
+        .asks("FetchMessage")
+    )
+    yield (
+        Case("website", "a stream is not silent until the next intent is asked for", "OA-6.6")
+        .streaming("Hi")
+        .later(1000)
+        .step(happened(TimePassed))
+        .asks_nothing()
+        .later(44)
+        .data(sse(the_end("Hi")), answered("Hi"), to="ANSWERED")
+    )
+
+
+def _interrupted() -> Iterator[Case]:
+    """The owner wants control back: no try is counted, and nothing is sent twice without a look."""
+
+    def interrupted(name: str, **config: Any) -> Case:
+        return Case("inference", f"interrupted {name}", "OA-6.1", retries=0, **config)
+
+    yield (
+        interrupted("while the prompt is under way: it is looked for, and sent again")
+        .prompting()
+        .interrupt(to="PROMPT_LOST")
+        .asks("FetchChat")
+        .reply(200, chat(), to="CHAT_CREATED")
+        .pauses(0.5)
+        .asks("SendPrompt")
+        .reply(200, {"id": PROMPT}, PROMPTED, to="PROMPTED")
+    )
+    yield (
+        interrupted("while the answer is requested: it is looked for, and found")
+        .requesting()
+        .interrupt(to="REQUEST_LOST")
+        .asks("FetchChat")
+        .reply(200, chat(prompter(), assistant("pending")), REQUESTED, to="ASSISTANT_REQUESTED")
+        .asks("OpenStream")
+    )
+    yield (
+        interrupted("while the stream is awaited: it may be open, and is polled")
+        .opening()
+        .interrupt(to="POLLING")
+        .asks("FetchMessage")
+    )
+    yield (
+        interrupted("while the message is read: it is read again")
+        .polling("Hi")
+        .interrupt()
+        .asks("FetchMessage")
+        .interrupt()
+        .asks("FetchMessage")
+        .reply(200, assistant("complete", "Hi"), answered("Hi"), to="ANSWERED")
+    )
+    yield (
+        interrupted("while the chat is made: its reply is awaited for the time of the cleanup", cleanup={"timeout": 6})
+        .creating()
+        .later(1)
+        .interrupt()
+        .asks_nothing()
+        .later(5)
+        .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
+        .asks("SendPrompt")
+    )
+    yield (
+        interrupted("while the chat is made, and its reply does not come in that time", cleanup={"timeout": 6})
+        .creating()
+        .interrupt()
+        .later(5)
+        .interrupt()
+        .time_passes(failed("MaybeSent"), leaked(None), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case(
+            "website",
+            "interrupted while credentials are looked for: they are asked for again",
+            "OA-4.1",
+            credentials={},
+        )
+        .prompt()
+        .asks_for_credentials()
+        .interrupt()
+        .asks_for_credentials()
+        .finds(FRESH["website"], to="COOKIES")
+        .asks("CreateChat")
+    )
+    yield (
+        interrupted("with an open stream: it goes on")
+        .streaming("Hi")
+        .asks_nothing()
+        .interrupt()
+        .data(sse(the_end("Hi")), answered("Hi"), to="ANSWERED")
+        .closing_stream()
+        .interrupt()
+        .ends()
+    )
+    yield (
+        interrupted("while the message of an open stream is read: the stream goes on")
+        .streaming()
+        .data(sse(*[a_pending()] * 10), *[queued()] * 10)
+        .asks("FetchMessage")
+        .interrupt()
+        .asks_nothing()
+        .data(sse(the_end("Hi")), token("Hi"), answered("Hi"), to="ANSWERED")
+    )
+    yield (
+        Case("website", "interrupted in a pause: the pause goes on", "OA-6.3")
+        .prompting()
+        .reply(503, None)
+        .pauses(0.5)
+        .later(0.25)
+        .interrupt()
+        .asks("SendPrompt")
+    )
+    yield (
+        Case("website", "interrupted on the way out: what is sent goes on", "OA-7.2")
+        .created()
+        .leaving()
+        .interrupt()
+        .asks_nothing()
+        .gone()
+    )
+    yield (
+        Case("inference", "interrupted before anything, and after the end: nothing happens", "OA-4.2", "OA-7.7")
+        .interrupt()
+        .creating()
+        .reply(200, {"id": CHAT}, CREATED, to="CHAT_CREATED")
+        .leaves()
+        .interrupt()
         .asks_nothing()
     )
 
@@ -744,11 +1059,12 @@ def _already_prompted() -> Iterator[Case]:
             Case(api, f"a resent first prompt that had arrived is adopted, {api}", "OA-6.10", "OA-6.1")
             .prompting()
             .lost(to="PROMPT_LOST")
-            .asks("FetchChat", delay=0.5)
+            .asks("FetchChat")
             .reply(200, chat(), to="CHAT_CREATED")
-            .asks("SendPrompt", delay=0.5)
+            .pauses(0.5)
+            .asks("SendPrompt")
             .reply(400, said, to="PROMPT_LOST")
-            .asks("FetchChat", delay=0.5)
+            .asks("FetchChat")
             .reply(200, chat(prompter()), PROMPTED, to="PROMPTED")
             .asks("RequestAssistant")
         )

@@ -16,12 +16,12 @@ from .notation import (
     answered,
     assistant,
     corrected,
+    emitted,
     failed,
     queued,
     sse,
     the_end,
     token,
-    told,
 )
 
 _PING = "event: ping\r\ndata: 2026-11-22 08:33:18.087159\r\n\r\n"
@@ -45,12 +45,12 @@ _NO_EVENTS: dict[str, Bytes] = {
 }
 
 _ENDS_ALIKE: dict[str, tuple[list[str], str]] = {
-    "as it was told": (["Hi ", "there"], "Hi there"),
+    "as it was emitted": (["Hi ", "there"], "Hi there"),
     "without the white space at its ends": ([" Hi ", "there\n"], "Hi there"),
     "with other white space at its ends": (["\tHi there"], "  Hi there\r\n"),
-    "empty, and nothing was told": ([], ""),
-    "empty, and an empty token was told": ([""], ""),
-    "empty, and white space was told": (["\n"], ""),
+    "empty, and nothing was emitted": ([], ""),
+    "empty, and an empty token was emitted": ([""], ""),
+    "empty, and white space was emitted": (["\n"], ""),
 }
 _GOES_ON: dict[str, tuple[list[str], str, str]] = {
     "all of it": ([], "Hi there", "Hi there"),
@@ -60,22 +60,22 @@ _GOES_ON: dict[str, tuple[list[str], str, str]] = {
 }
 _CONTRADICTS: dict[str, tuple[list[str], str]] = {
     "other words": (["Hi ", "there"], "Hello"),
-    "less than was told": (["Hi there</s>"], "Hi there"),
-    "nothing, and words were told": (["Hi"], ""),
+    "less than was emitted": (["Hi there</s>"], "Hi there"),
+    "nothing, and words were emitted": (["Hi"], ""),
     "other white space between the words": (["Hi  there"], "Hi there"),
     "other case": (["hi"], "Hi"),
-    "the composed spelling of what was told decomposed": (["e\u0301"], "\u00e9"),
+    "the composed spelling of what was emitted decomposed": (["e\u0301"], "\u00e9"),
 }
 
 
 def cases() -> Iterator[Case]:
-    for each in (_decoding, _events, _truth, _ends, _stuck, _bad_ends, _no_events):
+    for each in (_decoding, _events, _truth, _ends, _stuck, _rejected_checks, _bad_ends, _no_events):
         yield from each()
 
 
 def _decoding() -> Iterator[Case]:
     yield (
-        Case("website", "events are told as soon as their bytes are there, and not before", "OA-5.2", "OA-5.3")
+        Case("website", "events are emitted as soon as their bytes are there, and not before", "OA-5.2", "OA-5.3")
         .streaming()
         .data(sse(a_token("a"), a_token("b")) + 'data: {"event_type"', token("a"), token("b"))
         .data(': "token", "text": "c"}\r\n')
@@ -113,7 +113,7 @@ def _decoding() -> Iterator[Case]:
 
 def _events() -> Iterator[Case]:
     yield (
-        Case("website", "the numbers of a pending are told as they are", "OA-5.4")
+        Case("website", "the numbers of a pending are emitted as they are", "OA-5.4")
         .streaming()
         .data(sse(a_pending(3, 3), a_pending(5, 2), a_pending(0, 0)), queued(3, 3), queued(5, 2), queued(0, 0))
         .data(sse(a_pending(-1, 0)), queued(-1, 0))
@@ -141,23 +141,23 @@ def _events() -> Iterator[Case]:
         .streaming()
         .data(
             sse({"event_type": "plugin_intermediate", **step, "message": None}, a_token("")),
-            told("PluginStep", **step),
+            emitted("PluginStep", **step),
             token(""),
         )
     )
 
 
 def _truth() -> Iterator[Case]:
-    """OA-5.6, where the stream itself tells the final message, and where it is read after the stream was cut."""
+    """OA-5.6, if the stream itself brings the final message, and if it is read after the stream was cut."""
     for name, (texts, final) in _ENDS_ALIKE.items():
-        yield from _final(f"the final text is {name}: nothing is told", texts, final)
-        yield from _read(f"the final text is {name}: nothing is told", texts, final)
+        yield from _final(f"the final text is {name}: nothing is emitted", texts, final)
+        yield from _read(f"the final text is {name}: nothing is emitted", texts, final)
     for name, (texts, final, rest) in _GOES_ON.items():
         yield from _final(f"the tokens lack {name}: one more token", texts, final, token(rest))
         yield from _read(f"the tokens lack {name}: one more token", texts, final, token(rest))
     for name, (texts, final) in _CONTRADICTS.items():
-        yield from _final(f"the final text is {name}: that is told", texts, final, corrected(final, cut=False))
-        yield from _read(f"the final text is {name}: that is told", texts, final, corrected(final, cut=True))
+        yield from _final(f"the final text is {name}: it is emitted", texts, final, corrected(final, cut=False))
+        yield from _read(f"the final text is {name}: it is emitted", texts, final, corrected(final, cut=True))
 
 
 def _final(name: str, texts: list[str], final: str, *events: Json) -> Iterator[Case]:
@@ -197,7 +197,8 @@ def _ends() -> Iterator[Case]:
         Case("website", "a clean end after tokens is no success", "OA-5.7")
         .polling("Hi")
         .reply(200, assistant("in_progress"))
-        .asks("FetchMessage", delay=0.5)
+        .pauses(0.5)
+        .asks("FetchMessage")
     )
     yield (
         Case("inference", "a final event without its empty line is none", "OA-5.2", "OA-5.7")
@@ -220,7 +221,7 @@ def _stuck() -> Iterator[Case]:
     ten = sse(*[a_pending()] * 10)
     for state in ("cancelled", "timeout"):
         yield (
-            Case("website", f"an answer in state {state} shows pending for ever", "OA-3.1", "OA-5.8", "OA-5.9")
+            Case("website", f"an answer in state {state} shows pending without end", "OA-3.1", "OA-5.8", "OA-5.9")
             .streaming()
             .data(sse(*[a_pending()] * 9), *[queued()] * 9)
             .asks_nothing()
@@ -285,6 +286,16 @@ def _stuck() -> Iterator[Case]:
     )
 
 
+def _rejected_checks() -> Iterator[Case]:
+    """A check that is answered with an error is a failed one, and too many of them end the stream."""
+    ten = sse(*[a_pending()] * 10)
+    for status in (401, 403, 404):
+        case = Case("website", f"a stream whose message is read with a {status} again and again", "OA-5.8", retries=1)
+        case.streaming().data(ten, *[queued()] * 10).asks("FetchMessage").reply(status, None).asks_nothing()
+        case.data(ten, *[queued()] * 10).asks("FetchMessage")
+        yield case.reply(status, None, to="POLLING").closes_stream().asks("FetchMessage")
+
+
 def _bad_ends() -> Iterator[Case]:
     words = "Aborted due to worker error."
     for name, texts in (("before any token", ()), ("after tokens", ("Hi ", "the"))):
@@ -336,7 +347,7 @@ def _no_events() -> Iterator[Case]:
             .gone()
         )
     yield (
-        Case("website", "what was told before the data that is no event stays told", "OA-5.3", "OA-5.10")
+        Case("website", "what was emitted before the data that is no event stays", "OA-5.3", "OA-5.10")
         .streaming()
         .data(sse(a_token("Hi")) + "data: x\n\n", token("Hi"), failed("RemoteProtocolError"), to="FAILED")
     )

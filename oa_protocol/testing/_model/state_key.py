@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from io import StringIO
 from operator import attrgetter
 from typing import Any, TypeVar, cast
+
+from msgspec.structs import replace
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.sse import SSEDecoder
@@ -45,15 +48,19 @@ def _copy_slots(thing: _T) -> _T:
     names, values_of = _SLOTS[kind]
     values: tuple[object, ...] = values_of(thing)
     for name, value in zip(names, values, strict=False):
-        copy = _COPIES.get(type(value))
-        setattr(twin, name, value if copy is None else copy(value))
+        copy_of = _COPIES.get(type(value))
+        setattr(twin, name, value if copy_of is None else copy_of(value))
     return twin
 
 
-def _copy_text(text: StringIO) -> StringIO:
-    twin = StringIO()
-    twin.write(text.getvalue())
-    return twin
+def _copy_stream(stream: Stream) -> Stream:
+    return replace(stream, decoder=_copy_slots(stream.decoder))
+
+
+def _copy_turn(turn: Turn) -> Turn:
+    emitted = StringIO()
+    emitted.write(turn.text)
+    return replace(turn, emitted=emitted)
 
 
 _Slots = tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]
@@ -65,13 +72,12 @@ def _slots(kind: type) -> _Slots:
 
 
 _ERRORS = attrgetter("error", "_attempt.error")
-_CHANGING: tuple[type, ...] = (Attempt, Clock, Leaving, Outstanding, Remote, SSEDecoder, Stream, Turn)
-_SLOTS: dict[type, _Slots] = {kind: _slots(kind) for kind in _CHANGING}
-_SLOTS[Conversation] = _slots(Moves)
+_SLOTS: dict[type, _Slots] = {Conversation: _slots(Moves), SSEDecoder: _slots(SSEDecoder)}
 # All else that an engine holds is frozen, or replaced instead of changed.
 _COPIES: dict[type, Callable[[Any], object]] = {
-    **dict.fromkeys(_CHANGING, _copy_slots),
-    StringIO: _copy_text,
+    **dict.fromkeys((Attempt, Clock, Leaving, Outstanding, Remote), copy),
+    Stream: _copy_stream,
+    Turn: _copy_turn,
     list: list[object].copy,
 }
 

@@ -1,6 +1,6 @@
 """``python -m oa_protocol.testing.vectors``: check an engine, or be one that is checked.
 
-check FILE… -- COMMAND…  start COMMAND, have it answer the cases of the files, and tell where it differs
+check FILE… -- COMMAND…  start COMMAND, have it answer the cases of the files, and say which differ
 answer                   answer the lines on stdin with this package's engine
 
 specs/vectors/README.md says what the lines and the answers are.
@@ -21,7 +21,7 @@ from oa_protocol.testing.vectors.program import Program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do as the arguments say. Returns 1 where the engine differs, else 0; exits with 2 where nothing can be done."""
+    """Do as the arguments say. Return 1 if the engine differs, otherwise 0. Exit with 2 if nothing can be checked."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m oa_protocol.testing.vectors",

@@ -24,16 +24,18 @@ class Answers(Protocol):
 
 
 def check(case: Tape, engine: Answers) -> Difference | None:
-    """Have ``engine`` answer ``case``; return the first difference, or None where it conforms.
+    """Have ``engine`` answer ``case``. Return the first difference, or None if it conforms.
 
-    Where the configuration itself is refused, or is not although it should be, that is the difference, and its step is
-    the configuration.
+    If the configuration itself is refused, or isn't although it should be, that is the difference, and its step is the
+    configuration.
 
-    >>> case = Tape({"api": "website", "base_url": "http://oa.test"}, ({"intent": None, "phase": "START"},))
+    >>> prompt = {"now": 0, "input": {"type": "Prompt", "text": "Hello"}, "phase": "START", "deadline": None}
+    >>> asks = {"now": 0, "intent": None, "phase": "START", "deadline": None}
+    >>> case = Tape({"api": "website", "base_url": "http://oa.test"}, (prompt, asks))
     >>> print(check(case, Engine()))
-    step 1: the next intent
-      expected: {"intent": null, "phase": "START"}
-      found:    {"intent": {"kind": "LoadCookies", "refused": false}, "phase": "START"}
+    step 2: the next intent
+      expected: {"intent": null, "phase": "START", "deadline": null}
+      found:    {"intent": {"kind": "LoadCredentials", "refused": false}, "phase": "START", "deadline": null}
     """
     begin: Json = {"config": case.config}
     if case.raises:

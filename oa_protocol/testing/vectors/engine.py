@@ -13,15 +13,15 @@ class Engine:
     >>> engine = Engine()
     >>> engine.answer({"config": {"api": "inference", "base_url": "http://oa.test"}})
     {}
-    >>> engine.answer({"prompt": "Hello"})
-    {'phase': 'START'}
+    >>> engine.answer({"now": 0, "input": {"type": "Prompt", "text": "Hello"}})
+    {'phase': 'START', 'deadline': None}
     """
 
     def __init__(self) -> None:
         self._subject: Conversation | SSEDecoder | None = None
 
     def answer(self, line: Json) -> Json:
-        """Return what came of a line. Raises ValueError for one that is no line of a case."""
+        """Return what came of a line. Raise ValueError if it is no line of a case."""
         if "config" in line:
             return self._begin(line["config"])
         match self._subject:

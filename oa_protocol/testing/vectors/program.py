@@ -14,20 +14,28 @@ from oa_protocol.tape.format import Json, to_line
 
 
 class _NoAnswer(Exception):
-    """The program gave none; in words."""
+    """The program gave none. The message says why."""
 
 
 class Program:
-    """An engine that another program is: ``command`` is started, and reads lines and answers each with one.
+    """An engine in another process: ``command`` is started, reads lines, and answers each with one.
 
-    Where it gives no answer, that is told in the place of one (``{"no_answer": …}``), the program is ended, and the
-    next case starts it again. ``deadline`` is in seconds, for one answer. Raises OSError where it cannot be started.
+    If it gives no answer, ``{"no_answer": …}`` stands for one, the program is ended, and the next case starts it again.
+
+    Args:
+        command: starts the program.
+        deadline: how long an answer may take, in seconds.
+
+    Raises:
+        OSError: the program can't be started.
+
 
     >>> import sys
     >>> program = Program([sys.executable, "-m", "oa_protocol.testing.vectors", "answer"])
     >>> program.answer({"config": {"limit": 8}})
     {}
     >>> program.close()
+
     """
 
     def __init__(self, command: Sequence[str], *, deadline: float = 60.0) -> None:
@@ -101,7 +109,7 @@ class _Running:
     def end(self, deadline: float) -> int:
         """Close the program's input, and have it end, if need be by force; return its exit code."""
         self.has_ended = True
-        with suppress(OSError):  # of what it was not there to read
+        with suppress(OSError):  # the program was no longer there to read it
             self._input.close()
         try:
             self._process.wait(deadline)

@@ -1,4 +1,4 @@
-"""What the story of a tape tells."""
+"""What the transcript of a tape says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import pytest
 from oa_protocol.tape import Tape, transcript
 
 from .taping import CASES, ONE_TURN, recorded
+
+_REFUSED = {"raises": "LocalProtocolError"}
+
+
+def happened(kind: str, **fields: object) -> dict[str, object]:
+    return {"input": {"type": kind, **fields}}
 
 
 def told(case: Tape) -> str:
@@ -49,53 +55,71 @@ def test_every_conversation_can_be_told(case: Tape) -> None:
 @pytest.mark.parametrize(
     ("step", "line"),
     [
-        ({"close": "now"}, "owner    leaves at once"),
-        ({"abandon": True}, "owner    gives up"),
-        ({"answer_timed_out": True}, "owner    gives up on the answer"),
-        ({"silence": True}, "network  brings nothing for too long"),
-        ({"credentials": None}, "owner    has no credentials"),
-        ({"credentials": {"token": "secret-1"}}, "owner    gives credentials"),
-        ({"intent": {"kind": "LoadCookies", "refused": True}}, "engine   LoadCookies"),
-        ({"failure": "NotSent", "reason": "no route"}, "network  fails, not sent: no route"),
-        ({"failure": "MaybeSent"}, "network  fails, maybe sent: MaybeSent"),
-        ({"prompt": "a\nb\x1b[2J"}, r'owner    asks "a\nb\u001b[2J"'),
-        ({"prompt": "a", "raises": "LocalProtocolError"}, 'owner    asks "a"; refused: LocalProtocolError'),
-        ({"stream_data": "x", "raises": "OSError"}, "server   streams 1 pieces; refused: OSError"),
+        (happened("Close", drain=False), "owner    leaves at once"),
+        (happened("Abandon"), "owner    gives up"),
+        (happened("Interrupted"), "owner    interrupts"),
+        (happened("CredentialsFound", credentials=None), "owner    has no credentials"),
+        (happened("CredentialsFound", credentials={"token": "secret-1"}), "owner    gives credentials"),
+        ({"intent": {"kind": "LoadCredentials", "refused": True}}, "engine   LoadCredentials"),
         (
-            {"intent": {"kind": "FetchChat", "method": "GET", "url": "http://oa.example.org/a", "delay": 0.5}},
-            "engine   FetchChat after 0.5 s: GET /a",
+            happened("ExchangeFailed", failure={"type": "NotSent", "reason": "no route"}),
+            "network  fails, not sent: no route",
+        ),
+        (happened("ExchangeFailed", failure={"type": "MaybeSent"}), "network  fails, maybe sent: MaybeSent"),
+        (happened("Prompt", text="a\nb\x1b[2J"), r'owner    asks "a\nb\u001b[2J"'),
+        (happened("Prompt", text="a") | _REFUSED, 'owner    asks "a"; refused: LocalProtocolError'),
+        (happened("StreamData", data="x") | _REFUSED, "server   streams 1 pieces; refused: LocalProtocolError"),
+        (
+            {"intent": {"kind": "FetchChat", "method": "GET", "url": "http://oa.example.org/a"}},
+            "engine   FetchChat: GET /a",
         ),
         (
             {
-                "reply": 503,
+                **happened("ReplyReceived", status=503),
                 "events": [{"type": "Failed", "error": {"type": "ApiError", "status": 503, "message": "busy"}}],
                 "reason": "busy: HTTP 503",
             },
             "server   replies 503; Failed: ApiError; busy: HTTP 503",
         ),
         (
-            {"stream_data": "x", "events": [{"type": "Failed", "error": {"type": "AnswerFailed"}}], "reason": "broken"},
+            happened("StreamData", data="x")
+            | {"events": [{"type": "Failed", "error": {"type": "AnswerFailed"}}], "reason": "broken"},
             "server   streams 1 pieces; Failed: AnswerFailed; broken",
         ),
         (
-            {"abandon": True, "events": [{"type": "Leaked", "records": [{"chat_id": None}, {"chat_id": "c"}]}]},
+            happened("Abandon") | {"events": [{"type": "Leaked", "leaked": [{"chat_id": None}, {"chat_id": "c"}]}]},
             "owner    gives up; Leaked: a chat without an id, c",
         ),
         (
-            {"stream_data": "x", "events": [{"type": "Token", "text": "a"}, {"type": "Answered", "text": "b"}]},
+            happened("StreamData", data="x")
+            | {"events": [{"type": "Token", "text": "a"}, {"type": "Answered", "text": "b"}]},
             'server   streams 1 pieces; "a"; Answered: "b"',
         ),
         (
             {
-                "stream_data": "x",
+                **happened("StreamData", data="x"),
                 "events": [
                     {"type": "PluginStep", "current_plugin_thought": "why", "current_plugin_action_taken": None}
                 ],
             },
             "server   streams 1 pieces; PluginStep: current_plugin_thought why",
         ),
-        ({"close": "drain", "events": [{"type": "NeverCreated"}]}, "owner    leaves; NeverCreated"),
+        (happened("Close") | {"events": [{"type": "NeverCreated"}]}, "owner    leaves; NeverCreated"),
     ],
 )
 def test_a_step(step: dict[str, object], line: str) -> None:
     assert told(Tape(ONE_TURN.config, ({**step, "phase": "START"},))).splitlines()[1] == f"   1. {line}"
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("no reply to a request in time, website", ["the time is over  [REQUEST_LOST]", "the time is over"]),
+        ("the answer's time ends with a stream", ["the time is over; Failed: AnswerFailed; no answer came"]),
+        ("a pause lasts until its end, and not until the deadline is looked at", []),
+    ],
+)
+def test_time_is_told_if_it_had_an_effect(name: str, lines: list[str]) -> None:
+    found = [line.split("clock    ")[1] for line in transcript(recorded(CASES[name])) if "clock    " in line]
+    assert len(found) == len(lines)
+    assert all(each.startswith(line) for each, line in zip(found, lines, strict=True))

@@ -18,6 +18,10 @@ ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 BOTH_ORDERS = pytest.mark.parametrize("ours_first", [True, False])
 
 
+def in_(seconds: float) -> float:
+    return anyio.current_time() + seconds
+
+
 class Reader:
     """Reads what never comes, in a scope of the owner's, and tells how it left both."""
 
@@ -29,7 +33,7 @@ class Reader:
 
     async def __call__(self) -> None:
         with self.owner:
-            with self.scope.within(LONG, math.inf):
+            with self.scope.until(in_(LONG)):
                 self.reading.set()
                 await anyio.sleep_forever()
             self.left.append("the read")
@@ -43,15 +47,15 @@ def strike(first: Callable[[], object], second: Callable[[], object], *, ours_fi
         blow()
 
 
-async def read_nothing(scope: ReadScope, seconds: float = LONG, deadline: float = math.inf) -> None:
-    with anyio.move_on_after(LONG / 3) as too_long, scope.within(seconds, deadline):
+async def read_nothing(scope: ReadScope, seconds: float = LONG) -> None:
+    with anyio.move_on_after(LONG / 3) as too_long, scope.until(in_(seconds)):
         await anyio.sleep_forever()
     assert not too_long.cancel_called
 
 
 async def test_a_read_that_ends_in_time_is_left_alone() -> None:
     scope, piece = read_scope(), ""
-    with scope.within(LONG, math.inf):
+    with scope.until(in_(LONG)):
         await anyio.lowlevel.checkpoint()
         piece = "token"
     scope.cancel()  # there is nothing to cancel any more
@@ -65,10 +69,10 @@ async def test_a_read_ends_quietly_after_the_seconds_it_has() -> None:
     assert anyio.current_time() >= began + 0.02
 
 
-async def test_a_read_ends_quietly_at_the_deadline() -> None:
-    deadline = anyio.current_time() + 0.02
-    await read_nothing(read_scope(), deadline=deadline)
-    assert anyio.current_time() >= deadline
+async def test_without_a_deadline_a_read_is_left_alone() -> None:
+    with anyio.move_on_after(0.02) as owner, read_scope().until(None):
+        await anyio.sleep_forever()
+    assert owner.cancel_called
 
 
 async def test_a_read_ends_quietly_where_another_task_cancels_it() -> None:
@@ -83,14 +87,14 @@ async def test_a_read_ends_quietly_where_another_task_cancels_it() -> None:
 
 async def test_what_a_read_raises_is_raised_as_it_is() -> None:
     scope = read_scope()
-    with pytest.raises(OSError, match="reset"), scope.within(LONG, math.inf):
+    with pytest.raises(OSError, match="reset"), scope.until(in_(LONG)):
         raise OSError("reset")
 
 
 async def test_a_later_read_has_its_own_time_whatever_the_ones_before_had() -> None:
     scope = read_scope()
     for seconds in (LONG, 0.0, 0.02):
-        with scope.within(seconds, math.inf):
+        with scope.until(in_(seconds)):
             pass
     began = anyio.current_time()
     await read_nothing(scope, seconds=0.05)
@@ -141,7 +145,7 @@ async def test_a_read_that_turns_the_cancellation_into_something_else_raises_tha
 
     task = asyncio.current_task()
     assert task is not None
-    with pytest.raises(OSError, match="gave up"), read_scope().within(0.0, math.inf):
+    with pytest.raises(OSError, match="gave up"), read_scope().until(in_(0.0)):
         await read()
     assert not task.cancelling()
 
@@ -152,7 +156,7 @@ async def test_what_came_while_the_loop_was_blocked_is_read_although_the_time_is
     arrival = loop.create_future()
     loop.call_soon(arrival.set_result, "token")  # as asyncio does: first what has come, then the timers
     piece = ""
-    with read_scope().within(0.0, math.inf):
+    with read_scope().until(in_(0.0)):
         piece = await arrival
     assert piece == "token"
 
@@ -162,9 +166,9 @@ async def test_a_read_that_follows_at_once_has_its_own_time() -> None:
     loop, scope = asyncio.get_running_loop(), read_scope()
     arrival, piece = loop.create_future(), ""
     loop.call_soon(arrival.set_result, None)
-    with scope.within(0.0, math.inf):
+    with scope.until(in_(0.0)):
         await arrival
-    with scope.within(LONG, math.inf):
+    with scope.until(in_(LONG)):
         for _ in range(3):
             await asyncio.sleep(0)
         piece = "token"
@@ -183,7 +187,7 @@ async def test_all_reads_of_a_stream_share_a_timer(monkeypatch: pytest.MonkeyPat
     scope = read_scope()
     monkeypatch.setattr(loop, "call_at", counted)
     for _ in range(100):
-        with scope.within(LONG, math.inf):
+        with scope.until(in_(LONG)):
             await anyio.lowlevel.checkpoint()
     assert len(timers) == 1
 
@@ -191,7 +195,7 @@ async def test_all_reads_of_a_stream_share_a_timer(monkeypatch: pytest.MonkeyPat
 @ON_ASYNCIO
 async def test_a_timer_that_rings_between_reads_does_nothing() -> None:
     scope = read_scope()
-    with scope.within(0.0, math.inf):
+    with scope.until(in_(0.0)):
         pass
     for _ in range(3):
         await asyncio.sleep(0)
@@ -203,7 +207,7 @@ async def test_a_timer_that_rings_between_reads_does_nothing() -> None:
 async def test_a_scope_that_is_closed_is_kept_by_no_timer(seconds: float) -> None:
     scope = read_scope()
     assert isinstance(scope, AsyncioReadScope)
-    with scope.within(seconds, math.inf):
+    with scope.until(in_(seconds)):
         pass
     scope.close()
     remembered = weakref.ref(scope)

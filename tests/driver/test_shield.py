@@ -1,4 +1,4 @@
-"""The runner that nothing can stop."""
+"""The runner that cannot be stopped."""
 
 import asyncio
 import gc
@@ -14,13 +14,9 @@ import anyio.to_thread
 import pytest
 import sniffio
 
-from oa_protocol.client._shield import finalize
+from oa_protocol.client._shield import run_to_completion
 
 pytestmark = pytest.mark.anyio
-
-
-def never() -> float:
-    return math.inf
 
 
 class Work:
@@ -45,7 +41,7 @@ class Work:
 async def test_the_operation_runs_to_its_end() -> None:
     work = Work()
     work.may_finish.set()
-    await finalize(work, deadline=never, at_once=True)
+    await run_to_completion(work, seconds=math.inf)
     assert work.finished == work.calls == 1
 
 
@@ -54,11 +50,10 @@ async def test_what_the_operation_raises_is_raised_as_it_is() -> None:
         raise OSError("broken")
 
     with pytest.raises(OSError, match="broken"):
-        await finalize(fails, deadline=never, at_once=True)
+        await run_to_completion(fails, seconds=math.inf)
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-async def test_a_cancelled_scope_is_told_afterwards(at_once: bool) -> None:
+async def test_a_cancelled_scope_is_told_afterwards() -> None:
     work = Work()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as group:
@@ -73,48 +68,25 @@ async def test_a_cancelled_scope_is_told_afterwards(at_once: bool) -> None:
                 work.may_finish.set()
 
             group.start_soon(interrupt)
-            await finalize(work, deadline=never, at_once=at_once)
+            await run_to_completion(work, seconds=math.inf)
             await anyio.sleep(0)
             pytest.fail("the interruption was lost")
     assert work.finished == 1
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-async def test_in_a_scope_that_was_cancelled_before(at_once: bool) -> None:
+async def test_in_a_scope_that_was_cancelled_before() -> None:
     work = Work()
     work.may_finish.set()
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await finalize(work, deadline=never, at_once=at_once)
+        await run_to_completion(work, seconds=math.inf)
     assert work.finished == 1
 
 
-async def test_at_once_the_deadline_holds_from_the_start() -> None:
+async def test_it_has_so_many_seconds_from_the_start() -> None:
     work = Work()
-    await finalize(work, deadline=anyio.current_time, at_once=True)
+    await run_to_completion(work, seconds=0)
     assert work.begun.is_set()
-    assert work.finished == 0
-
-
-async def test_otherwise_the_deadline_holds_from_the_first_interruption_on() -> None:
-    work = Work()
-    asked: list[float] = []
-
-    def deadline() -> float:
-        asked.append(anyio.current_time())
-        return asked[-1]
-
-    with anyio.CancelScope() as scope:
-        async with anyio.create_task_group() as group:
-
-            async def interrupt() -> None:
-                await work.begun.wait()
-                assert asked == []
-                scope.cancel()
-
-            group.start_soon(interrupt)
-            await finalize(work, deadline=deadline, at_once=False)
-    assert len(asked) == 1
     assert work.finished == 0
 
 
@@ -127,7 +99,7 @@ async def test_a_keyboard_interrupt_in_the_operation_has_it_called_once_more() -
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await finalize(struck, deadline=never, at_once=True)
+        await run_to_completion(struck, seconds=math.inf)
     assert len(calls) == 2
 
 
@@ -141,7 +113,7 @@ async def test_the_deadline_holds_for_the_second_call_as_well() -> None:
         await anyio.sleep_forever()
 
     with pytest.raises(KeyboardInterrupt):
-        await finalize(struck, deadline=anyio.current_time, at_once=False)
+        await run_to_completion(struck, seconds=0.02)
     assert len(calls) == 2
 
 
@@ -150,11 +122,10 @@ class TestNativeCancellation:
     def anyio_backend(self) -> str:
         return "asyncio"
 
-    @pytest.mark.parametrize("at_once", [False, True])
     @pytest.mark.parametrize("times", [1, 2, 3])
-    async def test_of_the_host(self, times: int, at_once: bool) -> None:
+    async def test_of_the_host(self, times: int) -> None:
         work = Work()
-        host = asyncio.create_task(finalize(work, deadline=never, at_once=at_once))
+        host = asyncio.create_task(run_to_completion(work, seconds=math.inf))
         await work.begun.wait()
         for _ in range(times):
             host.cancel()
@@ -169,16 +140,15 @@ class TestNativeCancellation:
 
     async def test_of_the_host_before_it_begins_is_a_cancellation_as_usual(self) -> None:
         work = Work()
-        host = asyncio.create_task(finalize(work, deadline=never, at_once=True))
+        host = asyncio.create_task(run_to_completion(work, seconds=math.inf))
         host.cancel()
         with pytest.raises(asyncio.CancelledError):
             await host
         assert work.calls == 0
 
-    @pytest.mark.parametrize("at_once", [False, True])
-    async def test_of_the_child(self, at_once: bool) -> None:
+    async def test_of_the_child(self) -> None:
         work = Work()
-        host = asyncio.create_task(finalize(work, deadline=never, at_once=at_once))
+        host = asyncio.create_task(run_to_completion(work, seconds=math.inf))
         await work.begun.wait()
         assert work.task is not None
         work.task.cancel()
@@ -193,7 +163,7 @@ class TestNativeCancellation:
         work = Work()
         work.may_finish.set()
         others = asyncio.all_tasks()
-        host = asyncio.create_task(finalize(work, deadline=never, at_once=True))
+        host = asyncio.create_task(run_to_completion(work, seconds=math.inf))
         await asyncio.sleep(0)
         (child,) = asyncio.all_tasks() - others - {host}
         child.cancel()
@@ -206,7 +176,7 @@ class TestNativeCancellation:
     async def test_of_everything_as_a_loop_does_that_shuts_down(self) -> None:
         work = Work()
         others = asyncio.all_tasks()
-        host = asyncio.create_task(finalize(work, deadline=never, at_once=True))
+        host = asyncio.create_task(run_to_completion(work, seconds=math.inf))
         await work.begun.wait()
         for task in asyncio.all_tasks() - others:
             task.cancel()
@@ -222,7 +192,7 @@ class TestNativeCancellation:
         async def body() -> None:
             async with asyncio.timeout(0):
                 asyncio.get_running_loop().call_later(0.01, work.may_finish.set)
-                await finalize(work, deadline=never, at_once=True)
+                await run_to_completion(work, seconds=math.inf)
 
         with pytest.raises(TimeoutError):
             await body()
@@ -237,7 +207,7 @@ def test_asyncio_run_returns_only_when_it_is_done() -> None:
         finished.append(True)
 
     async def main() -> None:
-        tasks.append(asyncio.create_task(finalize(operation, deadline=never, at_once=True)))
+        tasks.append(asyncio.create_task(run_to_completion(operation, seconds=math.inf)))
         await asyncio.sleep(0)
 
     tasks: list[asyncio.Task[None]] = []
@@ -257,7 +227,7 @@ def test_asyncio_run_has_its_own_handler_back_as_long_as_it_runs() -> None:
 
     async def main() -> None:
         seen.append(signal.getsignal(signal.SIGINT))
-        await finalize(operation, deadline=never, at_once=True)
+        await run_to_completion(operation, seconds=math.inf)
         seen.append(signal.getsignal(signal.SIGINT))
 
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -292,7 +262,7 @@ def test_what_a_signals_handler_raises_is_raised_when_the_operation_is_done(
         calls.append("finished")
 
     async def main() -> None:
-        await finalize(operation, deadline=never, at_once=True)
+        await run_to_completion(operation, seconds=math.inf)
 
     with pytest.raises(KeyboardInterrupt):
         anyio.run(main, backend=anyio_backend)
@@ -317,7 +287,7 @@ def test_of_several_operations_the_last_one_raises_it(anyio_backend: str) -> Non
 
         async with anyio.create_task_group() as group:
             for operation in (outlives, strikes):
-                group.start_soon(partial(finalize, operation, deadline=never, at_once=True))
+                group.start_soon(partial(run_to_completion, operation, seconds=math.inf))
 
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -335,7 +305,7 @@ async def test_a_handler_put_in_meanwhile_stays() -> None:
 
     previous = signal.signal(signal.SIGTERM, lambda _, __: None)
     try:
-        await finalize(operation, deadline=never, at_once=True)
+        await run_to_completion(operation, seconds=math.inf)
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -350,11 +320,11 @@ async def test_who_puts_back_what_they_found_meanwhile_does_no_harm() -> None:
 
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        await finalize(operation, deadline=never, at_once=True)
+        await run_to_completion(operation, seconds=math.inf)
         signal.signal(signal.SIGTERM, found[0])
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        await finalize(operation, deadline=never, at_once=True)
+        await run_to_completion(operation, seconds=math.inf)
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -369,7 +339,7 @@ async def test_a_handler_that_raises_nothing_is_called_at_once() -> None:
 
     previous = signal.signal(signal.SIGTERM, lambda number, _: called.append(number))
     try:
-        await finalize(operation, deadline=never, at_once=True)
+        await run_to_completion(operation, seconds=math.inf)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -380,7 +350,7 @@ async def test_a_signal_that_is_ignored_stays_so() -> None:
 
     previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        await finalize(operation, deadline=never, at_once=True)
+        await run_to_completion(operation, seconds=math.inf)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -392,7 +362,7 @@ async def test_in_another_thread_signals_are_left_alone() -> None:
         seen.append(signal.getsignal(signal.SIGINT))
 
     def thread() -> None:
-        anyio.run(partial(finalize, operation, deadline=never, at_once=True))
+        anyio.run(partial(run_to_completion, operation, seconds=math.inf))
 
     before = signal.getsignal(signal.SIGINT)
     await anyio.to_thread.run_sync(thread)

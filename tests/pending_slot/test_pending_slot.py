@@ -1,4 +1,4 @@
-"""One message waits at a time: the chats of one client pass a gate, and nobody stands in it for ever."""
+"""One message waits at a time: the chats of one client pass a slot, and nobody stands in it for ever."""
 
 from contextlib import suppress
 from typing import Any
@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from oa_protocol import AnswerFailed, Chat, LocalProtocolError, Timeouts
-from oa_protocol.client._pending_slot import Gate
+from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.events import Queued, Requested, Token
 from oa_protocol.server import Answer, Echo, Fault, Hold, Never, Reply, WorkerError
@@ -21,23 +21,23 @@ NO_WORKERS = pytest.mark.parametrize("site", [{"model": Echo(), "workers": 0}], 
 
 
 @pytest.fixture
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
-    """Waiters look all the time; the gates at which they have done so, each time."""
-    look, found = vars(Gate)["_look_at_holder"], list[Gate]()
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> list[PendingSlot]:
+    """Waiters look all the time; the slots at which they have done so, each time."""
+    look, found = vars(PendingSlot)["_probe_holder"], list[PendingSlot]()
 
-    async def noted(gate: Gate) -> None:
-        await look(gate)
-        found.append(gate)
+    async def noted(slot: PendingSlot) -> None:
+        await look(slot)
+        found.append(slot)
 
-    monkeypatch.setattr("oa_protocol.client._pending_slot._LOOK_EVERY", 0.01)
-    monkeypatch.setattr(Gate, "_look_at_holder", noted)
+    monkeypatch.setattr("oa_protocol.client._pending_slot._PROBE_EVERY", 0.01)
+    monkeypatch.setattr(PendingSlot, "_probe_holder", noted)
     return found
 
 
 @pytest.fixture
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who passes, does so because somebody let it through."""
-    monkeypatch.setattr("oa_protocol.client._pending_slot._LOOK_EVERY", 1000.0)
+    monkeypatch.setattr("oa_protocol.client._pending_slot._PROBE_EVERY", 1000.0)
 
 
 def states(site: Site) -> list[str]:
@@ -51,14 +51,14 @@ async def is_requested(site: Site, count: int = 1) -> None:
 
 @pytest.fixture(autouse=True)
 def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[Conversation]:
-    """The conversations that have come to a gate so far."""
-    enter, found = Gate.enter, list[Conversation]()
+    """The conversations that have come to a slot so far."""
+    enter, found = PendingSlot.enter, list[Conversation]()
 
-    async def noted(gate: Gate, conversation: Conversation) -> None:
+    async def noted(slot: PendingSlot, conversation: Conversation) -> None:
         found.append(conversation)
-        await enter(gate, conversation)
+        await enter(slot, conversation)
 
-    monkeypatch.setattr(Gate, "enter", noted)
+    monkeypatch.setattr(PendingSlot, "enter", noted)
     return found
 
 
@@ -255,7 +255,7 @@ async def test_a_cancelled_holder_lets_the_next_one_through_when_it_is_closed(
 
 
 @ECHO
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_probes")
 async def test_a_chat_within_the_loop_over_another_ones_answer_is_no_deadlock(site: Site) -> None:
     hold = Hold()
     site.script(Answer(then=hold))
@@ -271,7 +271,7 @@ async def test_a_chat_within_the_loop_over_another_ones_answer_is_no_deadlock(si
 
 
 @ONE_WORKER
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_probes")
 async def test_the_waiter_of_a_paused_holder_looks_and_cancels_nothing(site: Site) -> None:
     hold = Hold()
     site.script(Answer(then=hold))
@@ -309,7 +309,9 @@ async def test_the_waiter_of_a_paused_holder_looks_and_cancels_nothing(site: Sit
 
 @ECHO
 @pytest.mark.parametrize("side", ["before", "after"])
-async def test_no_look_overtakes_a_request_that_is_under_way(site: Site, quick_looks: list[Gate], side: str) -> None:
+async def test_no_look_overtakes_a_request_that_is_under_way(
+    site: Site, quick_probes: list[PendingSlot], side: str
+) -> None:
     hold = Hold()
     site.script(Fault("request", before=hold) if side == "before" else Fault("request", after=hold))
     site.script(Answer(then=Never()), Answer(then=Never()))
@@ -323,7 +325,7 @@ async def test_no_look_overtakes_a_request_that_is_under_way(site: Site, quick_l
         group.start_soon(holder)
         await site.reached("request")
         group.start_soon(queued, b, "second")
-        while len(quick_looks) < 3:
+        while len(quick_probes) < 3:
             await anyio.sleep(0.001)
         assert site.steps.count("request") == 1
         hold.release()
@@ -392,7 +394,7 @@ async def test_clients_have_gates_of_their_own(site: Site) -> None:
 
 
 @ECHO
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_probes")
 async def test_a_look_that_fails_is_made_again(site: Site) -> None:
     hold, look = Hold(), Hold()
     site.script(Answer(then=hold), Fault("chat", before=Reply(500), times=3), Fault("chat", before=look))
@@ -410,7 +412,7 @@ async def test_a_look_that_fails_is_made_again(site: Site) -> None:
 
 
 @ECHO
-@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.usefixtures("quick_probes")
 async def test_a_chat_that_was_deleted_elsewhere_stands_in_nobodys_way(site: Site) -> None:
     site.script(Answer(then=Never()), Fault("chat", before=Reply(404, b'{"detail": "Chat not found"}')))
     async with site.client() as client, client.chat() as a, client.chat() as b:

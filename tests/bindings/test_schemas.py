@@ -1,4 +1,4 @@
-"""The JSON that servers send: what is read from it, and that nothing in it can raise but a DecodeError."""
+"""The JSON that servers send: what is read from it, and that nothing in it raises anything but ``UNREADABLE``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oa_protocol.bindings import json as schemas
-from oa_protocol.bindings.base import server_words
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.replies import UNREADABLE
 from oa_protocol.engine.events import Answered, Message, PluginStep, Queued, Token, WorkerError
 from oa_protocol.testing.strategies import json_values
 from tests.captures import Recorded, every, scenario
 
-DECODERS: dict[str, Callable[[bytes], object]] = {
-    "created": schemas.decode_created,
-    "message": schemas.decode_message,
-    "chat": schemas.decode_chat,
-    "chats": schemas.decode_chat_list,
-    "models": schemas.decode_models,
-    "error": schemas.decode_error,
-    "event": schemas.decode_event,
+BINDING = InferenceServer("http://oa.test")
+READERS: dict[str, Callable[[bytes], object]] = {
+    "created": BINDING.read_chat_id,
+    "message": lambda body: BINDING.read_message(body, "a"),
+    "chat": BINDING.read_chat,
+    "chats": BINDING.read_chat_list,
+    "models": BINDING.read_models,
+    "event": BINDING.read_event,
 }
 VALID: dict[str, bytes] = {
     "created": b'{"id":"a"%s}',
@@ -31,7 +32,6 @@ VALID: dict[str, bytes] = {
     "chat": b'{"id":"a","messages":[]%s}',
     "chats": b'{"chats":[]%s}',
     "models": b'[{"name":"a"%s}]',
-    "error": b'{"detail":"a"%s}',
     "event": b'{"event_type":"token","text":"a"%s}',
 }
 NESTED = b"[" * 100_000 + b"]" * 100_000
@@ -55,30 +55,30 @@ def read(recorded: dict[str, object]) -> Message:
 def test_every_recorded_event_is_read(recorded: Recorded) -> None:
     for line in lines_of(recorded):
         said = json.loads(line)
-        told = schemas.decode_event(line)
+        found = BINDING.read_event(line)
         match said.pop("event_type"):
             case "token":
-                assert told == Token(said["text"])
+                assert found == Token(said["text"])
             case "pending":
-                assert told == Queued(said["queue_position"], said["queue_size"])
+                assert found == Queued(said["queue_position"], said["queue_size"])
             case "plugin_intermediate":
                 del said["message"]
-                assert told == PluginStep(**said)
+                assert found == PluginStep(**said)
             case "message":
-                assert told == Answered(read(said["message"]))
+                assert found == Answered(read(said["message"]))
             case "error":
-                assert told == WorkerError(said["error"])
+                assert found == WorkerError(said["error"])
             case kind:
                 pytest.fail(f"the recordings have an event of type {kind}")
 
 
 def test_the_recordings_have_every_type_of_event() -> None:
-    kinds = {type(schemas.decode_event(line)) for recorded in STREAMS for line in lines_of(recorded)}
+    kinds: set[type[object]] = {type(BINDING.read_event(line)) for recorded in STREAMS for line in lines_of(recorded)}
     assert kinds == {Token, Queued, PluginStep, Answered, WorkerError}
 
 
 def test_the_text_of_an_answer_is_its_messages_content() -> None:
-    final = schemas.decode_event(lines_of(scenario("website", "happy_path")[3])[-1])
+    final = BINDING.read_event(lines_of(scenario("website", "happy_path")[3])[-1])
     assert isinstance(final, Answered)
     assert final.text == final.message.content
     assert final.text
@@ -95,12 +95,12 @@ def test_every_recorded_message_chat_and_list_is_read(recorded: Recorded) -> Non
     said = recorded.json
     match recorded.step:
         case "message":
-            assert schemas.decode_message(recorded.body) == read(said)
+            assert BINDING.read_message(recorded.body, said["id"]) == read(said)
         case "chat":
-            told = schemas.decode_chat(recorded.body)
-            assert told == schemas.Chat(id=said["id"], messages=[read(message) for message in said["messages"]])
+            chat = schemas.Chat(id=said["id"], messages=[read(message) for message in said["messages"]])
+            assert BINDING.read_chat(recorded.body) == chat
         case _:
-            found = schemas.decode_chat_list(recorded.body)
+            found = BINDING.read_chat_list(recorded.body)
             assert [(chat.id, chat.title) for chat in found.chats] == [(c["id"], c["title"]) for c in said["chats"]]
             assert found.next == said.get("next")
 
@@ -108,11 +108,11 @@ def test_every_recorded_message_chat_and_list_is_read(recorded: Recorded) -> Non
 @pytest.mark.parametrize("api", ["website", "inference"])
 def test_recorded_models_are_read(api: str) -> None:
     [recorded] = [each for each in every() if each.api == api and each.step == "models" and each.status == 200]
-    assert [model.name for model in schemas.decode_models(recorded.body)] == [said["name"] for said in recorded.json]
+    assert [model.name for model in BINDING.read_models(recorded.body)] == [said["name"] for said in recorded.json]
 
 
 def test_models_are_read() -> None:
-    found = schemas.decode_models(
+    found = BINDING.read_models(
         b'[{"name":"OA","description":"","parameter_configs":[{"name":"k50","description":"Top-k",'
         b'"sampling_parameters":{"top_k":50,"top_p":0.95,"typical_p":null}}],"more":1},{"name":"_lorem"}]'
     )
@@ -132,7 +132,13 @@ def test_models_are_read() -> None:
     ],
 )
 def test_an_event_of_an_unknown_type_is_known_as_such(data: bytes) -> None:
-    assert schemas.is_unknown_event(data)
+    assert BINDING.is_unknown_event(data)
+
+
+@pytest.mark.clause("OA-5.10")
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"event_type":1}', b'{"event_type":"token"}', b"\xff", NESTED])
+def test_data_that_is_no_event_is_no_unknown_one_either(data: bytes) -> None:
+    assert not BINDING.is_unknown_event(data)
 
 
 @pytest.mark.clause("OA-5.10")
@@ -165,50 +171,50 @@ def test_an_event_of_an_unknown_type_is_known_as_such(data: bytes) -> None:
         b'{"event_type":"error"}',
     ],
 )
-def test_data_that_is_no_event_is_a_decode_error(data: bytes) -> None:
-    with pytest.raises(schemas.DecodeErrors):
-        schemas.decode_event(data)
+def test_data_that_is_no_event_is_unreadable(data: bytes) -> None:
+    with pytest.raises(UNREADABLE):
+        BINDING.read_event(data)
 
 
 @pytest.mark.clause("OA-5.10", "OA-6.11")
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize(
     "more", [NESTED, b"NaN", b"Infinity", b'"\\ud800"', b"01", b"'a'"], ids=lambda more: repr(more[:8])
 )
-def test_a_field_that_is_bad_json_is_a_decode_error_though_nobody_reads_it(kind: str, more: bytes) -> None:
-    with pytest.raises(schemas.DecodeErrors):
-        DECODERS[kind](VALID[kind].replace(b"%s", b',"more":' + more))
+def test_a_field_that_is_bad_json_is_unreadable_though_no_struct_has_it(kind: str, more: bytes) -> None:
+    with pytest.raises(UNREADABLE):
+        READERS[kind](VALID[kind].replace(b"%s", b',"more":' + more))
 
 
 @pytest.mark.clause("OA-5.10", "OA-6.11")
-@pytest.mark.parametrize("kind", DECODERS)
-def test_json_nested_too_deep_is_a_decode_error(kind: str) -> None:
-    with pytest.raises(schemas.DecodeErrors):
-        DECODERS[kind](NESTED)
+@pytest.mark.parametrize("kind", READERS)
+def test_json_nested_too_deep_is_unreadable(kind: str) -> None:
+    with pytest.raises(UNREADABLE):
+        READERS[kind](NESTED)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize("more", [b"null", b"[[{}]]", b"-0.0e1", b'"\\ud83d\\ude00"', b'"\xff"', 5000 * b"9"])
 def test_fields_that_are_not_known_are_ignored(kind: str, more: bytes) -> None:
     plain = VALID[kind].replace(b"%s", b"")
-    assert DECODERS[kind](VALID[kind].replace(b"%s", b',"more":' + more)) == DECODERS[kind](plain)
+    assert READERS[kind](VALID[kind].replace(b"%s", b',"more":' + more)) == READERS[kind](plain)
 
 
 def test_of_a_key_that_comes_twice_the_last_counts() -> None:
-    assert schemas.decode_created(b'{"id":"a","id":"b"}').id == "b"
-    assert schemas.decode_event(b'{"event_type":"token","text":"a","text":"b"}') == Token("b")
+    assert BINDING.read_chat_id(b'{"id":"a","id":"b"}') == "b"
+    assert BINDING.read_event(b'{"event_type":"token","text":"a","text":"b"}') == Token("b")
 
 
 def test_surrogate_pairs_are_one_character() -> None:
-    assert schemas.decode_event(b'{"event_type":"token","text":"\\ud83d\\ude00"}') == Token("😀")
+    assert BINDING.read_event(b'{"event_type":"token","text":"\\ud83d\\ude00"}') == Token("😀")
 
 
 @pytest.mark.clause("OA-5.10", "OA-6.11")
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", READERS)
 @given(data=st.one_of(json_values().map(lambda value: json.dumps(value).encode()), st.binary(max_size=30)))
-def test_whatever_a_server_sends_is_read_or_a_decode_error(kind: str, data: bytes) -> None:
-    with suppress(*schemas.DecodeErrors):
-        DECODERS[kind](data)
+def test_whatever_a_server_sends_is_read_or_unreadable(kind: str, data: bytes) -> None:
+    with suppress(*UNREADABLE):
+        READERS[kind](data)
 
 
 @pytest.mark.clause("OA-8.1")
@@ -238,4 +244,4 @@ def test_whatever_a_server_sends_is_read_or_a_decode_error(kind: str, data: byte
     ids=lambda value: repr(value[:30]),
 )
 def test_the_servers_words(body: bytes, words: str) -> None:
-    assert server_words(body) == words
+    assert BINDING.read_error(body) == words

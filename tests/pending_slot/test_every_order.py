@@ -1,4 +1,4 @@
-"""The gate in every order in which chats can come, wait, begin, pause, end and give up: found by exhaustive search."""
+"""The slot in every order in which chats can come, wait, begin, pause, end and give up: found by exhaustive search."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 
-from oa_protocol.client._pending_slot import Gate
+from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.intents import HttpRequest, RequestAssistant
 
@@ -21,7 +21,7 @@ Move = tuple[str, int]
 
 
 class Stub:
-    """What the gate asks of a conversation."""
+    """What the slot asks of a conversation."""
 
     def __init__(self) -> None:
         self.awaits_worker = False
@@ -31,12 +31,12 @@ class Stub:
 
 
 class Scene:
-    """Some chats at one gate, whose moves are made one after the other."""
+    """Some chats at one slot, whose moves are made one after the other."""
 
-    def __init__(self, group: anyio.abc.TaskGroup, gate: type[Gate]) -> None:
+    def __init__(self, group: anyio.abc.TaskGroup, slot: type[PendingSlot]) -> None:
         self._group = group
         self._chats = [Stub() for _ in range(CHATS)]
-        self._gate = gate(self._look)
+        self._slot = slot(self._look)
 
     async def _look(self, conversation: object) -> bool:
         return cast("Stub", conversation).place == "waits"
@@ -68,21 +68,21 @@ class Scene:
                 chat.place = "runs unnoticed"
             case "begins" | "notices":
                 chat.place, chat.awaits_worker = "away", False
-                self._gate.note(conversation)
+                self._slot.note(conversation)
             case _:
                 chat.place, chat.awaits_worker = "away", False
-                self._gate.leave(conversation)
+                self._slot.leave(conversation)
         for _ in range(30):
             await anyio.lowlevel.checkpoint()
 
     async def _come(self, chat: Stub) -> None:
         with chat.scope:
-            await self._gate.enter(cast("Conversation", chat))
+            await self._slot.enter(cast("Conversation", chat))
             chat.place, chat.outstanding, chat.awaits_worker = "waits", None, True
 
     def order(self) -> tuple[object, ...]:
         """What the next moves depend on."""
-        inside = cast("Any", self._gate)
+        inside = cast("Any", self._slot)
         return (
             self.places,
             *(self._chats.index(stub) for stub, _ in inside._queue),
@@ -98,11 +98,11 @@ class Scene:
         return None
 
 
-async def play(gate: type[Gate], story: list[Move]) -> tuple[str | None, tuple[object, ...], list[Move]]:
+async def play(slot: type[PendingSlot], story: list[Move]) -> tuple[str | None, tuple[object, ...], list[Move]]:
     """Return what is wrong at the end of the story, what the next moves depend on, and these moves."""
     end: list[tuple[str | None, tuple[object, ...], list[Move]]] = []
     async with anyio.create_task_group() as group:
-        scene = Scene(group, gate)
+        scene = Scene(group, slot)
         for move in story:
             await scene.make(move)
         end.append((scene.problem(), scene.order(), scene.moves()))
@@ -110,13 +110,13 @@ async def play(gate: type[Gate], story: list[Move]) -> tuple[str | None, tuple[o
     return end[0]
 
 
-async def search(gate: type[Gate]) -> tuple[int, list[Move] | None, str | None]:
+async def search(slot: type[PendingSlot]) -> tuple[int, list[Move] | None, str | None]:
     """Return how many states there are, and the shortest story of a broken promise with what is wrong."""
     seen: set[tuple[object, ...]] = set()
     todo: deque[list[Move]] = deque([[]])
     while todo:
         story = todo.popleft()
-        problem, order, moves = await play(gate, story)
+        problem, order, moves = await play(slot, story)
         if problem is not None:
             return len(seen), story, problem
         if order not in seen:
@@ -127,35 +127,35 @@ async def search(gate: type[Gate]) -> tuple[int, list[Move] | None, str | None]:
 
 @pytest.fixture(autouse=True)
 def looks_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oa_protocol.client._pending_slot._LOOK_EVERY", 0)
+    monkeypatch.setattr("oa_protocol.client._pending_slot._PROBE_EVERY", 0)
 
 
-async def test_one_message_waits_at_a_time_and_nobody_stands_at_an_open_gate(
+async def test_one_message_waits_at_a_time_and_nobody_stands_at_a_free_slot(
     record_property: Callable[[str, object], None],
 ) -> None:
-    states, story, problem = await search(Gate)
+    states, story, problem = await search(PendingSlot)
     assert story is None, f"{problem}: {story}"
     record_property("states", states)
     assert states > 20
 
 
-class LetsEverybodyIn(Gate):
+class LetsEverybodyIn(PendingSlot):
     async def enter(self, conversation: Conversation) -> None:
         self._holder = conversation
 
 
-class WakesNobody(Gate):
+class WakesNobody(PendingSlot):
     def leave(self, conversation: Conversation) -> None:
         if self._holder is conversation:
             self._holder = None
 
 
-class NeverLooks(Gate):
-    async def _look_at_holder(self) -> None:
+class NeverLooks(PendingSlot):
+    async def _probe_holder(self) -> None:
         pass
 
 
-class ForgetsWhoGaveUp(Gate):
+class ForgetsWhoGaveUp(PendingSlot):
     def __init__(self, look: Any) -> None:
         super().__init__(look)
         self._queue = Sticky()
@@ -175,7 +175,7 @@ class Sticky(deque[Any]):
         (ForgetsWhoGaveUp, "a chat queues, and no message waits", 5),
     ],
 )
-async def test_a_planted_bug_is_found_by_a_shortest_story(bug: type[Gate], wrong: str, length: int) -> None:
+async def test_a_planted_bug_is_found_by_a_shortest_story(bug: type[PendingSlot], wrong: str, length: int) -> None:
     _, story, problem = await search(bug)
     assert problem == wrong
     assert story is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -336,6 +337,8 @@ NOT_FOUND = b'{"detail":"Chat not found"}'
         (INFERENCE, 200, b"", True, False),
         (INFERENCE, 200, b"null", True, False),
         (INFERENCE, 204, b"", True, False),
+        (INFERENCE, 200, b"<html>log in</html>", False, False),
+        (INFERENCE, 202, b"{}", False, False),
         (INFERENCE, 404, NOT_FOUND, True, True),
         (INFERENCE, 404, b'{"detail":"Not Found"}', False, False),
         (INFERENCE, 404, b"", False, False),
@@ -356,6 +359,29 @@ def test_which_replies_say_that_a_chat_is_gone(
 def test_only_a_website_needs_its_list_to_confirm_that_a_chat_is_gone() -> None:
     assert WEBSITE.list_confirms_gone
     assert not INFERENCE.list_confirms_gone
+
+
+class Bare(Binding):
+    """A binding that says nothing of what a binding need not say."""
+
+
+def test_a_binding_of_ones_own_need_not_know_the_oddities_of_open_assistant() -> None:
+    bare: Any = Bare  # type checkers miss the methods that this test doesn't need
+    api: Binding = bare()
+    assert not api.list_confirms_gone
+    assert not api.is_prompt_there(400, "words")
+    assert not api.leaves_message(503, "words")
+    assert api.hint(500, "words") == ""
+
+
+@pytest.mark.clause("OA-6.7", "OA-6.10")
+@pytest.mark.parametrize("api", BINDINGS, ids=lambda api: api.api)
+def test_the_servers_words_say_what_a_refusal_leaves_behind(api: Binding) -> None:
+    assert api.is_prompt_there(400, "Trying to add first message to non-empty chat")
+    assert not api.is_prompt_there(400, "Parent message not found")
+    assert api.leaves_message(503, "The server is currently busy. Please try again later.")
+    assert not api.leaves_message(503, "")
+    assert not api.leaves_message(500, "Something went wrong")
 
 
 @pytest.mark.parametrize("api", BINDINGS, ids=lambda api: api.api)

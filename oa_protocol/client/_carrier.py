@@ -1,0 +1,282 @@
+"""Carries out intents: sends requests, reads replies, keeps the stream, writes the journal.
+
+Each intent is a ``Flight``, a task that is no child of the owner's, so that the owner's cancellation doesn't touch it.
+An owner who looks in every 0.2 s (``wait_for(anext(stream), 0.2)``) still gets an answer from a server whose replies
+take longer, because the next look finds the exchange where it is, or done. A create, whose reply alone has the chat's
+id, goes on while its owner leaves. Closing a conversation waits for its flight, or drops it, so that none is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, assert_never, cast
+
+import anyio
+
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.replies import MAX_BODY
+from oa_protocol.client._read_timeout import ReadScope, read_scope
+from oa_protocol.client.journal import Entry, Journal
+from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.errors import MaybeSent, NotSent, TransportError
+from oa_protocol.engine.inputs import (
+    CredentialsFound,
+    ExchangeFailed,
+    Input,
+    ReplyReceived,
+    StreamEnded,
+    StreamOpened,
+)
+from oa_protocol.engine.intents import (
+    CloseStream,
+    CreateChat,
+    Exchange,
+    HttpRequest,
+    Intent,
+    LoadCredentials,
+    OpenStream,
+)
+from oa_protocol.transports import Response, Transport, TransportFactory
+
+logger = logging.getLogger("oa_protocol")
+"""At level DEBUG it logs every phase, intent and reply; never a secret, never a token."""
+
+CLOSE_TIMEOUT = 0.25
+"""Seconds that closing something may take, because cleaning up must not wait for a peer."""
+
+LoadCredentialsFrom = Callable[[], Awaitable[Credentials | None]]
+
+# asyncio itself keeps only weak references to its tasks.
+_TASKS: set[asyncio.Task[None]] = set()
+
+
+class Flight:
+    """An intent that is being carried out.
+
+    Attributes:
+        has_landed: what happened was handed in. Only tidying up may still go on.
+        done: set when it has ended.
+        error: what it raised, if anything.
+
+    """
+
+    __slots__ = ("_hand_in", "_scope", "done", "error", "has_landed", "intent")
+
+    def __init__(self, intent: Intent, hand_in: Callable[[Intent, Input], None]) -> None:
+        self.intent = intent
+        self.has_landed = False
+        self.done = anyio.Event()
+        self.error: Exception | None = None
+        self._scope = anyio.CancelScope()
+        self._hand_in = hand_in
+
+    def land(self, happened: Input) -> None:
+        """Hand in what happened; only the first thing counts."""
+        if not self.has_landed:
+            self.has_landed = True
+            self._hand_in(self.intent, happened)
+
+    async def drop(self) -> bool:
+        """Cancel it, and return whether it has ended, which it does at once if its transport lets go."""
+        self._scope.cancel()
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self.done.wait()
+        return self.done.is_set()
+
+    async def run(self, operation: Callable[[Flight], Awaitable[None]]) -> None:
+        """Run ``operation`` to its end."""
+        try:
+            with self._scope:
+                await operation(self)
+        except Exception as error:  # raised to the owner
+            self.error = error
+        finally:
+            self.done.set()
+
+
+class Carrier:
+    """What one conversation has on the network: a transport, and at times a stream and an exchange in flight."""
+
+    def __init__(
+        self, open_transport: TransportFactory, load_credentials: LoadCredentialsFrom, journal: Journal | None
+    ) -> None:
+        self._open_transport = open_transport
+        self._load_credentials = load_credentials
+        self._entry = Entry(journal) if journal is not None else None
+        self._transport: Transport | None = None
+        self._response: Response | None = None
+        self.flight: Flight | None = None
+        self.reads: ReadScope | None = None
+
+    def begin(self, intent: Intent, conversation: Conversation, hand_in: Callable[[Intent, Input], None]) -> Flight:
+        """Carry out ``intent``; what happens is handed in as soon as it does."""
+        flight = self.flight = Flight(intent, hand_in)
+
+        async def carry_out(flight: Flight) -> None:
+            _log(intent)
+            match intent:
+                case CreateChat():
+                    await self._create(intent, flight, conversation)
+                case Exchange():
+                    await self._exchange(intent, flight)
+                case LoadCredentials():
+                    await self._load(flight)
+                case CloseStream():
+                    await self.close_stream()
+                    flight.land(StreamEnded())
+                case _:
+                    assert_never(intent)
+
+        _spawn(flight.run(carry_out))
+        return flight
+
+    async def drop_flight(self) -> None:
+        """Let go of what is in flight. If the transport doesn't let go in time, it isn't used again."""
+        flight, self.flight = self.flight, None
+        if flight is not None and not await flight.drop():
+            self._transport = None
+
+    async def receive(self, deadline: float | None) -> bytes | None:
+        """Read what the stream has: ``b""`` at its end, None if nothing came until the deadline.
+
+        A read that is interrupted loses nothing, or breaks the stream.
+        """
+        response, reads = cast("Response", self._response), cast("ReadScope", self.reads)
+        try:
+            with reads.until(deadline):
+                return await response.receive()
+        except TransportError as failure:
+            logger.debug("<- the stream broke: %s", failure)
+            return b""
+        return None
+
+    async def close_stream(self) -> None:
+        """Close the stream, if one is open."""
+        response, self._response = self._response, None
+        if self.reads is not None:
+            self.reads.close()
+        if response is not None:
+            await close_quietly(response)
+
+    async def close(self) -> None:
+        """Let go of everything, even if that is interrupted."""
+        async with AsyncExitStack() as stack:
+            if self._transport is not None:
+                stack.push_async_callback(close_quietly, self._transport)
+            stack.push_async_callback(self.close_stream)
+            stack.push_async_callback(self.drop_flight)
+
+    async def note_gone(self) -> None:
+        """Cross the chat out of the journal."""
+        if self._entry is not None:
+            await self._entry.gone()
+
+    # ---- in flight
+
+    async def _create(self, create: CreateChat, flight: Flight, conversation: Conversation) -> None:
+        """Make the chat. If there is a journal, the chat is in there before it can exist."""
+        leaked = len(conversation.leaked)
+        if self._entry is not None:
+            try:
+                await self._entry.creating(conversation.binding, conversation.credentials)
+            except BaseException as error:
+                flight.land(ExchangeFailed(NotSent(f"{type(error).__name__} before it was sent")))
+                raise
+        try:
+            await self._exchange(create, flight)
+        finally:
+            if self._entry is not None:
+                await self._entry.settled(conversation.chat_id, is_unclear=len(conversation.leaked) > leaked)
+
+    async def _exchange(self, exchange: Exchange, flight: Flight) -> None:
+        response: Response | None = None
+        failure: TransportError = NotSent("the transport could not be made")
+        try:
+            transport = self._transport = self._transport or self._open_transport()
+            failure = MaybeSent("it was given up while it was under way")
+            response = await transport.open(exchange.request)
+            if isinstance(exchange, OpenStream) and response.status == 200:
+                self._response, self.reads, response = response, read_scope(), None
+                logger.debug("<- 200, a stream")
+                flight.land(StreamOpened())
+                return
+            body = await read_body(response)
+            logger.debug("<- %d, %d bytes", response.status, len(body))
+            flight.land(ReplyReceived(response.status, response.headers, body))
+        except TransportError as error:
+            logger.debug("<- %s", error)
+            # Once a reply has begun, the request was sent, whatever a transport says.
+            failure = MaybeSent(str(error)) if response is not None else error
+        finally:
+            flight.land(ExchangeFailed(failure))  # unless it has landed
+            if response is not None:
+                await close_quietly(response)
+
+    async def _load(self, flight: Flight) -> None:
+        found = None
+        try:
+            found = await self._load_credentials()
+        finally:
+            flight.land(CredentialsFound(found))
+
+
+def _log(intent: Intent) -> None:
+    if isinstance(intent, Exchange):
+        logger.debug("-> %s: %s %s", type(intent).__name__, intent.request.method, intent.request.url)
+    else:
+        logger.debug("-> %s", type(intent).__name__)
+
+
+def _spawn(operation: Coroutine[Any, Any, None]) -> None:
+    """Run ``operation`` as a task of the event loop itself."""
+    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+        task = asyncio.get_running_loop().create_task(operation)
+        _TASKS.add(task)
+        task.add_done_callback(_TASKS.discard)
+    else:
+        import trio
+
+        async def run() -> None:
+            await operation
+
+        trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
+
+
+async def fetch(
+    open_transport: TransportFactory, request: HttpRequest, seconds: float
+) -> tuple[int, Sequence[tuple[str, str]], bytes]:
+    """Send one request that belongs to no conversation, and return its reply's status, headers and body.
+
+    Raises:
+        NotSent, MaybeSent: the network failed, or there was no reply within ``seconds``.
+
+    """
+    transport = open_transport()
+    try:
+        with anyio.move_on_after(seconds):
+            response = await transport.open(request)
+            try:
+                return response.status, response.headers, await read_body(response)
+            finally:
+                await close_quietly(response)
+        raise MaybeSent(f"no reply within {seconds:g} s")
+    finally:
+        await close_quietly(transport)
+
+
+async def read_body(response: Response) -> bytes:
+    """Read a reply's body to its end, or until it is certainly too large."""
+    body = bytearray()
+    while len(body) <= MAX_BODY and (data := await response.receive()):
+        body += data
+    return bytes(body)
+
+
+async def close_quietly(resource: Response | Transport) -> None:
+    """Close it even when cancelled. Errors are ignored, because it may already be broken."""
+    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(Exception):
+        await resource.aclose()

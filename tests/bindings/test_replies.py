@@ -1,0 +1,163 @@
+"""Replies: which headers count, what a status means, and which exception an unwelcome one is raised as (section 8)."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import DecodeError
+
+from oa_protocol.bindings.base import Headers
+from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.replies import MAX_BODY, Reply
+from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
+
+BINDING = InferenceServer("http://oa.test")
+DOING = "reading the chat"
+
+
+def reply(status: int, body: bytes = b"", headers: Headers = ()) -> Reply:
+    return Reply.of(BINDING, status, headers, body)
+
+
+# ---- headers
+
+FIELDS = [("Date", "Sun, 22 Nov 2026 08:18:06 GMT"), ("RETRY-AFTER", "7"), ("location", "/x"), ("x", "y")]
+SPELLED: dict[str, Headers] = {
+    "pairs": FIELDS,
+    "pairs of bytes": [(name.encode(), value.encode()) for name, value in FIELDS],
+    "an iterator": iter(FIELDS),
+    "a mapping": dict(FIELDS),
+    "httpx": httpx.Headers(FIELDS),
+    "raw httpx": httpx.Headers(FIELDS).raw,
+}
+
+
+@pytest.mark.clause("OA-6.3", "OA-6.8", "OA-2.7")
+@pytest.mark.parametrize("spelled", SPELLED)
+def test_headers_are_read_as_http_libraries_have_them(spelled: str) -> None:
+    found = reply(503, headers=SPELLED[spelled])
+    assert (found.date, found.location, found.retry_after) == ("Sun, 22 Nov 2026 08:18:06 GMT", "/x", 7.0)
+
+
+def test_a_header_in_bytes_may_be_latin_1() -> None:
+    assert reply(302, headers=[(b"Location", b"/caf\xe9")]).location == "/café"
+
+
+@pytest.mark.clause("OA-6.3")
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), (" 12 ", 12.0), ("1.5", 1.5), ("-3", 0.0), ("inf", None), ("nan", None), ("", None), ("soon", None)],
+)
+def test_retry_after_counts_if_it_is_in_seconds(value: str, seconds: float | None) -> None:
+    assert reply(503, headers=[("retry-after", value)]).retry_after == seconds
+
+
+@pytest.mark.parametrize("body", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=lambda body: type(body).__name__)
+def test_a_body_may_be_any_bytes(body: bytes) -> None:
+    assert reply(200, body).body == b"ab"
+
+
+# ---- a status
+
+
+@pytest.mark.clause("OA-6.1", "OA-6.2", "OA-6.3", "OA-6.4")
+@given(st.integers(100, 999))
+def test_what_a_status_means(status: int) -> None:
+    found = reply(status)
+    assert found.is_success == (status // 100 == 2)
+    assert found.is_busy == (status in (429, 503))
+    assert found.is_away == (status in (429, 502, 503, 504))
+    assert found.is_refusal == (status // 100 in (3, 4) and status != 429)
+    assert found.rejects_credentials == (status in (401, 403))
+
+
+# ---- an unwelcome reply
+
+
+@pytest.mark.clause("OA-8.1")
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "text"),
+    [
+        (404, b'{"detail":"Chat not found"}', ApiError, "Chat not found: HTTP 404 while reading the chat (phase X)"),
+        (403, b"", AuthenticationError, "the server rejects the credentials: HTTP 403"),
+        (403, b"", AuthenticationError, "Log in again"),
+        (401, b'{"detail":"Token has expired"}', AuthenticationError, "Token has expired: HTTP 401"),
+        (500, b"Internal Server Error", HTTPStatusError, "HTTP 500 while reading the chat (phase X): 'Internal Server"),
+        (500, b"", HTTPStatusError, "rate limit"),
+        (502, b"", HTTPStatusError, "HTTP 502 while reading the chat (phase X)"),
+        (413, b'{"message":"too long"}', ApiError, "Shorten the prompt"),
+        (422, b'{"message":"Model X not found"}', ApiError, "client.models()"),
+        (422, b'{"message":"Something else"}', ApiError, "Something else: HTTP 422"),
+        (429, b"", HTTPStatusError, "try again later"),
+        (503, b'{"detail":"busy"}', ApiError, "try again later"),
+        (404, b"<html>", HTTPStatusError, "Is the base URL right"),
+        (404, b'{"detail":"Not Found"}', ApiError, "Is the base URL right, the API the right one"),
+        (307, b"", HTTPStatusError, "It points to 'https://elsewhere/', and redirects are not followed"),
+        (400, b"\xff" * 1000, HTTPStatusError, "HTTP 400"),
+        (500, b'{"detail": {"no": "text"}}', HTTPStatusError, "HTTP 500"),
+        (500, b'{"detail": null}', HTTPStatusError, "HTTP 500"),
+        (500, b"[" * 100_000, HTTPStatusError, "HTTP 500"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_the_exception_for_an_unwelcome_reply(status: int, body: bytes, kind: type[Exception], text: str) -> None:
+    error = reply(status, body, {"location": "https://elsewhere/"}).error(DOING, "X")
+    assert type(error) is kind
+    assert text in str(error)
+    assert error.phase == "X"
+    assert getattr(error, "status", None) == status
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.clause("OA-8.1")
+@pytest.mark.parametrize("key", ["detail", "message"])
+def test_the_servers_words_are_on_the_error(key: str) -> None:
+    error = reply(400, b'{"%s": "Parent message not found"}' % key.encode()).error(DOING)
+    assert isinstance(error, ApiError)
+    assert (error.message, error.phase) == ("Parent message not found", None)
+    assert str(error) == "Parent message not found: HTTP 400 while reading the chat"
+
+
+# ---- a success without what it must carry
+
+
+@pytest.mark.clause("OA-8.2")
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"<html>", b"{}", b'{"id": 1}', b"\xff", b'{"id": "\xff"}', b"[" * 100_000]
+)
+def test_a_success_without_what_it_must_carry_is_none(body: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match=r"something else than a new chat.*\(phase START\)"):
+        reply(200, body).decode(BINDING.read_chat_id, "a new chat", "START")
+
+
+@pytest.mark.clause("OA-8.2")
+def test_a_success_that_holds_an_error_message_is_that_error() -> None:
+    with pytest.raises(ApiError, match=r"^Locked \(instead of a new chat\)$") as raised:
+        reply(200, b'{"message": "Locked"}').decode(BINDING.read_chat_id, "a new chat", None)
+    assert (raised.value.status, raised.value.message) == (200, "Locked")
+
+
+@pytest.mark.clause("OA-8.2")
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("odd"), DecodeError("odd"), UnicodeDecodeError("utf-8", b"", 0, 1, "odd"), RecursionError("odd")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_binding_may_raise_these_if_it_cannot_read(error: Exception) -> None:
+    def read(body: bytes) -> str:
+        raise error
+
+    with pytest.raises(RemoteProtocolError, match="odd"):
+        reply(200, b"x").decode(read, "a new chat", None)
+
+
+@pytest.mark.clause("OA-5.10")
+def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_read() -> None:
+    body = b'{"id":"a"' + b" " * (MAX_BODY - 10) + b"}"
+    assert reply(200, body).decode(BINDING.read_chat_id, "a new chat", None) == "a"
+    with pytest.raises(RemoteProtocolError, match="more than 8,388,608 bytes"):
+        reply(200, body + b" ").decode(BINDING.read_chat_id, "a new chat", None)
+    words = b'{"detail":"a"' + b" " * MAX_BODY + b"}"
+    assert type(reply(500, words).error(DOING)) is HTTPStatusError
