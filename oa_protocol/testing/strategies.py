@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.inputs import ReplyReceived
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.server import Abandon, Answer, Close, End, Fault, Reset, Scripted, Send, Step, StreamFault, WorkerError
 from oa_protocol.server import Reply as ServerReply
@@ -137,7 +138,7 @@ def prompts() -> st.SearchStrategy[str]:
     >>> @given(prompts())
     ... def test_a_prompt_is_taken(text):
     ...     conversation = Conversation(Website("http://oa.test"))
-    ...     conversation.prompt(text)
+    ...     conversation.handle(Prompt(text), 0.0)
     ...     assert not conversation.awaits_prompt
     >>> test_a_prompt_is_taken()
     """
