@@ -22,7 +22,7 @@ from oa_protocol.engine.intents import (
 from oa_protocol.engine.phases import TERMINAL, Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.network import Fate
-from oa_protocol.testing._model.server_model import Asked
+from oa_protocol.testing._model.server import Asked
 
 CLEANING = frozenset({Phase.DELETING, Phase.DELETE_UNCLEAR})
 
@@ -168,8 +168,9 @@ class Ledger(NamedTuple):
 
     def with_interruption(self, intent: Intent | None) -> Ledger:
         """Note that what is under way costs no try."""
-        given_up = isinstance(intent, (SendPrompt, RequestAssistant))
-        return self._counted(intent, -1) if given_up and not self.has_left else self
+        if isinstance(intent, (SendPrompt, RequestAssistant)) and not self.has_left:
+            return self._counted(intent, -1)
+        return self
 
     def with_end(self, now: float, cleanup: Cleanup, *, drain: bool) -> Ledger:
         """Note that the owner leaves."""
