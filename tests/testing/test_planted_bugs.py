@@ -337,7 +337,7 @@ def an_attempt_may_take_all_the_time(patch: Patch) -> None:
     ends_of = method("_ends_of")
 
     def all_the_time(self: Any, intent: Intent) -> float:
-        return self._leaving.ends if isinstance(intent, DeleteChat) else ends_of(self, intent)
+        return float(self._leaving.ends if isinstance(intent, DeleteChat) else ends_of(self, intent))
 
     patch.setattr(Conversation, "_ends_of", all_the_time)
 
