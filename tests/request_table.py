@@ -30,7 +30,7 @@ def _read() -> dict[Api, dict[str, str]]:
     rows = re.findall(
         r"^\| ([a-z ]+) \| `([^`]+)`.* \| `([^`]+)`.* \|$", _SPECIFICATION.read_text("utf-8"), re.MULTILINE
     )
-    found = {words: cells for words, *cells in rows if words in _ROWS}
+    found = {words: cells for words, *cells in rows}
     assert found.keys() == _ROWS.keys()
     tables = ({_ROWS[words][0]: _template(cells[column]) for words, cells in found.items()} for column in (0, 1))
     return dict(zip(("website", "inference"), tables, strict=True))
