@@ -61,7 +61,7 @@ class Explorer:
         turns: how many prompts the owner has.
         retries, timeouts, cleanup: those of the engine. Short times that fit into one another make for few states.
         conversations: how many there are on the account.
-        page: how many chats the server lists at a time.
+        newer_chats: how many more there are, all of them newer. With 20, a website lists ours on the second page.
         depth: how many steps to go at most, or None to go to the end.
 
     >>> exploration = Explorer(InferenceServer("http://oa.test"), faults=0, turns=1).run()
@@ -76,7 +76,7 @@ class Explorer:
     timeouts: Timeouts = SHORT_TIMEOUTS
     cleanup: Cleanup = SHORT_CLEANUP
     conversations: int = 1
-    page: int = 20
+    newer_chats: int = 0
     depth: int | None = None
 
     def run(self) -> Exploration:
@@ -113,7 +113,7 @@ class _Search:
             faults=bounds.faults,
             turns=bounds.turns,
             conversations=bounds.conversations,
-            page=bounds.page,
+            newer_chats=bounds.newer_chats,
             credentials=credentials,
         )
 

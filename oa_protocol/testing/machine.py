@@ -113,7 +113,7 @@ class ConversationMachine(RuleBasedStateMachine):
         """Return the transport to be tested, which sends its requests on to ``far_end``; that itself by default.
 
         It is called in the event loop, and runs on asyncio. If it asks ``far_end`` for more of a stream than has
-        arrived, that raises an AssertionError, because the transport holds bytes back. What passes through must stay as it is:
+        arrived, that raises an AssertionError, because it holds bytes back. What passes through must stay as it is:
         each request, except for ``host``, ``content-length`` and ``connection``, and each reply, including its failure.
         If a reply hangs, ``open`` is cancelled.
         """
@@ -177,8 +177,9 @@ def _rule_for(sort: str) -> Callable[..., None]:
 
     happen.__name__ = happen.__qualname__ = sort
     # A draw that makes no difference would only be in the way when Hypothesis shrinks.
-    draws = {"choice": _CHOICES} if sort in _HAVE_CHOICES else {"choice": _SELDOM} if sort in _ENDS else {}
-    return precondition(lambda machine: machine.scenario.can_happen(sort))(rule(**draws)(happen))
+    choices = _CHOICES if sort in _HAVE_CHOICES else _SELDOM if sort in _ENDS else None
+    as_rule: Callable[[Callable[..., None]], Callable[..., None]] = rule(choice=choices) if choices else rule()
+    return precondition(lambda machine: machine.scenario.can_happen(sort))(as_rule(happen))
 
 
 for _sort in SORTS:

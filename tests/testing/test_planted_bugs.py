@@ -68,7 +68,11 @@ def on(patch: Patch, phase: Phase, kind: type[Exchange], handler: Handler) -> No
 def on_loss(patch: Patch, phase: Phase, kind: type[Exchange], handler: Handler) -> None:
     """Let ``handler`` take the loss of this exchange in this phase."""
     otherwise = honest(phase, kind)
-    on(patch, phase, kind, lambda *given: (handler if isinstance(given[1], MaybeSent) else otherwise)(*given))
+
+    def take(self: Any, outcome: Outcome, events: Events) -> None:
+        (handler if isinstance(outcome, MaybeSent) else otherwise)(self, outcome, events)
+
+    on(patch, phase, kind, take)
 
 
 def after(patch: Patch, name: str, change: Callable[[Any], None]) -> None:
@@ -81,6 +85,11 @@ def after(patch: Patch, name: str, change: Callable[[Any], None]) -> None:
         return result
 
     patch.setattr(Conversation, name, changed)
+
+
+def instead(patch: Patch, name: str, does: Callable[[Any, Any], None]) -> None:
+    """Let a method that takes one argument do something else."""
+    patch.setattr(Conversation, name, does)
 
 
 def mistaken(patch: Patch, take_for: Callable[[Any, Input], Input]) -> None:
@@ -200,7 +209,7 @@ def a_lost_delete_raises(patch: Patch) -> None:
 
 
 def deletes_without_bound(patch: Patch) -> None:
-    patch.setattr(Conversation, "_delete_again", lambda self, _: self._pause(0.5))
+    instead(patch, "_delete_again", lambda self, _: self._pause(0.5))
 
 
 def a_delete_is_looked_for_before_its_retry_after(patch: Patch) -> None:
@@ -224,11 +233,14 @@ def a_chat_that_is_still_there_is_deleted_again_at_once(patch: Patch) -> None:
 
 
 def abandoned_without_a_record(patch: Patch) -> None:
-    patch.setattr(Conversation, "_leak", lambda self, _reason, _events: self._move(Trigger.LEAK))
+    def leak(self: Any, reason: str, events: Events) -> None:
+        self._move(Trigger.LEAK)
+
+    patch.setattr(Conversation, "_leak", leak)
 
 
 def something_is_sent_after_deleted(patch: Patch) -> None:
-    patch.setitem(steps.STEPS, Phase.DELETED, [steps.Step(DeleteChat, always(None))])
+    patch.setitem(steps.STEPS, Phase.DELETED, steps.STEPS[Phase.DELETING])
 
 
 def a_failed_conversation_is_never_cleaned_up(patch: Patch) -> None:
@@ -245,7 +257,7 @@ def a_failed_conversation_is_never_cleaned_up(patch: Patch) -> None:
 
 
 def stream_opened_again_after_a_loss(patch: Patch) -> None:
-    on(patch, Phase.ASSISTANT_REQUESTED, OpenStream, lambda self, *_: self._try_again(OAError("lost")))
+    on(patch, Phase.ASSISTANT_REQUESTED, OpenStream, lambda self, _, _events: self._try_again(OAError("lost")))
 
 
 def prompt_sent_again_without_looking(patch: Patch) -> None:
@@ -326,12 +338,11 @@ def a_hung_exchange_is_never_settled(patch: Patch) -> None:
 
 
 def a_hung_request_is_taken_for_not_sent(patch: Patch) -> None:
-    patch.setattr(Conversation, "_expire", lambda self, intent, events: _expire_as_not_sent(self, intent, events))
+    def expire(self: Any, exchange: Exchange, patience: float, events: Events) -> None:
+        self._outstanding = None
+        self._settle(exchange, NotSent("no reply"), events)
 
-
-def _expire_as_not_sent(self: Any, intent: Intent, events: Events) -> None:
-    self._outstanding = None
-    self._settle(intent, NotSent("no reply"), events)
+    patch.setattr(Conversation, "_expire", expire)
 
 
 def no_delay(patch: Patch) -> None:

@@ -19,7 +19,7 @@ from oa_protocol.engine.phases import AWAITS_ANSWER, LEAVING, TERMINAL, Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.ledger import CLEANING, COUNTED, Ledger
-from oa_protocol.testing._model.server_model import Asked, Message, Server
+from oa_protocol.testing._model.server import Asked, Message, Server
 
 TIME_PASSES = frozenset({"time passes", "falls silent"})
 """What is done if ``TimePassed`` is handed in."""

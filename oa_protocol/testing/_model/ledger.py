@@ -22,13 +22,13 @@ from oa_protocol.engine.phases import TERMINAL, Phase
 from oa_protocol.engine.steps import STEPS
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.network import Fate
-from oa_protocol.testing._model.server_model import Asked
+from oa_protocol.testing._model.server import Asked
 
 CLEANING = frozenset({Phase.DELETING, Phase.DELETE_UNCLEAR})
 
 _NEVER = math.inf
 
-COUNTED: dict[type[Exchange], str] = {
+COUNTED: dict[type[Intent], str] = {
     CreateChat: "creates",
     SendPrompt: "prompts",
     RequestAssistant: "requests",
@@ -158,8 +158,9 @@ class Ledger(NamedTuple):
 
     def with_interruption(self, intent: Intent | None) -> Ledger:
         """Note that what is under way costs no try."""
-        given_up = isinstance(intent, (SendPrompt, RequestAssistant))
-        return self._counted(intent, -1) if given_up and not self.has_left else self
+        if isinstance(intent, (SendPrompt, RequestAssistant)) and not self.has_left:
+            return self._counted(intent, -1)
+        return self
 
     def with_end(self, now: float, cleanup: Cleanup, *, drain: bool) -> Ledger:
         """Note that the owner leaves."""
@@ -192,5 +193,5 @@ class Ledger(NamedTuple):
         return ledger
 
     def _counted(self, exchange: Intent, by: int) -> Ledger:
-        name = COUNTED.get(type(exchange)) if isinstance(exchange, Exchange) else None
+        name = COUNTED.get(type(exchange))
         return self._replace(**{name: getattr(self, name) + by}) if name else self

@@ -12,7 +12,7 @@ from oa_protocol.engine.errors import MaybeSent, TransportError
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.testing._model.ledger import FarReply
 from oa_protocol.testing._model.network import Effect, Fate
-from oa_protocol.testing._model.server_model import read_request
+from oa_protocol.testing._model.server import read_request
 from oa_protocol.testing._model.simulation import Simulation
 from oa_protocol.transports import Response, Transport
 
@@ -156,7 +156,7 @@ class TransportedSimulation(Simulation):
 
     def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
         """Send ``request`` through the transport. If it hangs, that is cancelled, because it will be given up."""
-        opens_stream = read_request(self.server.api, request).step == "events"
+        opens_stream = read_request(request).step == "events"
         self._far_end.expect(
             request,
             lambda arrived: self.answer(arrived, number, fate),

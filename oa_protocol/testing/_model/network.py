@@ -1,9 +1,8 @@
 """What the network, and what stands between client and server, may do to one exchange.
 
-The model has no reply that forges the server's own word: an empty 200 to a website's DELETE, a ``null`` to an
-inference server's, the words ``Chat not found``, or a well-formed chat, message or list that isn't true. The protocol has no other
-proof than these, so a client must believe them. Every other reply can come from a proxy, a login page or a broken
-gateway.
+The model has no reply that forges the server's own word: an empty 200 to DELETE, the words ``Chat not found``, or a
+well-formed chat, message or list that isn't true. The protocol has no other proof than these, so a client must believe
+them. Every other reply can come from a proxy, a login page or a broken gateway.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ SORTS: dict[str, Sort] = {
     "worker_works": _is("worker", "starts", "finishes"),
     "worker_fails": _is("worker", "aborts"),
     "time_passes": _is("clock", "time passes"),
-    "some_time_passes": _is("clock", "some time passes"),
+    "time_passes_partly": _is("clock", "some time passes"),
 }
 """Everything that can happen is of one of these sorts. All except the first are rules of the machine.
 

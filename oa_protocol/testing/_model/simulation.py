@@ -41,7 +41,7 @@ from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import TIME_PASSES, Limits, Moment
 from oa_protocol.testing._model.ledger import CLEANING, FarReply, Ledger
 from oa_protocol.testing._model.network import GARBAGE, Effect, Fate, fates, given_up
-from oa_protocol.testing._model.server_model import Asked, Server, read_request
+from oa_protocol.testing._model.server import Api, Asked, Server, read_request
 from oa_protocol.testing._model.state_key import (
     NO_MORE_TURNS,
     STREAM_MATTERS,
@@ -146,13 +146,13 @@ class Simulation:
         faults: int,
         turns: int,
         conversations: int = 1,
-        page: int = 20,
+        newer_chats: int = 0,
         credentials: bool,
     ) -> Self:
         """Return one in which nothing has happened yet; ``make`` makes a conversation with such credentials."""
         made = [make(CREDENTIALS if credentials else None) for _ in range(conversations)]
         peers = [Peer(conversation, Ledger(), turns) for conversation in made]
-        return cls(Server(made[0].binding.api, page), (), faults, peers, limits, 0.0)
+        return cls(Server.new(_api_of(made[0]), newer_chats), (), faults, peers, limits, 0.0)
 
     def after(self, action: Action) -> tuple[Self, Moment]:
         """Return another one, in which ``action`` has happened, and what the invariants are to see of it.
@@ -174,11 +174,12 @@ class Simulation:
         """
         settled = {number for number, peer in enumerate(self.peers) if is_settled(peer.conversation)}
         streams = {peer.stream for peer in self.peers if peer.conversation.phase in STREAM_MATTERS}
-        chats = [c.id if c.maker in settled else (c.id, messages_key(c, streams)) for c in self.server.chats]
+        server = self.server
+        chats = [c.id if c.maker in settled else (c.id, messages_key(c, streams, server)) for c in server.chats]
         late = [late for late in self.late if late[0] not in settled or late[1].step in ("create", "delete")]
         faults = -1 if len(settled) == len(self.peers) else self.faults
         peers = [(*engine_key(p.conversation, p.ledger, self.now), p.idle, p.hangs, _wishes(p)) for p in self.peers]
-        return self.server.made, tuple(chats), tuple(late), faults, *peers
+        return server.made, tuple(chats), tuple(late), faults, *peers
 
     # ---- what can happen
 
@@ -297,7 +298,7 @@ class Simulation:
         events: list[ev.Event] = []
         if action.what == "asks":
             intent = conversation.next_intent(self.now)
-            asked = read_request(self.server.api, intent.request) if isinstance(intent, Exchange) else None
+            asked = read_request(intent.request) if isinstance(intent, Exchange) else None
             peer.idle = intent is None
             peer.ledger = ledger.with_intent(intent, phase, self.now)
         elif action.what == "some time passes":
@@ -330,12 +331,9 @@ class Simulation:
             rest = list(self.late)
             rest.remove(found)
             self.late = tuple(rest)
-            self.server, _, _ = self.server.carry_out(found[1], found[0], late=True)
+            self.server, _ = self.server.carry_out(found[1], found[0], late=True)
             return
-        message_id, state = action.target
-        message = self.server.message(message_id)
-        assert message is not None  # noqa: S101 - it was found a moment ago
-        self.server = self.server.work(message, state)
+        self.server = self.server.work(*action.target)
 
     def _happen(self, action: Action, peer: Peer) -> list[ev.Event]:
         conversation, phase, intent = peer.conversation, peer.conversation.phase, peer.conversation.outstanding
@@ -391,7 +389,7 @@ class Simulation:
                 return Close(drain)
             case "abandons":
                 if isinstance(conversation.outstanding, CreateChat) and not peer.hangs:
-                    self.late += ((action.number, Asked("create")),)
+                    self.late += ((action.number, read_request(conversation.outstanding.request)),)
                 return Abandon()
             case "interrupts":
                 if action.fate is not None:
@@ -409,7 +407,7 @@ class Simulation:
         conversation, phase = peer.conversation, peer.conversation.phase
         exchange = conversation.outstanding
         assert isinstance(exchange, Exchange)  # noqa: S101 - actions() has seen it
-        asked = read_request(self.server.api, exchange.request)
+        asked = read_request(exchange.request)
         peer.ledger = peer.ledger.with_fate(exchange, asked, phase, fate)
         outcome = self.send(exchange.request, number, fate)
         if outcome is None:
@@ -429,17 +427,15 @@ class Simulation:
 
     def answer(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
         """Let the network and the server do to ``request`` what ``fate`` says, and return what is seen of it."""
-        asked = read_request(self.server.api, request)
-        status, body = fate.status, fate.body
+        asked = read_request(request)
+        reply = FarReply(fate.status, (), fate.body)
         match fate.effect:
-            case Effect.DONE if asked.step == "events":
-                self.server, status = self.server.open_stream(asked)
             case Effect.DONE:
-                self.server, true_status, true_body = self.server.carry_out(asked, number)
-                if not status:
-                    status, body = true_status, true_body
+                self.server, true_reply = self.server.carry_out(asked, number)
+                reply = reply if fate.status else FarReply(*true_reply[:3])
             case Effect.LEFT_BEHIND:
-                self.server, status, body = self.server.leave_behind(asked)
+                self.server, true_reply = self.server.leave_behind(asked)
+                reply = FarReply(*true_reply[:3])
             case Effect.LATER:
                 self.late += ((number, asked),)
             case Effect.NONE:
@@ -448,7 +444,7 @@ class Simulation:
             return None
         if fate.failure is not None:
             return fate.failure(fate.words)
-        return FarReply(status, fate.headers, body)
+        return reply._replace(headers=(*reply.headers, *fate.headers))
 
     def stream(self, data: bytes) -> list[bytes]:
         """Let bytes of the open stream arrive, and return the pieces in which they do."""
@@ -456,6 +452,10 @@ class Simulation:
 
     def end_stream(self, how: str) -> None:
         """Let the open stream end, or be closed. How makes no difference to an engine."""
+
+
+def _api_of(conversation: ConversationLike) -> Api:
+    return "website" if conversation.binding.api == "website" else "inference"
 
 
 def _wishes(peer: Peer) -> tuple[object, ...]:

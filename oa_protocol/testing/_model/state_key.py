@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from io import StringIO
 from operator import attrgetter
 from typing import Any, TypeVar, assert_never, cast
+
+from msgspec.structs import replace
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.sse import SSEDecoder
@@ -17,7 +20,7 @@ from oa_protocol.engine.timers import Clock
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import LONGEST_RETRY_AFTER
 from oa_protocol.testing._model.ledger import CLEANING, Ledger
-from oa_protocol.testing._model.server_model import Chat
+from oa_protocol.testing._model.server import Chat, Server
 
 STREAM_MATTERS = frozenset({Phase.ASSISTANT_REQUESTED, Phase.STREAMING})
 """In these phases it makes a difference how far a stream was read."""
@@ -43,30 +46,38 @@ def _copy_slots(thing: _T) -> _T:
     kind = type(thing)
     twin = kind.__new__(kind)
     names, values_of = _SLOTS[kind]
-    for name, value in zip(names, values_of(thing), strict=False):
-        copy = _COPIES.get(type(value))
-        setattr(twin, name, value if copy is None else copy(value))
+    values: tuple[object, ...] = values_of(thing)
+    for name, value in zip(names, values, strict=False):
+        copy_of = _COPIES.get(type(value))
+        setattr(twin, name, value if copy_of is None else copy_of(value))
     return twin
 
 
-def _copy_text(text: StringIO) -> StringIO:
-    twin = StringIO()
-    twin.write(text.getvalue())
-    return twin
+def _copy_stream(stream: Stream) -> Stream:
+    return replace(stream, decoder=_copy_slots(stream.decoder))
 
 
-def _slots(kind: type, names: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
+def _copy_turn(turn: Turn) -> Turn:
+    emitted = StringIO()
+    emitted.write(turn.text)
+    return replace(turn, emitted=emitted)
+
+
+_Slots = tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]
+
+
+def _slots(kind: type) -> _Slots:
+    names: tuple[str, ...] = vars(kind)["__slots__"]
     return names, attrgetter(*names)
 
 
 _ERRORS = attrgetter("error", "_attempt.error")
-_CHANGING: tuple[type, ...] = (Attempt, Clock, Leaving, Outstanding, Remote, SSEDecoder, Stream, Turn)
-_SLOTS = {kind: _slots(kind, getattr(kind, "__slots__")) for kind in _CHANGING}  # noqa: B009
-_SLOTS[Conversation] = _slots(Conversation, Moves.__slots__)
+_SLOTS: dict[type, _Slots] = {Conversation: _slots(Moves), SSEDecoder: _slots(SSEDecoder)}
 # All else that an engine holds is frozen, or replaced instead of changed.
 _COPIES: dict[type, Callable[[Any], object]] = {
-    **dict.fromkeys(_CHANGING, _copy_slots),
-    StringIO: _copy_text,
+    **dict.fromkeys((Attempt, Clock, Leaving, Outstanding, Remote), copy),
+    Stream: _copy_stream,
+    Turn: _copy_turn,
     list: list[object].copy,
 }
 
@@ -91,6 +102,7 @@ def engine_key(conversation: ConversationLike, ledger: Ledger, now: float) -> tu
     clock, credentials, outstanding, attempt, stream, turn, remote, leaving = cast("_Parts", _PARTS(conversation))
     start = clock.to_caller(0.0)
     elapsed = clock.elapsed if start is None else now - start
+    noted: tuple[object, ...]
     parts: tuple[object, ...] = (
         bool(credentials),
         outstanding and (type(outstanding.intent).__name__, _left(outstanding.ends, elapsed)),
@@ -188,14 +200,16 @@ def _hurries(attempt: Attempt, elapsed: float, phase: Phase, ledger: Ledger, now
     return phase is Phase.DELETE_UNCLEAR and too_early
 
 
-def messages_key(chat: Chat, streams: set[str]) -> tuple[object, ...]:
+def messages_key(chat: Chat, streams: set[str], server: Server) -> tuple[object, ...]:
     """How far a stream was read makes a difference only while it is open, and how an answer died makes none."""
     return tuple(
-        [
-            (m.id, m.role, _DEAD.get(m.state, m.state), m.parent_id, m.stuck, m.late, m.id in streams and m[-4:])
-            for m in chat.messages
-        ]
+        [(*m._replace(state=_DEAD.get(m.state, m.state)), _rest(m.id, streams, server)) for m in chat.messages]
     )
+
+
+def _rest(message_id: str, streams: set[str], server: Server) -> object:
+    stream = server.stream(message_id) if message_id in streams else None
+    return stream and (stream.events, stream.lost)
 
 
 _DEAD = {"timeout": "cancelled"}

@@ -1,0 +1,35 @@
+from oa_protocol.server.faults import Abandon as Abandon
+from oa_protocol.server.faults import Answer as Answer
+from oa_protocol.server.faults import Close as Close
+from oa_protocol.server.faults import End as End
+from oa_protocol.server.faults import Fault as Fault
+from oa_protocol.server.faults import Freeze as Freeze
+from oa_protocol.server.faults import Hang as Hang
+from oa_protocol.server.faults import Hold as Hold
+from oa_protocol.server.faults import Never as Never
+from oa_protocol.server.faults import Outcome as Outcome
+from oa_protocol.server.faults import Raw as Raw
+from oa_protocol.server.faults import Reply as Reply
+from oa_protocol.server.faults import Reset as Reset
+from oa_protocol.server.faults import Scripted as Scripted
+from oa_protocol.server.faults import Send as Send
+from oa_protocol.server.faults import StreamAction as StreamAction
+from oa_protocol.server.faults import StreamFault as StreamFault
+from oa_protocol.server.faults import WorkerError as WorkerError
+from oa_protocol.server.http.app import RequestRecord as RequestRecord
+from oa_protocol.server.models import Echo as Echo
+from oa_protocol.server.models import Lorem as Lorem
+from oa_protocol.server.models import Model as Model
+from oa_protocol.server.models import PluginStep as PluginStep
+from oa_protocol.server.models import Turn as Turn
+from oa_protocol.server.requests import Api as Api
+from oa_protocol.server.requests import Step as Step
+from oa_protocol.server.server import Server as Server
+from oa_protocol.server.state import Account as Account
+from oa_protocol.server.state import ChatRecord as ChatRecord
+from oa_protocol.server.state import MessageRecord as MessageRecord
+from oa_protocol.server.state import Quirks as Quirks
+from oa_protocol.server.state import Role as Role
+from oa_protocol.server.state import State as State
+
+__all__: list[str]

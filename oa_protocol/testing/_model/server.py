@@ -1,0 +1,197 @@
+"""The embedded server's core as the simulation sees it: one account, and what an observer knows beside it.
+
+It is a value, so what changes it returns another one. The core reads the requests themselves, so a wrong URL or a wrong
+parent is a wrong request here as well. Ids say where a thing stands (chat, position in the chat), so two ways to the
+same chats lead to the same state.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.server import core
+from oa_protocol.server.core import Reply, Request, ServerState
+from oa_protocol.server.ids import placed_id
+from oa_protocol.server.state import FINISHED, ChatRecord, MessageRecord, Quirks, Stream, with_stream
+
+Api = Literal["website", "inference"]
+
+_ACCOUNT = "ann"
+_FULL = Quirks(queue_limit=0)
+_WAITS = ("pending", "cancelled", "timeout")
+_NEWER = 0xFFFF0000
+
+
+class Message(NamedTuple):
+    """A message of a chat.
+
+    ``stuck``: no worker will ever take it, because its request was refused. ``late``: it was made after the client had
+    given its request up.
+    """
+
+    id: str
+    role: str
+    state: str
+    parent_id: str | None
+    content: str | None
+    stuck: bool
+    late: bool
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a worker has it, or may take it."""
+        return self.role == "assistant" and self.state in ("pending", "in_progress") and not self.stuck
+
+
+class Chat(NamedTuple):
+    """A chat; ``maker`` is the number of the conversation that it was made for."""
+
+    id: str
+    maker: int
+    messages: tuple[Message, ...]
+
+
+class Asked(NamedTuple):
+    """A request, read: which step it is, of what. ``request`` is what the core gets, without credentials."""
+
+    step: str
+    request: Request
+    message_id: str = ""
+    parent_id: str | None = None
+
+
+class Server(NamedTuple):
+    """One account at a server that is spoken to by ``api``.
+
+    ``makers`` are the numbers of the conversations that the chats were made for, and ``late`` the messages that were
+    made late.
+    """
+
+    api: Api
+    state: ServerState
+    makers: tuple[tuple[str, int], ...] = ()
+    late: frozenset[str] = frozenset()
+
+    @classmethod
+    def new(cls, api: Api, newer_chats: int = 0) -> Server:
+        """Return a server whose account has no chats, except for some that are always newer than all others."""
+        ids = [placed_id(_NEWER + number) for number in range(newer_chats)]
+        chats = {chat_id: ChatRecord(chat_id, _ACCOUNT, "", "") for chat_id in ids}
+        return cls(api, ServerState(default_account=_ACCOUNT, chats=chats))
+
+    # ---- requests
+
+    def carry_out(self, asked: Asked, maker: int, *, late: bool = False) -> tuple[Server, Reply]:
+        """Do what is asked for; return the server after it, and the reply."""
+        state, reply = core.handle(self.state, asked.request)
+        if asked.step == "events" and reply.stream is None:  # a website opens a stream, and nothing comes over it
+            state = with_stream(state, asked.message_id, Stream(state.now))
+        if state is self.state:
+            return self, reply
+        makers, made_late = self.makers, self.late
+        if asked.step == "create":
+            makers += tuple((chat_id, maker) for chat_id in state.chats.keys() - self.state.chats.keys())
+        elif late:
+            made_late |= state.owners.keys() - self.state.owners.keys()
+        return Server(self.api, state, makers, made_late), reply
+
+    def leave_behind(self, asked: Asked) -> tuple[Server, Reply]:
+        """Refuse a request for an answer because the queue is full: its message stays in the chat, pending."""
+        state, reply = core.handle(self.state._replace(quirks=_FULL), asked.request)
+        return self._replace(state=state._replace(quirks=self.state.quirks)), reply
+
+    # ---- workers
+
+    def work(self, message_id: str, state: str) -> Server:
+        """Let a worker, or the queue, bring a message into ``state``."""
+        match state:
+            case "in_progress":
+                after, _ = core.take(self.state, message_id)
+                after = core.emit(after, message_id, "Hi ")
+            case "complete":
+                after = core.emit(self.state, message_id, message_id[:13])
+                after = core.finish(after, message_id, answer_text(message_id))
+            case "aborted_by_worker":
+                after = core.abort(self.state, message_id)
+            case "cancelled":
+                after = core.give_up(self.state, message_id, "cancelled")
+            case _:
+                after = core.give_up(self.state, message_id, "timeout")
+        return self._replace(state=after)
+
+    def next_event(self, message_id: str) -> tuple[Server, bytes] | None:
+        """Take the next event off a message's stream; None if there is none."""
+        state, event = core.next_event(self.state, message_id)
+        return None if event is None else (self._replace(state=state), event.data)
+
+    def waits(self, message_id: str) -> bool:
+        """Return whether a message's stream shows it as pending, rightly or for good."""
+        message = self.state.message(message_id)
+        return message is not None and message.state in _WAITS
+
+    def is_over(self, message_id: str) -> bool:
+        """Return whether nothing more comes over a message's stream."""
+        message = self.state.message(message_id)
+        return message is None or message.state in FINISHED
+
+    # ---- what there is
+
+    @property
+    def made(self) -> int:
+        """How many chats were made."""
+        return len(self.makers)
+
+    @property
+    def chats(self) -> list[Chat]:
+        """The chats that the conversations made, and that are still there."""
+        found = self.state.chats
+        return [self._chat(found[chat_id], maker) for chat_id, maker in self.makers if chat_id in found]
+
+    def chat(self, chat_id: str) -> Chat | None:
+        """Return the chat of this id."""
+        return next((chat for chat in self.chats if chat.id == chat_id), None)
+
+    def message(self, message_id: str) -> Message | None:
+        """Return the message of this id."""
+        message = self.state.message(message_id)
+        return None if message is None else self._message(message)
+
+    def stream(self, message_id: str) -> Stream | None:
+        """Return what a message's stream has not yet sent."""
+        return self.state.streams.get(message_id)
+
+    def _chat(self, chat: ChatRecord, maker: int) -> Chat:
+        return Chat(chat.id, maker, tuple([self._message(message) for message in chat.messages]))
+
+    def _message(self, message: MessageRecord) -> Message:
+        stuck = message.state == "pending" and message.id not in self.state.waiting
+        return Message(
+            message.id, message.role, message.state, message.parent_id, message.content, stuck, message.id in self.late
+        )
+
+
+def answer_text(message_id: str) -> str:
+    """Return the answer in full. Its tokens never say the last character: only the final message does."""
+    return f"Hi {message_id[:13]}!"
+
+
+@cache
+def read_request(request: HttpRequest) -> Asked:
+    """Read a request as the server does.
+
+    Raises:
+        ValueError: no server knows it.
+
+    """
+    headers = tuple(header for header in request.headers if header[0] not in ("authorization", "cookie"))
+    read = Request(request.method, request.target, headers, request.body)
+    step = core.step_of(read)
+    if step == "other":
+        raise ValueError(f"no such request: {request!r}")
+    fields: dict[str, Any] = json.loads(request.body) if request.body else {}
+    path = read.path.split("/")
+    in_path = path[4] if core.api_of(read) == "inference" and len(path) > 4 else ""
+    return Asked(step, read, in_path or dict(read.query).get("message_id", ""), fields.get("parent_id"))
