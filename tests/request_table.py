@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from oa_protocol.engine.intents import EXCHANGES
+
 Api = Literal["website", "inference"]
 
 _SPECIFICATION = Path(__file__).parents[1] / "specs" / "protocol.md"
@@ -24,6 +26,7 @@ _ROWS = {
 }
 STEPS = {kind: step for step, kind in _ROWS.values()}
 """The steps by the names of the engine's exchanges."""
+assert STEPS.keys() == {"-", *(kind.__name__ for kind in EXCHANGES)}
 
 
 def _read() -> dict[Api, dict[str, str]]:

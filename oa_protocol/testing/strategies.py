@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.engine.conversation import Conversation
+from oa_protocol.engine.inputs import ReplyReceived
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.server import Abandon, Answer, Close, End, Fault, Reset, Scripted, Send, Step, StreamFault, WorkerError
 from oa_protocol.server import Reply as ServerReply
