@@ -120,7 +120,7 @@ LAYERS = {
     "client": {"bindings", "engine", "tape", "transports"},
     "server": set[str](),
     "testing": {"bindings", "engine", "server", "tape", "transports"},
-    "cli": {"bindings", "client", "engine", "server", "tape"},
+    "cli": {"bindings", "client", "engine", "server", "tape", "transports"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 
