@@ -14,6 +14,7 @@ from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.engine.intents import EXCHANGES, Exchange, HttpRequest
 from oa_protocol.engine.phases import Phase
 from oa_protocol.server import core
+from oa_protocol.tape.format import Json
 from oa_protocol.testing._model.ledger import COUNTED, Ledger
 from oa_protocol.testing._model.server import read_request
 from oa_protocol.testing.strategies import FAULTY
@@ -32,9 +33,11 @@ print(conversation.phase.name)
 """
 PHASES_MD = "from tests.phases_md import *; print('same' if PATH.read_text(encoding='utf-8') == phases_md() else 'old')"
 TABLE = "from tests.request_table import *; print('SetTitle' in STEPS)"
-LEDGER = "from oa_protocol.testing._model.ledger import *; print(Ledger()._counted(SetTitle(None), 1).titles)"
+LEDGER = "from oa_protocol.tape.format import Json
+from oa_protocol.testing._model.ledger import *; print(Ledger()._counted(SetTitle(None), 1).titles)"
 UNCOUNTED = """
 from oa_protocol.engine.intents import EXCHANGES
+from oa_protocol.tape.format import Json
 from oa_protocol.testing._model.ledger import COUNTED
 print(*{kind.__name__ for kind in EXCHANGES if kind.is_write and kind not in COUNTED})
 """
@@ -138,9 +141,10 @@ def recorded() -> tuple[set[str], dict[str, HttpRequest]]:
     requests: dict[str, HttpRequest] = {}
     for path in sorted((ROOT / "specs" / "vectors").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
-            step = json.loads(line)
+            step: Json = json.loads(line)
             phases.add(step.get("phase", "START"))
-            if "url" in (intent := step.get("intent") or {}):
+            intent: Json = step.get("intent") or {}
+            if "url" in intent:
                 requests[intent["kind"]] = HttpRequest(intent["method"], intent["url"], ())
     return phases, requests
 
@@ -168,7 +172,9 @@ def test_every_request_of_a_binding_is_in_the_tests_table() -> None:
     class Noting:
         def __getattr__(self, name: str) -> object:
             spelled.append(name)
-            return lambda *_: None
+            return self._nothing
+
+        def _nothing(self, *_: object) -> None: ...
 
     for _, _, _, spell, *_ in ROWS:
         spell(cast("Binding", Noting()), Credentials())

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -99,7 +99,7 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
 def named(annotation: Any) -> Iterator[type]:
     """The classes that an annotation names, however deep."""
     if isinstance(annotation, list):
-        for each in annotation:
+        for each in cast("list[object]", annotation):
             yield from named(each)
     elif arguments := get_args(annotation):
         if typing.get_origin(annotation) is not typing.Literal:
