@@ -39,7 +39,7 @@ and if credentials were rejected, others are asked for (LoadCredentials).
 
 def phases_md() -> str:
     """The whole page."""
-    phases = [f"| {p.name} | {p.value} | {NEXT_INTENT.get(p, _TERMINAL)} |" for p in Phase]
+    phases = [f"| {p.name} | {p.value} | {_TERMINAL if p in TERMINAL else NEXT_INTENT[p]} |" for p in Phase]
     moves = [
         f"| {trigger.name} | {trigger.value} | {', '.join(p.name for p in sources)} | {target.name} |"
         for trigger, sources, target in TRANSITIONS

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from oa_protocol.engine.intents import EXCHANGES
+
 Api = Literal["website", "inference"]
 
 _SPECIFICATION = Path(__file__).parents[1] / "specs" / "protocol.md"
@@ -24,13 +26,14 @@ _ROWS = {
 }
 STEPS = {kind: step for step, kind in _ROWS.values()}
 """The steps by the names of the engine's exchanges."""
+assert STEPS.keys() == {"-", *(kind.__name__ for kind in EXCHANGES)}
 
 
 def _read() -> dict[Api, dict[str, str]]:
     rows = re.findall(
         r"^\| ([a-z ]+) \| `([^`]+)`.* \| `([^`]+)`.* \|$", _SPECIFICATION.read_text("utf-8"), re.MULTILINE
     )
-    found = {words: cells for words, *cells in rows if words in _ROWS}
+    found = {words: cells for words, *cells in rows}
     assert found.keys() == _ROWS.keys()
     tables = ({_ROWS[words][0]: _template(cells[column]) for words, cells in found.items()} for column in (0, 1))
     return dict(zip(("website", "inference"), tables, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,33 @@ def _module(imported: str) -> str:
 def test_imports_point_downwards(names: list[str], may_import: list[str]) -> None:
     for name in names:
         assert imports_of(name) <= set(may_import), name
+
+
+LAYERS = {
+    "bindings": {"engine"},  # its leaves only, see above
+    "engine": {"bindings"},
+    "tape": {"bindings", "engine"},
+    "transports": {"engine"},
+    "client": {"bindings", "engine", "tape", "transports"},
+    "server": set[str](),
+    "testing": {"bindings", "engine", "server", "tape", "transports"},
+    "cli": {"bindings", "client", "engine", "server", "tape", "transports"},
+}
+"""Which folders a folder may import, as the table in docs/architecture.md says."""
+
+
+@pytest.mark.parametrize("folder", LAYERS)
+def test_a_layer_imports_only_those_below(folder: str) -> None:
+    names = [path.relative_to(PACKAGE).with_suffix("").as_posix() for path in (PACKAGE / folder).rglob("*.py")]
+    found = {module.partition(".")[0] for name in names for module in imports_of(name.removesuffix("/__init__"))}
+    assert found - {folder, "", "_lazy", "_version"} == LAYERS[folder]
+
+
+def test_every_folder_is_a_layer() -> None:
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == LAYERS.keys()
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \| .* \| (.*) \|$", page, re.MULTILINE)
+    assert {folder: set(re.findall(r"`(\w+)`", below)) for folder, below in rows} == LAYERS
 
 
 def test_a_leafs_imports_are_seen() -> None:

@@ -46,15 +46,21 @@ class Exchange(Struct, frozen=True):
 
     The class says what is true of each exchange of its kind: what it is ``doing`` in words, whether it ``is_write``
     (it changes something on the server, so that its outcome must be known before the conversation can end well), and
-    whether it ``is_counted`` as a try of its step. Reads have a count of their own.
+    whether it ``is_counted`` as a try of its step. Reads have a count of their own. None of these has a default, so
+    that a new kind can't get the wrong one by being silent.
     """
 
     doing: ClassVar[str]
-    is_write: ClassVar[bool] = False
-    is_counted: ClassVar[bool] = False
+    is_write: ClassVar[bool]
+    is_counted: ClassVar[bool]
 
     request: HttpRequest
     shielded: bool = False
+
+    def __init_subclass__(cls) -> None:
+        missing = [fact for fact in ("doing", "is_write", "is_counted") if fact not in vars(cls)]
+        if missing:
+            raise TypeError(f"{cls.__name__} doesn't say {', '.join(missing)}")
 
 
 class CreateChat(Exchange, frozen=True):
@@ -85,6 +91,7 @@ class OpenStream(Exchange, frozen=True):
     """Open the event stream. If the status is 200, hand in ``StreamOpened``, and then the body as it arrives."""
 
     doing: ClassVar[str] = "opening the stream"
+    is_write: ClassVar[bool] = False
     is_counted: ClassVar[bool] = True
 
 
@@ -92,24 +99,31 @@ class FetchMessage(Exchange, frozen=True):
     """Read the assistant's message, to see whether it has finished."""
 
     doing: ClassVar[str] = "reading the answer"
+    is_write: ClassVar[bool] = False
+    is_counted: ClassVar[bool] = False
 
 
 class FetchChat(Exchange, frozen=True):
     """Read the chat with its messages, to see what arrived or whether it is gone."""
 
     doing: ClassVar[str] = "reading the chat"
+    is_write: ClassVar[bool] = False
+    is_counted: ClassVar[bool] = False
 
 
 class ListChats(Exchange, frozen=True):
     """List the account's chats, to see whether the server answers us at all."""
 
     doing: ClassVar[str] = "listing the chats"
+    is_write: ClassVar[bool] = False
+    is_counted: ClassVar[bool] = False
 
 
 class DeleteChat(Exchange, frozen=True):
     """Delete the chat. Always shielded."""
 
     doing: ClassVar[str] = "deleting the chat"
+    is_write: ClassVar[bool] = False
     is_counted: ClassVar[bool] = True
 
 
@@ -125,14 +139,5 @@ class CloseStream(Struct, frozen=True):
 
 Intent = Exchange | LoadCredentials | CloseStream
 
-EXCHANGES: tuple[type[Exchange], ...] = (
-    CreateChat,
-    SendPrompt,
-    RequestAssistant,
-    OpenStream,
-    FetchMessage,
-    FetchChat,
-    ListChats,
-    DeleteChat,
-)
+EXCHANGES: tuple[type[Exchange], ...] = tuple(Exchange.__subclasses__())
 """Every kind of exchange, in the order of a conversation."""

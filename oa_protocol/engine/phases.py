@@ -12,6 +12,7 @@ look-up in the table that the machine has checked.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from enum import Enum
 from typing import Protocol
 
@@ -116,6 +117,25 @@ AWAITS_ANSWER = frozenset({_P.PROMPTED, *_MAYBE_RUNNING})
 
 ANSWER_MAY_RUN = frozenset(_MAYBE_RUNNING)
 """An answer waits or runs on the server, or may do so."""
+
+
+def check_phases(grouped: Collection[Phase], transitions: Iterable[tuple[Trigger, tuple[Phase, ...], Phase]]) -> None:
+    """Refuse a table in which a phase has no group, so that no row lets its owner leave, or in which none leads to it.
+
+    Raises:
+        TypeError: with a message that names the phases.
+
+    """
+    reached = {Phase.START, *(target for _, _, target in transitions)}
+    problems = {
+        "is in no group": [phase.name for phase in Phase if phase not in grouped],
+        "is never reached": [phase.name for phase in Phase if phase not in reached],
+    }
+    if any(problems.values()):
+        raise TypeError("; ".join(f"{', '.join(names)} {problem}" for problem, names in problems.items() if names))
+
+
+check_phases({*_NO_CHAT, *_WITH_CHAT, *TERMINAL}, TRANSITIONS)
 
 # One machine for all conversations: without models it keeps no reference to any of them.
 MACHINE = Machine(

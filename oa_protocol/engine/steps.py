@@ -390,7 +390,9 @@ class Steps(Moves):
             return api.request_assistant(credentials, chat_id, turn.prompt_id, self.settings.options)
         if kind is OpenStream:
             return api.open_stream(credentials, chat_id, turn.message_id)
-        return api.fetch_message(credentials, chat_id, turn.message_id)
+        if kind is FetchMessage:
+            return api.fetch_message(credentials, chat_id, turn.message_id)
+        raise TypeError(f"no request spells {kind.__name__}")
 
     # ---- what is read
 

@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Iterator
 
+from oa_protocol.engine.intents import EXCHANGES
 from oa_protocol.tape.format import Json, Tape
 
 _ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_READS = frozenset({"FetchMessage", "FetchChat", "ListChats"})
+_READS = frozenset(kind.__name__ for kind in EXCHANGES if not kind.is_counted)
 _IDLE = frozenset({"Close", "Abandon", "Interrupted", "TimePassed", "StreamEnded", "StreamData"})
 _SETTLES = frozenset({"ReplyReceived", "ExchangeFailed"})
 _BASE_URL = "http://server"

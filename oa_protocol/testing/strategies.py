@@ -509,6 +509,10 @@ def _chat_list(chat_ids: list[str], cursor: str | None) -> Json:
     return {"chats": [{"id": chat_id, "title": None} for chat_id in newest_first], "next": cursor}
 
 
+FAULTY: tuple[Step, ...] = ("create", "prompt", "request", "message", "chat", "list", "models", "delete")
+"""What a client asks for, except for the stream, whose faults are of another kind."""
+
+
 def faults() -> st.SearchStrategy[Scripted]:
     """Behaviours of the embedded server, for ``Server.script``; none of them waits for ever.
 
@@ -522,13 +526,12 @@ def faults() -> st.SearchStrategy[Scripted]:
     times = st.integers(1, 2)
     cut = st.sampled_from([Reset(), Close()])
     reply = st.builds(ServerReply, st.sampled_from([200, 302, 401, 403, 404, 429, 500, 503]), st.sampled_from(_GARBAGE))
-    steps: list[Step] = ["create", "prompt", "request", "message", "chat", "list", "models", "delete"]
     actions = cut | st.just(End()) | st.builds(Send, event_streams())
     endings = st.sampled_from([WorkerError(), Abandon("cancelled"), Abandon("timeout")])
     pieces = st.lists(prompts(), max_size=5).map(tuple)
     return st.one_of(
-        st.builds(Fault, st.sampled_from(steps), before=cut | reply, times=times),
-        st.builds(Fault, st.sampled_from(steps), after=cut | reply, times=times),
+        st.builds(Fault, st.sampled_from(FAULTY), before=cut | reply, times=times),
+        st.builds(Fault, st.sampled_from(FAULTY), after=cut | reply, times=times),
         st.builds(Fault, st.just("events"), before=cut | reply, times=times),
         st.builds(StreamFault, st.integers(0, 4), actions, times=times),
         st.builds(Answer, pieces, st.none() | prompts(), st.integers(0, 3), st.none() | endings),

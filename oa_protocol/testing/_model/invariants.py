@@ -18,7 +18,7 @@ from oa_protocol.engine.intents import (
 from oa_protocol.engine.phases import AWAITS_ANSWER, LEAVING, TERMINAL, Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.conversation_like import ConversationLike
-from oa_protocol.testing._model.ledger import CLEANING, Ledger
+from oa_protocol.testing._model.ledger import CLEANING, COUNTED, Ledger
 from oa_protocol.testing._model.server import Asked, Message, Server
 
 TIME_PASSES = frozenset({"time passes", "falls silent"})
@@ -116,12 +116,9 @@ def gone_is_gone(moment: Moment) -> str:
 def bounded_tries(moment: Moment) -> str:
     """No step is tried more often than is allowed (OA-6.3, OA-7.6)."""
     ledger, limits = moment.ledger, moment.limits
-    for what, count, most in (
-        ("creates", ledger.creates, limits.retries + 1),
-        ("prompts", ledger.prompts, limits.retries + 1),
-        ("requests", ledger.requests, limits.retries + 1),
-        ("DELETEs", ledger.deletes, limits.cleanup.attempts),
-    ):
+    for kind, what in COUNTED.items():
+        count: int = getattr(ledger, what)
+        most = limits.cleanup.attempts if kind is DeleteChat else limits.retries + 1
         if count > most:
             return f"{count} {what}, and at most {most} are allowed"
     return ""

@@ -12,7 +12,6 @@ from oa_protocol.engine.intents import (
     DeleteChat,
     Exchange,
     FetchChat,
-    FetchMessage,
     Intent,
     ListChats,
     OpenStream,
@@ -20,6 +19,7 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.engine.phases import TERMINAL, Phase
+from oa_protocol.engine.steps import STEPS
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.network import Fate
 from oa_protocol.testing._model.server import Asked
@@ -28,27 +28,17 @@ CLEANING = frozenset({Phase.DELETING, Phase.DELETE_UNCLEAR})
 
 _NEVER = math.inf
 
-_COUNTED: dict[type[Intent], str] = {
+COUNTED: dict[type[Intent], str] = {
     CreateChat: "creates",
     SendPrompt: "prompts",
     RequestAssistant: "requests",
     DeleteChat: "deletes",
 }
+"""The field of a ledger that counts the exchanges of this kind: that of each one that changes something."""
 
 # What is tried again in which phase. Anything else that comes there is late, or a look that can wait.
-_TRIED_AGAIN: dict[Phase, tuple[type[Exchange], ...]] = {
-    Phase.START: (CreateChat,),
-    Phase.COOKIES: (CreateChat,),
-    Phase.CHAT_CREATED: (SendPrompt,),
-    Phase.ANSWERED: (SendPrompt,),
-    Phase.PROMPT_LOST: (FetchChat,),
-    Phase.PROMPTED: (RequestAssistant,),
-    Phase.REQUEST_LOST: (FetchChat,),
-    Phase.ASSISTANT_REQUESTED: (OpenStream,),
-    Phase.POLLING: (FetchMessage,),
-    Phase.DRAINING: (FetchMessage, FetchChat),
-    Phase.DELETING: (DeleteChat,),
-}
+_LOOKS = (Phase.STREAMING, Phase.DELETE_UNCLEAR)
+_TRIED_AGAIN = {phase: () if phase in _LOOKS else tuple(step.kind for step in steps) for phase, steps in STEPS.items()}
 
 
 class FarReply(NamedTuple):
@@ -157,7 +147,7 @@ class Ledger(NamedTuple):
 
     def with_outcome(self, exchange: Exchange, phase: Phase, outcome: FarReply | TransportError, now: float) -> Ledger:
         """Note what must be waited for, because ``outcome`` says that the exchange was not carried out (OA-6.3)."""
-        if not isinstance(exchange, _TRIED_AGAIN.get(phase, ())):
+        if not isinstance(exchange, _TRIED_AGAIN[phase]):
             return self
         if isinstance(outcome, NotSent):
             return self._replace(pause=Pause(type(exchange), phase, now, 0.0))
@@ -203,5 +193,5 @@ class Ledger(NamedTuple):
         return ledger
 
     def _counted(self, exchange: Intent, by: int) -> Ledger:
-        name = _COUNTED.get(type(exchange))
+        name = COUNTED.get(type(exchange))
         return self._replace(**{name: getattr(self, name) + by}) if name else self

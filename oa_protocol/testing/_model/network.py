@@ -11,21 +11,11 @@ from enum import Enum
 from typing import NamedTuple
 
 from oa_protocol.engine.errors import MaybeSent, NotSent, TransportError
-from oa_protocol.engine.intents import (
-    CreateChat,
-    DeleteChat,
-    Exchange,
-    FetchChat,
-    FetchMessage,
-    ListChats,
-    OpenStream,
-    RequestAssistant,
-    SendPrompt,
-)
+from oa_protocol.engine.intents import EXCHANGES, DeleteChat, Exchange, OpenStream, RequestAssistant
 
 GARBAGE = b"<html>It works!</html>"
 
-WRITES = (CreateChat, SendPrompt, RequestAssistant, DeleteChat)
+WRITES = tuple(kind for kind in EXCHANGES if kind.is_write or kind is DeleteChat)
 
 
 class Effect(Enum):
@@ -119,9 +109,8 @@ def _possible(api: str, kind: type[Exchange]) -> tuple[Fate, ...]:
     return tuple(found)
 
 
-_KINDS: tuple[type[Exchange], ...] = (*WRITES, OpenStream, FetchMessage, FetchChat, ListChats)
 _FATES: dict[tuple[str, type[Exchange]], tuple[Fate, ...]] = {
-    (api, kind): _possible(api, kind) for api in ("website", "inference") for kind in _KINDS
+    (api, kind): _possible(api, kind) for api in ("website", "inference") for kind in EXCHANGES
 }
 
 

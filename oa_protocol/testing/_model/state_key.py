@@ -6,7 +6,7 @@ from collections.abc import Callable
 from copy import copy
 from io import StringIO
 from operator import attrgetter
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, assert_never, cast
 
 from msgspec.structs import replace
 
@@ -150,16 +150,42 @@ def _turn(turn: Turn) -> tuple[object, ...]:
 
 
 def _noted(ledger: Ledger, phase: Phase, now: float) -> tuple[object, ...]:
-    counts: tuple[object, ...] = ()
-    if phase in (Phase.START, Phase.COOKIES):
-        counts = (ledger.creates,)
-    elif phase in (Phase.CHAT_CREATED, Phase.PROMPT_LOST, Phase.ANSWERED):
-        counts = ledger.prompts, ledger.unlooked
-    elif phase in (Phase.PROMPTED, Phase.REQUEST_LOST):
-        counts = ledger.requests, ledger.unlooked
     opened = ledger.adopted in ledger.opened
     silence = round(now - ledger.silent_since, 6) if phase is Phase.STREAMING else 0
-    return counts, _left(ledger.drained_by, now), ledger.adopted, opened, ledger.emitted, ledger.waited, silence
+    return (
+        _counts(ledger, phase),
+        _left(ledger.drained_by, now),
+        ledger.adopted,
+        opened,
+        ledger.emitted,
+        ledger.waited,
+        silence,
+    )
+
+
+def _counts(ledger: Ledger, phase: Phase) -> tuple[object, ...]:
+    """Return which tries still count in this phase."""
+    match phase:
+        case Phase.START | Phase.COOKIES:
+            return (ledger.creates,)
+        case Phase.CHAT_CREATED | Phase.PROMPT_LOST | Phase.ANSWERED:
+            return ledger.prompts, ledger.unlooked
+        case Phase.PROMPTED | Phase.REQUEST_LOST:
+            return ledger.requests, ledger.unlooked
+        case Phase.ASSISTANT_REQUESTED | Phase.STREAMING | Phase.POLLING:
+            return ()
+        case (
+            Phase.FAILED
+            | Phase.DRAINING
+            | Phase.DELETING
+            | Phase.DELETE_UNCLEAR
+            | Phase.DELETED
+            | Phase.NEVER_CREATED
+            | Phase.LEAKED
+        ):
+            return ()  # engine_key has no use for them there
+        case _:
+            assert_never(phase)
 
 
 def _hurries(attempt: Attempt, elapsed: float, phase: Phase, ledger: Ledger, now: float) -> bool:
