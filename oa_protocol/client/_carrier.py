@@ -118,6 +118,7 @@ class Carrier:
         self._shared = shared
         self._entry = Entry(shared.journal) if shared.journal is not None else None
         self._transport: Transport | None = None
+        self._used_up: list[Transport] = []
         self._response: Response | None = None
         self.flight: Flight | None = None
         self.reads: ReadScope | None = None
@@ -141,14 +142,20 @@ class Carrier:
                 case _:
                     assert_never(intent)
 
-        _spawn(flight.run(carry_out))
+        _spawn(flight.run(carry_out), flight.done.set)
         return flight
 
     async def drop_flight(self) -> None:
-        """Let go of what is in flight. If the transport doesn't let go in time, it isn't used again."""
+        """Let go of what is in flight. If its transport doesn't let go in time, another one is used from now on."""
         flight, self.flight = self.flight, None
         if flight is not None and not await flight.drop():
-            self._transport = None
+            self.change_transport()
+
+    def change_transport(self) -> None:
+        """Use another transport from now on, so that nothing that was begun can stand in the way of a DELETE."""
+        if self._transport is not None:
+            self._used_up.append(self._transport)
+        self._transport = None
 
     async def receive(self, deadline: float | None) -> bytes | None:
         """Read what the stream has: ``b""`` at its end, None if nothing came until the deadline.
@@ -174,9 +181,10 @@ class Carrier:
 
     async def close(self) -> None:
         """Let go of everything, even if that is interrupted."""
+        self.change_transport()
         async with AsyncExitStack() as stack:
-            if self._transport is not None:
-                stack.push_async_callback(close_quietly, self._transport)
+            for transport in self._used_up:
+                stack.push_async_callback(close_quietly, transport)
             stack.push_async_callback(self.close_stream)
             stack.push_async_callback(self.drop_flight)
 
@@ -204,10 +212,10 @@ class Carrier:
 
     async def _exchange(self, exchange: Exchange, flight: Flight) -> None:
         response: Response | None = None
-        failure: TransportError = NotSent("the transport could not be made")
+        failure: TransportError = NotSent("the transport was made")
         try:
             transport = self._transport = self._transport or self._shared.open_transport()
-            failure = MaybeSent("it was given up while it was under way")
+            failure = MaybeSent("it was under way")
             response = await transport.open(exchange.request)
             if isinstance(exchange, OpenStream) and response.status == 200:
                 self._response, self.reads, response = response, read_scope(), None
@@ -221,6 +229,9 @@ class Carrier:
             logger.debug("<- %s", error)
             # Once a reply has begun, the request was sent, whatever a transport says.
             failure = MaybeSent(str(error)) if response is not None else error
+        except BaseException as error:
+            failure = type(failure)(f"{type(error).__name__} while {failure}")
+            raise
         finally:
             flight.land(ExchangeFailed(failure))  # unless it has landed
             if response is not None:
@@ -248,12 +259,13 @@ def clock() -> Callable[[], float]:
     return anyio.current_time
 
 
-def _spawn(operation: Coroutine[Any, Any, None]) -> None:
-    """Run ``operation`` as a task of the event loop itself."""
+def _spawn(operation: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> None:
+    """Run ``operation`` as a task of the event loop itself; ``at_end`` is called even if it is cancelled before."""
     if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
         task = asyncio.get_running_loop().create_task(operation)
         _TASKS.add(task)
         task.add_done_callback(_TASKS.discard)
+        task.add_done_callback(lambda _: at_end())
     else:
         import trio
 

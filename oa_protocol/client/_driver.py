@@ -97,6 +97,7 @@ class Driver:
             if self._released is not None:
                 await self._released.wait()
             self._hand_in(Close())
+            self._carrier.change_transport()
             while not conversation.is_over:
                 try:
                     await self._advance()
@@ -158,6 +159,9 @@ class Driver:
             self._carrier.flight = None
             if flight.error is not None:
                 raise flight.error
+            if not flight.has_landed and self.conversation.outstanding is flight.intent:
+                # Its task was cancelled before its first step, for example by a loop that shuts down.
+                self._carrier.begin(flight.intent, self.conversation, self._land)
         elif not flight.has_landed and self.conversation.outstanding is not flight.intent:
             await self._carrier.drop_flight()
         return self._deliver()

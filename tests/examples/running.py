@@ -130,7 +130,7 @@ class Twisted(Example):
         in_reactor(begin)
 
     def interrupt(self) -> None:
-        REACTOR.callFromThread(lambda: self.cancel())  # which may not be known yet
+        threads.blockingCallFromThread(REACTOR, lambda: self.cancel())  # which may not be known yet
 
 
 class Gevent(Example):

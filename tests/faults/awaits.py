@@ -216,7 +216,8 @@ class Suspensions(trio.abc.Instrument):
         self._suspended = suspended
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        if task.parent_nursery is not None and task.parent_nursery.parent_task in self.tasks:
+        is_child = task.parent_nursery is not None and task.parent_nursery.parent_task in self.tasks
+        if is_child or "oa_protocol" in task.name:  # the client's own tasks are children of trio's
             self.tasks.add(task)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning"),
 ]
 
-FEWEST = 25
+FEWEST = 20
 """A conversation has more awaits than these; with less, something was not counted."""
 
 
