@@ -13,12 +13,14 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from typing import Any, assert_never, cast
 
 import anyio
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import MAX_BODY
+from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._read_timeout import ReadScope, read_scope
 from oa_protocol.client.journal import Entry, Journal
 from oa_protocol.engine.conversation import Conversation
@@ -40,6 +42,7 @@ from oa_protocol.engine.intents import (
     LoadCredentials,
     OpenStream,
 )
+from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.transports import Response, Transport, TransportFactory
 
 logger = logging.getLogger("oa_protocol")
@@ -48,10 +51,20 @@ logger = logging.getLogger("oa_protocol")
 CLOSE_TIMEOUT = 0.25
 """Seconds that closing something may take, because cleaning up must not wait for a peer."""
 
-LoadCredentialsFrom = Callable[[], Awaitable[Credentials | None]]
-
 # asyncio itself keeps only weak references to its tasks.
 _TASKS: set[asyncio.Task[None]] = set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the conversations of one client share."""
+
+    open_transport: TransportFactory
+    load_credentials: Callable[[], Awaitable[Credentials | None]]
+    timeouts: Timeouts
+    cleanup: Cleanup
+    slot: PendingSlot
+    journal: Journal | None
 
 
 class Flight:
@@ -101,12 +114,9 @@ class Flight:
 class Carrier:
     """What one conversation has on the network: a transport, and at times a stream and an exchange in flight."""
 
-    def __init__(
-        self, open_transport: TransportFactory, load_credentials: LoadCredentialsFrom, journal: Journal | None
-    ) -> None:
-        self._open_transport = open_transport
-        self._load_credentials = load_credentials
-        self._entry = Entry(journal) if journal is not None else None
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._entry = Entry(shared.journal) if shared.journal is not None else None
         self._transport: Transport | None = None
         self._response: Response | None = None
         self.flight: Flight | None = None
@@ -196,7 +206,7 @@ class Carrier:
         response: Response | None = None
         failure: TransportError = NotSent("the transport could not be made")
         try:
-            transport = self._transport = self._transport or self._open_transport()
+            transport = self._transport = self._transport or self._shared.open_transport()
             failure = MaybeSent("it was given up while it was under way")
             response = await transport.open(exchange.request)
             if isinstance(exchange, OpenStream) and response.status == 200:
@@ -219,7 +229,7 @@ class Carrier:
     async def _load(self, flight: Flight) -> None:
         found = None
         try:
-            found = await self._load_credentials()
+            found = await self._shared.load_credentials()
         finally:
             flight.land(CredentialsFound(found))
 
@@ -229,6 +239,13 @@ def _log(intent: Intent) -> None:
         logger.debug("-> %s: %s %s", type(intent).__name__, intent.request.method, intent.request.url)
     else:
         logger.debug("-> %s", type(intent).__name__)
+
+
+def clock() -> Callable[[], float]:
+    """Return the clock of the event loop that runs. anyio's function is the same, and looks for the loop each time."""
+    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+        return asyncio.get_running_loop().time
+    return anyio.current_time
 
 
 def _spawn(operation: Coroutine[Any, Any, None]) -> None:

@@ -11,39 +11,23 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
-from oa_protocol.client._carrier import Carrier, Flight, LoadCredentialsFrom, logger
-from oa_protocol.client._pending_slot import PendingSlot
+from oa_protocol.client._carrier import Carrier, Flight, Shared, clock, logger
 from oa_protocol.client._read_timeout import ReadScope
 from oa_protocol.client._shield import run_to_completion, signals_held
-from oa_protocol.client.journal import Journal
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
 from oa_protocol.engine.events import Event
 from oa_protocol.engine.inputs import Abandon, Close, Input, StreamEnded, TimePassed
 from oa_protocol.engine.intents import CreateChat, Intent
-from oa_protocol.engine.timers import Cleanup, Timeouts
-from oa_protocol.transports import TransportFactory
 
 _JITTER = 0.25
 
 # The engine ends a conversation in time. If a library blocks the driver itself, it is stopped this much later.
 _LAST_RESORT = 0.9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What the drivers of one client share."""
-
-    open_transport: TransportFactory
-    load_credentials: LoadCredentialsFrom
-    timeouts: Timeouts
-    cleanup: Cleanup
-    slot: PendingSlot
-    journal: Journal | None
 
 
 class Driver:
@@ -52,11 +36,12 @@ class Driver:
     def __init__(self, conversation: Conversation, shared: Shared) -> None:
         self.conversation = conversation
         self._slot = shared.slot
-        self._carrier = Carrier(shared.open_transport, shared.load_credentials, shared.journal)
+        self._carrier = Carrier(shared)
         self._last_resort = shared.cleanup.timeout + _LAST_RESORT
         self._phase = conversation.phase
         # Events that were caused while the owner was away, or interrupted.
         self._undelivered: list[Event] = []
+        self._now = anyio.current_time
         self._waiting: anyio.CancelScope | ReadScope | None = None
         self._released: anyio.Event | None = None
         self._over: anyio.Event | None = None
@@ -69,12 +54,8 @@ class Driver:
     async def step(self) -> list[Event] | None:
         """Do one thing: carry out an intent, read what the stream has, or wait until something is due.
 
-        Returns:
-            Its events, or None if there is nothing left to do.
-
-        Raises:
-            LocalProtocolError: another task is in here, or the conversation was closed meanwhile.
-
+        Return its events, or None if there is nothing left to do. Raise ``LocalProtocolError`` if another task is in
+        here, or the conversation was closed meanwhile.
         """
         if self.is_closed or self._waiting is not None:
             why = "is closed" if self.is_closed else "is in use by another task"
@@ -134,15 +115,22 @@ class Driver:
         if self._undelivered:
             return self._deliver()
         if carrier.flight is None:
-            if conversation.awaits_slot and not await self._wait(self._enter_slot):
+            if conversation.awaits_slot and not await self._wait(partial(self._slot.enter, conversation)):
                 return self._pass_time()
-            intent = conversation.next_intent(anyio.current_time())
+            intent = conversation.next_intent(self._now())
             if intent is not None:
+                self._now = clock()
                 carrier.begin(intent, conversation, self._land)
         if carrier.flight is not None:
             return await self._follow(carrier.flight)
         if conversation.has_stream:
-            return await self._read()
+            self._waiting = carrier.reads
+            data = await carrier.receive(conversation.deadline)
+            if data:
+                events = conversation.receive_stream_data(data, self._now())
+                self._note()
+                return events
+            return self._pass_time() if data is None else await self._end_stream()
         if conversation.deadline is None:
             return None
         await self._wait(anyio.sleep_forever, jitter=0.0 if self.is_closed else _JITTER)
@@ -154,40 +142,27 @@ class Driver:
         if deadline is None:
             deadline = math.inf
         elif jitter:  # conversations that were interrupted together shouldn't all try again together
-            deadline += random.uniform(0.0, jitter) * (deadline - anyio.current_time())  # noqa: S311  # no secret
+            deadline += random.uniform(0.0, jitter) * (deadline - self._now())  # noqa: S311  # no secret
         with anyio.CancelScope(deadline=deadline) as self._waiting:
             await operation()
             return True
         return False
-
-    async def _enter_slot(self) -> None:
-        await self._slot.enter(self.conversation)
 
     async def _follow(self, flight: Flight) -> list[Event]:
         """Wait for what is in flight, but only until the deadline."""
         with signals_held() if isinstance(flight.intent, CreateChat) else nullcontext():
             if flight.has_landed or self.conversation.outstanding is flight.intent:
                 await self._wait(flight.done.wait)
-        events = self._pass_time()
+        self._hand_in(TimePassed())
         if flight.done.is_set():
             self._carrier.flight = None
             if flight.error is not None:
                 raise flight.error
         elif not flight.has_landed and self.conversation.outstanding is not flight.intent:
             await self._carrier.drop_flight()
-        return events
+        return self._deliver()
 
-    async def _read(self) -> list[Event]:
-        """Hand in what the stream has."""
-        conversation = self.conversation
-        self._waiting = self._carrier.reads
-        data = await self._carrier.receive(conversation.deadline)
-        if data:
-            events = conversation.receive_stream_data(data, anyio.current_time())
-            self._note()
-            return events
-        if data is None:
-            return self._pass_time()
+    async def _end_stream(self) -> list[Event]:
         logger.debug("<- the stream ended")
         self._hand_in(StreamEnded())
         await self._carrier.close_stream()
@@ -201,7 +176,7 @@ class Driver:
             self._hand_in(happened)
 
     def _hand_in(self, happened: Input) -> None:
-        self._undelivered += self.conversation.handle(happened, anyio.current_time())
+        self._undelivered += self.conversation.handle(happened, self._now())
         self._note()
 
     def _pass_time(self) -> list[Event]:

@@ -23,8 +23,8 @@ from oa_protocol.bindings.json import ModelConfig, SamplingParameters
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.bindings.website import Website
 from oa_protocol.client import cookies as cookie_sources
-from oa_protocol.client._carrier import fetch
-from oa_protocol.client._driver import Driver, Shared
+from oa_protocol.client._carrier import Shared, fetch
+from oa_protocol.client._driver import Driver
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._shield import run_to_completion
 from oa_protocol.client.journal import Journal

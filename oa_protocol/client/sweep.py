@@ -14,8 +14,8 @@ import anyio.to_thread
 
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.bindings.replies import Reply
-from oa_protocol.client._carrier import fetch
-from oa_protocol.client._driver import Driver, Shared
+from oa_protocol.client._carrier import Shared, fetch
+from oa_protocol.client._driver import Driver
 from oa_protocol.client.journal import Journal, Line, fingerprint
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import NotSent, OAError

@@ -64,7 +64,7 @@ class Attempt(Struct):
 
 
 NO_ATTEMPT = Attempt()
-"""There is none between two turns. A conversation that waits for its next prompt shares it, because nothing writes it."""
+"""Between two turns there is none. Conversations that wait for a prompt share this one, because nothing writes it."""
 
 
 class Stream(Struct):

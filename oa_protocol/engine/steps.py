@@ -4,6 +4,9 @@ Read it from top to bottom to follow one conversation: create, prompt, request, 
 at the end says which exchange is next in which phase, and which handler takes what comes of it.
 """
 
+# STEPS stands below the class whose handlers it names.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -178,7 +178,7 @@ def _rule_for(sort: str) -> Callable[..., None]:
     happen.__name__ = happen.__qualname__ = sort
     # A draw that makes no difference would only be in the way when Hypothesis shrinks.
     choices = _CHOICES if sort in _HAVE_CHOICES else _SELDOM if sort in _ENDS else None
-    as_rule: Callable[[Callable[..., None]], Callable[..., None]] = rule(choice=choices) if choices else rule()
+    as_rule: Callable[[Callable[..., None]], Callable[..., None]] = rule() if choices is None else rule(choice=choices)
     return precondition(lambda machine: machine.scenario.can_happen(sort))(as_rule(happen))
 
 

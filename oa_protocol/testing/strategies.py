@@ -138,7 +138,7 @@ def prompts() -> st.SearchStrategy[str]:
     >>> @given(prompts())
     ... def test_a_prompt_is_taken(text):
     ...     conversation = Conversation(Website("http://oa.test"))
-    ...     conversation.prompt(text)
+    ...     conversation.handle(Prompt(text), 0.0)
     ...     assert not conversation.awaits_prompt
     >>> test_a_prompt_is_taken()
     """

@@ -1,6 +1,7 @@
 """What a transport is: anything that can send an HTTP request and hand back its reply as it arrives.
 
-A conversation gets a transport of its own, and one more for its cleanup. ``transports.default`` says which by default.
+A conversation gets a transport of its own, and another one if that doesn't let go of what was given up.
+``transports.default`` says which by default.
 """
 
 from __future__ import annotations

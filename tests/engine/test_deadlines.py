@@ -27,6 +27,8 @@ from oa_protocol.testing.playbook import Data, Deadline, Fails, Leaks, Lost, Pau
 
 from .stories import ANSWER, CHAT, COMMENT, PROMPT, Begin, Beginning, Story, assistant, chat, prompter, token
 
+pytestmark = pytest.mark.clause("OA-6.12")
+
 RUNS = Reply(200, assistant(state="in_progress"))
 ALL_DIFFERENT = Timeouts(reply=20.0, idle=40.0, poll=100.0, answer=50.0)
 SHARE = 10 / 3
@@ -258,13 +260,13 @@ def test_without_a_drain_the_chat_is_deleted_at_once(story: Story) -> None:
     assert script << Phase.DELETING << DeleteChat
 
 
-@pytest.mark.clause("OA-7.2")
+@pytest.mark.clause("OA-7.8")
 def test_a_delete_that_hangs_leaves_time_for_another(story: Story) -> None:
     script = story.deleting() << Deadline(SHARE) >> Wait() << FetchChat >> Reply(200, chat()) << Pause(0.5)
     assert (script << DeleteChat >> story.deleted).drop_events() << Phase.DELETED
 
 
-@pytest.mark.clause("OA-7.2")
+@pytest.mark.clause("OA-7.2", "OA-7.8")
 def test_after_the_time_for_cleanup_the_chat_is_named(story: Story) -> None:
     script = story.deleting() >> Wait() << FetchChat >> Wait() << Pause(0.5) << DeleteChat
     script = script << Deadline(10 - 2 * SHARE - 0.5)

@@ -26,6 +26,9 @@ from .stories import ANSWER, CHAT, COMMENT, COOKIES, PROMPT, Begin, Story, assis
 MORE_OFTEN_THAN_RETRIES = range(5)
 
 
+pytestmark = pytest.mark.clause("OA-6.13")
+
+
 @pytest.mark.clause("OA-6.1")
 def test_an_interrupted_prompt_is_looked_for_and_costs_no_try(story: Story) -> None:
     script = story.prompting(retries=0)

@@ -299,6 +299,7 @@ def test_every_row_of_the_table_is_fired(story: Story, monkeypatch: pytest.Monke
 # ---- the way out, from everywhere
 
 
+@pytest.mark.clause("OA-7.8")
 @pytest.mark.clause("OA-7.1", "OA-7.2")
 @pytest.mark.parametrize("drain", [True, False])
 def test_from_close_on_a_hanging_network_ends_within_the_time_allowed(story: Story, drain: bool) -> None:

@@ -1,6 +1,7 @@
 """The engine on asyncio and aiohttp, without anyio. Set OA_URL and OA_COOKIES, and run it."""
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -81,7 +82,8 @@ class Driver:
             case None if self.stream:
                 return await self.read_stream(self.stream)
             case None:
-                return await asyncio.get_running_loop().create_future()  # until the timer goes off
+                await asyncio.sleep(math.inf)  # until the timer goes off
+                return TimePassed()
 
     def interrupt(self) -> None:
         """Hand in that the owner wants control back. That may bring the deadline forward, and the timer with it."""
@@ -97,7 +99,7 @@ class Driver:
             while not self.conversation.is_over:
                 await self.step()
         finally:
-            self.conversation.handle(Abandon(), self.now())  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(Abandon(), self.now())  # says nothing new unless an error ended the loop
             self.end_stream()
 
     # ---- on the network

@@ -35,7 +35,8 @@ def row(example: Example, hanging: int, timeout: float) -> str:
     """Return the cells for one example: the seconds until its conversation was over, and what is left."""
     with Server(Lorem(sentences=1)) as server:
         server.script(Fault("delete", before=Hang(), times=hanging))
-        conversation = Site(server, "website").conversation(Timed, cleanup=Cleanup(timeout=timeout))
+        site = Site(server, "website")
+        conversation = Timed(site.binding, site.credentials, cleanup=Cleanup(timeout=timeout))
         example.converse(conversation, ["Hello"], lambda _: None)
         named = sum(leaked.chat_id is not None for leaked in conversation.leaked)
         left = f"{len(server.chats)} left, {named} named" if server.chats else "nothing left"

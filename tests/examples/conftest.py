@@ -24,6 +24,9 @@ def site(server: Server, api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
     After the test no connection may be left, and no chat except those that the test expects.
     """
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr("oa_protocol.engine.moves._FIRST_BACK_OFF", 0.005)
     monkeypatch.setattr("oa_protocol.engine.moves._SLOWEST_POLL", 0.05)
     found = Site(server, api)

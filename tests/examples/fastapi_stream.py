@@ -1,7 +1,9 @@
 """A web service that streams answers to browsers. Set OA_URL and OA_COOKIES, and run it::
 
-uvicorn tests.examples.fastapi_stream:app
-curl -N 'http://127.0.0.1:8000/answer?prompt=Hello'
+    uvicorn tests.examples.fastapi_stream:app
+    curl -N 'http://127.0.0.1:8000/answer?prompt=Hello'
+
+If the browser disconnects, the chat is deleted.
 """
 
 import os

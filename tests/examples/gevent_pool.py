@@ -5,9 +5,11 @@ Nothing is patched, so it can live in a program whose other threads know nothing
 
 import http.client
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import gevent.pool
@@ -60,7 +62,7 @@ class Driver:
 
     def under_timer(self, intent: Intent | None, shielded: bool) -> Input:
         """Carry an intent out in a greenlet of its own, because an interruption strikes only the one that waits."""
-        operation = gevent.spawn(self.carry_out, intent)
+        operation = cast("Any", gevent.spawn(self.carry_out, intent))
         try:
             while not operation.ready() and self.conversation.outstanding is intent:
                 deadline = self.conversation.deadline
@@ -74,7 +76,8 @@ class Driver:
                         raise
                 else:
                     break
-            return operation.get() if operation.ready() else TimePassed()
+            happened: Input = operation.get() if operation.ready() else TimePassed()
+            return happened
         finally:
             operation.kill(block=False)
 
@@ -100,7 +103,7 @@ class Driver:
             while not self.conversation.is_over:
                 self.step()
         finally:
-            self.conversation.handle(Abandon(), monotonic())  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(Abandon(), monotonic())  # says nothing new unless an error ended the loop
             self.end_stream()
 
     # ---- on the network
@@ -177,12 +180,15 @@ def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[
 
 def converse_all(conversations: Sequence[tuple[Conversation, Sequence[str]]], tell: Callable[[Event], object]) -> None:
     """Hold all conversations, four at a time. If one fails, or this is interrupted, the others delete their chats."""
+    # Otherwise Ctrl-C would strike the greenlet that happens to run, which may be in the middle of a shielded exchange.
+    ctrl_c = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     pool = gevent.pool.Pool(4)
     running = [pool.spawn(converse, conversation, prompts, tell) for conversation, prompts in conversations]
     try:
         gevent.joinall(running, raise_error=True)
     finally:
         pool.kill()  # which waits for them
+        ctrl_c.cancel()
 
 
 if __name__ == "__main__":

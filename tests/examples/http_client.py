@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from oa_protocol import Conversation, Credentials, MaybeSent, NotSent, Website, load_cookies
@@ -84,9 +84,7 @@ class Driver:
             while not self.conversation.is_over:
                 self.step()
         finally:
-            self.conversation.handle(
-                Abandon(), time.monotonic()
-            )  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(Abandon(), time.monotonic())  # says nothing new unless an error ended the loop
             self.end_stream()
 
     # ---- on the network
@@ -137,7 +135,7 @@ class Driver:
         return StreamEnded()
 
     def left(self) -> float:
-        """Return for how many seconds the next call may block: until the deadline, or until it may have moved.
+        """Return the seconds until the timer goes off: for so long the next call may block.
 
         Raises:
             TimeoutError: the deadline has passed, or the intent is no longer outstanding.
@@ -149,7 +147,7 @@ class Driver:
         left = 0.0 if deadline is None else deadline - time.monotonic()
         if left <= 0 or self.conversation.outstanding is not self.intent:
             raise TimeoutError("no reply in time")
-        return min(left, 1.0)
+        return left
 
 
 class Incoming(io.RawIOBase):
@@ -168,11 +166,11 @@ class Incoming(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while True:
-            self.sock.settimeout(self.left())
+            self.sock.settimeout(min(self.left(), 1.0))
             try:
                 return self.sock.recv_into(buffer)
             except TimeoutError:
-                pass  # look at the timer again
+                pass  # Ctrl-C may have brought the deadline forward, so look at it again
 
     def close(self) -> None:
         self.sock.close()
@@ -182,9 +180,9 @@ class Incoming(io.RawIOBase):
 def dial(host: str, port: int, left: Callable[[], float]) -> socket.socket:
     """Connect to one of the host's addresses."""
     failure = OSError(f"{host} has no address")
-    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for *_, (address, *_) in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:
-            return socket.create_connection(address[:2], left())
+            return socket.create_connection((str(address), port), left())
         except OSError as error:
             failure = error
     raise failure
@@ -198,7 +196,7 @@ class CtrlC:
         self._allowed = False
         self._previous: Any = None
 
-    def __enter__(self) -> "CtrlC":
+    def __enter__(self) -> Self:
         self._previous = signal.signal(signal.SIGINT, self._note)
         return self
 

@@ -8,16 +8,17 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gevent
 from twisted.internet import defer, reactor, threads
 from twisted.internet.defer import Deferred
 
 from oa_protocol import Cleanup, Conversation, Credentials, InferenceServer, Website
+from oa_protocol.bindings.base import Binding
 from oa_protocol.engine.events import Event
 from oa_protocol.server import Scripted, Server
-from tests.examples import asyncio_aiohttp, gevent_pool, http_client, twisted_agent
+from tests.examples import asyncio_aiohttp, gevent_pool, http_client, pyside_network, twisted_agent
 
 Api = Literal["website", "inference"]
 REACTOR: Any = reactor
@@ -36,11 +37,23 @@ class Site:
         self.left: set[str] = set()
         self.endless = False
 
-    def conversation(self, make: type[Conversation] = Conversation, **settings: Any) -> Conversation:
-        settings = {"cleanup": PATIENT, **settings}
+    @property
+    def binding(self) -> Binding:
+        return Website(self.server.url) if self.api == "website" else InferenceServer(self.server.url)
+
+    @property
+    def credentials(self) -> Credentials:
+        return Credentials(self.server.cookies) if self.api == "website" else Credentials(token=self.server.token)
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """What a client is made with, besides the URL."""
         if self.api == "website":
-            return make(Website(self.server.url), Credentials(self.server.cookies), **settings)
-        return make(InferenceServer(self.server.url), Credentials(token=self.server.token), **settings)
+            return {"api": self.api, "cookies": self.server.cookies}
+        return {"api": self.api, "token": self.server.token}
+
+    def conversation(self, make: Callable[..., Conversation] = Conversation, **settings: Any) -> Conversation:
+        return make(self.binding, self.credentials, **{"cleanup": PATIENT, **settings})
 
     def script(self, *scripted: Scripted) -> None:
         self.server.script(*scripted)
@@ -63,6 +76,7 @@ class Example:
 
     module: ModuleType
     interruption: type[BaseException]
+    cancel: Callable[[], object]
 
     def __repr__(self) -> str:
         return type(self).__name__
@@ -93,7 +107,8 @@ class Aiohttp(Example):
         async def main() -> None:
             task = asyncio.current_task()
             assert task
-            self.cancel = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+            loop = asyncio.get_running_loop()
+            self.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             await asyncio_aiohttp.converse(conversation, prompts, tell)
 
         asyncio.run(main())
@@ -115,7 +130,7 @@ class Twisted(Example):
         in_reactor(begin)
 
     def interrupt(self) -> None:
-        REACTOR.callFromThread(self.cancel)
+        REACTOR.callFromThread(lambda: self.cancel())  # which may not be known yet
 
 
 class Gevent(Example):
@@ -123,15 +138,15 @@ class Gevent(Example):
     interruption = gevent.GreenletExit
 
     def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
-        running = gevent.spawn(gevent_pool.converse, conversation, prompts, tell)
-        loop = gevent.get_hub().loop
-        self.kill = partial(loop.run_callback_threadsafe, partial(running.kill, block=False))
+        running = cast("Any", gevent.spawn(gevent_pool.converse, conversation, prompts, tell))
+        loop: Any = gevent.get_hub().loop
+        self.cancel = partial(loop.run_callback_threadsafe, partial(running.kill, block=False))
         result = running.get()
         if isinstance(result, gevent.GreenletExit):  # gevent returns it
             raise result
 
     def interrupt(self) -> None:
-        self.kill()
+        self.cancel()
 
 
 def in_reactor(call: Callable[[], object]) -> object:
@@ -147,4 +162,13 @@ def in_reactor(call: Callable[[], object]) -> object:
     return threads.blockingCallFromThread(REACTOR, call)
 
 
-ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted(), Gevent()]
+class PySide(HttpClient):
+    """Is interrupted by Ctrl-C, like the blocking example."""
+
+    module = pyside_network
+
+    def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
+        pyside_network.converse(conversation, prompts, tell)
+
+
+ENGINE: list[Example] = [HttpClient(), Aiohttp(), Twisted(), Gevent(), PySide()]

@@ -71,7 +71,7 @@ def test_replies_that_are_lost(site: Site, example: Example) -> None:
     site.script(Fault("prompt", after=Close()), Fault("request", after=Close()), Fault("delete", after=Close()))
     events: list[Event] = []
     example.converse(site.conversation(), ["Count"], events.append)
-    assert isinstance(events[-1], Answered)
+    assert len(answers(events)) == 1
     assert site.steps.count("prompt") == 1
     assert site.steps.count("request") == 1
 
@@ -81,7 +81,7 @@ def test_requests_that_are_lost_are_sent_again_only_by_the_engine(site: Site, ex
     site.script(Fault("prompt", before=Close()), Fault("request", before=Close()), Fault("delete", before=Close()))
     events: list[Event] = []
     example.converse(site.conversation(), ["Count"], events.append)
-    assert isinstance(events[-1], Answered)
+    assert len(answers(events)) == 1
     assert [site.steps.count(step) for step in ("create", "prompt", "request", "delete")] == [1, 2, 2, 2]
 
 

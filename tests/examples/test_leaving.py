@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partialmethod
 from itertools import count
 from typing import Any
 
 import pytest
 
-from oa_protocol import Cleanup, Conversation, Phase, Timeouts
+from oa_protocol import Cleanup, Phase, Timeouts
 from oa_protocol.engine.events import Event, Token
 from oa_protocol.engine.intents import Intent
 from oa_protocol.server import Answer, Fault, Hang, Hold, Step
@@ -28,7 +29,7 @@ class Boom(Exception):
     pass
 
 
-def fail() -> None:
+def fail(*_: object) -> None:
     raise Boom
 
 
@@ -94,33 +95,32 @@ def test_it_is_left_at_every_event(site: Site, example: Example, how: str) -> No
             return  # there was no such event
 
 
-class Counted(Conversation):
-    """Calls ``at_last`` as soon as the intent of this number has been handed out."""
+class Countdown:
+    """Calls ``at_last`` just before a driver carries out the intent of this number."""
 
-    def __init__(self, *arguments: Any, number: int, at_last: Callable[[], object], **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def __init__(self, example: Example, number: int, at_last: Callable[[], object]) -> None:
+        self.carry_out: Callable[[Any, Intent | None], Any] = example.module.Driver.carry_out
         self.remaining = number
         self.at_last = at_last
 
-    def next_intent(self, now: float) -> Intent | None:
-        intent = super().next_intent(now)
+    def __call__(self, driver: Any, intent: Intent | None) -> Any:
         if intent is not None:
             self.remaining -= 1
             if self.remaining == 0:
                 self.at_last()
-        return intent
+        return self.carry_out(driver, intent)
 
 
 @pytest.mark.parametrize("how", ["exception", "interruption"])
 @each_example
-def test_it_is_left_at_every_intent(site: Site, example: Example, how: str) -> None:
+def test_it_is_left_at_every_intent(site: Site, example: Example, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     site.endless = True
     for number in count(1):
         site.script(Answer(pieces=("One ", "two.")))
-        conversation = site.conversation(
-            Counted, cleanup=Cleanup(drain=0.05, timeout=0.5), number=number, at_last=leave(example, how)
-        )
-        with suppress(Boom, example.interruption):
+        countdown = Countdown(example, number, leave(example, how))
+        conversation = site.conversation(cleanup=Cleanup(drain=0.05, timeout=0.5 if how == "exception" else 60.0))
+        with monkeypatch.context() as patch, suppress(Boom, example.interruption):
+            patch.setattr(example.module.Driver, "carry_out", partialmethod(countdown))
             example.converse(conversation, ["Count"], print)
         assert conversation.is_over
         named = {leaked.chat_id for leaked in conversation.leaked}
@@ -128,7 +128,7 @@ def test_it_is_left_at_every_intent(site: Site, example: Example, how: str) -> N
         if how == "interruption":
             assert not named
         site.left = set(site.chats)
-        if conversation.remaining > 0:
+        if countdown.remaining > 0:
             return  # there was no such intent
 
 
@@ -206,7 +206,7 @@ def test_an_error_of_the_driver_itself_on_the_way_out_leaves_the_chat_named(
 
     def tell(event: Event) -> None:
         if isinstance(event, Token):
-            monkeypatch.setattr(example.module.Driver, "carry_out", lambda *_: fail())
+            monkeypatch.setattr(example.module.Driver, "carry_out", fail)
             raise Boom
 
     with pytest.raises(Boom):

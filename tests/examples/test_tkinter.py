@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
 from oa_protocol.server import Answer, Hold, WorkerError
-from oa_protocol.tape import load_tapes, normalize
-from tests.driver.site import Site
-from tests.examples import running
-from tests.sync.clients import client_of
+from oa_protocol.tape import Recorder, load_tapes, normalize
+from tests.examples.running import ENGINE, Site
+from tests.examples.test_thread_pool import client_of
 
 pytest.importorskip("_tkinter", reason="this Python was built without Tcl")
 
@@ -46,7 +45,9 @@ def through_tkinter(site: Site, prompts: Sequence[str], tell: Tell, tape: Path) 
         else:
             worker.close(lambda: root.setvar("closed", "1"))
 
-    worker = tkinter_worker.Worker(root, running.TapingClient(site, tape), told)
+    client = client_of(site)
+    client.chat = partial(client.chat, tape=tape)  # type: ignore[method-assign]
+    worker = tkinter_worker.Worker(root, client, told)
     worker.ask(remaining.pop(0))
     root.tk.call("vwait", "closed")  # tkwait is not there without windows
 
@@ -96,7 +97,7 @@ def test_it_shows_what_goes_wrong(site: Site) -> None:
 def test_its_conversation_has_the_same_tape_as_one_through_the_engine_alone(site: Site, tmp_path: Path) -> None:
     site.script(Answer(pieces=("One ", "two."), times=2))
     through_tkinter(site, ["Count"], print, tmp_path / "worker")
-    running.through_http_client(site, ["Count"], print, tmp_path / "engine")
+    ENGINE[0].converse(site.conversation(partial(Recorder, tape=tmp_path / "engine")), ["Count"], print)
     (worker,) = load_tapes(tmp_path / "worker")
     (engine,) = load_tapes(tmp_path / "engine")
     assert normalize(worker) == normalize(engine)

@@ -10,7 +10,7 @@ from oa_protocol.engine.events import Event
 def converse(client: sync.Client, prompts: Sequence[str], tell: Callable[[Event], object]) -> list[str]:
     """Ask, tell each event, and return the answers; runs in a thread of the pool.
 
-    The chat is the thread's own, and deleted at the end of the block, whatever the end is.
+    The chat is the thread's own. It is deleted at the end of the block, however the block ends.
     """
     answers: list[str] = []
     with client.chat() as chat:
@@ -27,8 +27,8 @@ def converse_all(
 ) -> list[list[str]]:
     """Hold all conversations, four at a time; return their answers, in this order.
 
-    Where one fails, or this thread is interrupted, the client is closed first: that ends the others' waits, and deletes
-    their chats. Then the pool's threads have nothing left to wait for.
+    If one fails, or this thread is interrupted, the client is closed first. That ends the others' waits and deletes
+    their chats, so that the pool's threads have nothing left to wait for.
     """
     with ThreadPoolExecutor(4) as pool, client:
         running = [pool.submit(converse, client, prompts, tell) for prompts in conversations]

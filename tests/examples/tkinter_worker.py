@@ -14,8 +14,8 @@ LOOKS_EVERY = 50  # milliseconds
 class Worker:
     """Holds a conversation in a thread of its own.
 
-    What comes of it is told in the thread of the event loop: nothing of Tk may be touched in any other, so a queue lies
-    between them, at which the event loop looks with ``after``. Nothing here makes the event loop wait.
+    What comes of it is told in the event loop's thread, because nothing of Tk may be touched in any other. A queue lies
+    between the threads, and the event loop looks at it with ``after``. Nothing here makes the event loop wait.
     """
 
     def __init__(self, root: tk.Misc, client: sync.Client, tell: Callable[[str], object]) -> None:

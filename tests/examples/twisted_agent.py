@@ -115,7 +115,7 @@ class Driver:
             while not self.conversation.is_over:
                 await self.step()
         finally:
-            self.conversation.handle(Abandon(), monotonic())  # which says nothing new, unless an error ended the loop
+            self.conversation.handle(Abandon(), monotonic())  # says nothing new unless an error ended the loop
             self.end_stream()
 
     # ---- on the network
@@ -171,8 +171,8 @@ class Waiting(Deferred[Input]):
         self.shielded = shielded
         self.timer: Any = None
         self.has_ended = False
-        self.set_timer()
         self.operation = Deferred.fromCoroutine(driver.carry_out(intent))
+        self.set_timer()
         self.operation.addBoth(self.end)
 
     def set_timer(self) -> None:

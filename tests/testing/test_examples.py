@@ -37,7 +37,7 @@ def names_of(*modules: ModuleType) -> dict[str, object]:
 
 # What the examples take for granted: the names that the kit is about.
 NAMES = {
-    **names_of(server, tape, oa_protocol, events, inputs, intents, strategies, testing, playbook, vectors),
+    **names_of(server, tape, oa_protocol, events, intents, strategies, testing, playbook, vectors, inputs),
     "st": st,
     "given": given,
     "json": json,

@@ -261,7 +261,7 @@ def test_a_tape_is_a_whole_conversation_and_replays(binding: Binding) -> None:
         nonlocal streamed
         assert replay(tape) is None
         ends[tape.steps[-1]["phase"]] += 1
-        streamed += any("stream_data" in step for step in tape.steps)
+        streamed += any(step.get("input", {}).get("type") == "StreamData" for step in tape.steps)
 
     check()
     assert set(ends) == {"DELETED", "NEVER_CREATED", "LEAKED"}
@@ -269,7 +269,7 @@ def test_a_tape_is_a_whole_conversation_and_replays(binding: Binding) -> None:
 
 
 def test_every_sort_happens_on_some_tape(monkeypatch: pytest.MonkeyPatch) -> None:
-    left = set(SORTS)
+    left = set(SORTS) - {"time_passes_partly"}  # only a transport's simulation has that
     take = Simulation.take
 
     def note(simulation: Simulation, action: Action) -> Moment:
@@ -278,7 +278,7 @@ def test_every_sort_happens_on_some_tape(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Simulation, "take", note)
 
-    @settings(FEW, max_examples=1_000, phases=[Stage.generate])
+    @settings(FEW, max_examples=4_000, phases=[Stage.generate])
     @given(tapes(Website("http://oa.test")))
     def check(tape: Any) -> None:
         if not left:
