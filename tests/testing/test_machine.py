@@ -37,7 +37,10 @@ UNSHRUNK = settings(FIXED, max_examples=500, stateful_step_count=30, phases=[Sta
 ALL = settings(UNSHRUNK, max_examples=5_000, suppress_health_check=[HealthCheck.too_slow])
 SHRUNK = settings(UNSHRUNK, phases=[Stage.generate, Stage.shrink])
 
-CLAUSES = ("OA-5.6", "OA-5.7", "OA-6.1", "OA-6.5", "OA-6.11", "OA-7.1", "OA-7.2", "OA-7.6", "OA-7.7")
+CLAUSES = (
+    *("OA-5.6", "OA-5.7", "OA-6.1", "OA-6.5", "OA-6.11", "OA-6.12", "OA-6.13"),
+    *("OA-7.1", "OA-7.2", "OA-7.6", "OA-7.7", "OA-7.8"),
+)
 
 
 class OverTheInferenceServer(ConversationMachine):

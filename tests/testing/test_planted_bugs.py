@@ -333,6 +333,15 @@ def a_hung_exchange_has_no_deadline(patch: Patch) -> None:
     patch.setattr(Conversation, "_ends_of", always(math.inf))
 
 
+def an_attempt_may_take_all_the_time(patch: Patch) -> None:
+    ends_of = method("_ends_of")
+
+    def all_the_time(self: Any, intent: Intent) -> float:
+        return float(self._leaving.ends if isinstance(intent, DeleteChat) else ends_of(self, intent))
+
+    patch.setattr(Conversation, "_ends_of", all_the_time)
+
+
 def a_hung_exchange_is_never_settled(patch: Patch) -> None:
     patch.setattr(Conversation, "_expire", always(None))
 
@@ -473,6 +482,7 @@ PLANTED = [
     Planted(a_hung_exchange_is_never_settled, "never_busy", "CreateChat hangs", 5),
     Planted(a_chat_that_is_still_there_is_deleted_again_at_once, "never_busy", "DeleteChat", 20),
     Planted(a_hung_request_is_taken_for_not_sent, "guarantee", "CreateChat hangs, and is carried out", 6),
+    Planted(an_attempt_may_take_all_the_time, "leaves_time_for_others", "asks what to do: DeleteChat", 6, faults=0),
     Planted(the_deadline_of_the_cleanup_is_forgotten, "over_in_time", "closes", 5, faults=0),
     Planted(each_close_begins_the_cleanup_anew, "over_in_time", "closes without draining", 12),
     Planted(the_end_of_the_cleanup_is_ignored, "over_in_time", "time passes", 6),

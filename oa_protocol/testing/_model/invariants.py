@@ -148,7 +148,8 @@ def looks_before_deleting_again(moment: Moment) -> str:
 def waits_before_trying_again(moment: Moment) -> str:
     """What was not carried out is tried again later, not before Retry-After, and never after more than a minute.
 
-    (OA-6.3.) DELETE isn't tried again at once anyway, because the chat is read first. So that read has to wait as well.
+    (OA-6.3, OA-6.12.) DELETE isn't tried again at once anyway, because the chat is read first. So that read has to wait
+    as well.
     """
     pause, intent, phase = moment.ledger_before.pause, moment.intent, moment.conversation.phase
     if pause is None or not isinstance(intent, Exchange):
@@ -186,7 +187,7 @@ def fails_when_its_time_is_over(moment: Moment) -> str:
 
 
 def over_in_time(moment: Moment) -> str:
-    """From when the owner leaves, the end comes within ``Cleanup.timeout``, whatever the network does (OA-7.1)."""
+    """From when the owner leaves, the end comes within ``Cleanup.timeout``, whatever the network does (OA-7.8)."""
     conversation, ledger = moment.conversation, moment.ledger
     if conversation.is_over or not ledger.has_left:
         return ""
@@ -200,7 +201,7 @@ def over_in_time(moment: Moment) -> str:
 
 
 def gives_control_back(moment: Moment) -> str:
-    """If the owner is interrupted, only a create goes on, and no longer than ``Cleanup.timeout`` (OA-4.3)."""
+    """If the owner is interrupted, only a create goes on, and no longer than ``Cleanup.timeout`` (OA-6.13)."""
     outstanding, ledger = moment.conversation.outstanding, moment.ledger
     if moment.what != "interrupts" or ledger.has_left or not isinstance(outstanding, Exchange):
         return ""
@@ -212,7 +213,7 @@ def gives_control_back(moment: Moment) -> str:
 
 
 def has_a_deadline(moment: Moment) -> str:
-    """A deadline is set if, and only if, anything except the owner is waited for: nothing can hang (OA-6.9)."""
+    """A deadline is set if, and only if, anything except the owner is waited for: nothing can hang (OA-6.12)."""
     conversation = moment.conversation
     if conversation.is_over:
         return ""
@@ -225,8 +226,16 @@ def has_a_deadline(moment: Moment) -> str:
     return f"nothing to do in {conversation.phase.name}, and no deadline" if moment.idle and not rests else ""
 
 
+def leaves_time_for_others(moment: Moment) -> str:
+    """An attempt to delete that hangs leaves the other attempts their share of the time (OA-7.8)."""
+    deadline, budget = moment.conversation.deadline, moment.limits.cleanup.attempt_budget
+    if not isinstance(moment.intent, DeleteChat) or deadline is None:
+        return ""
+    return "DeleteChat may take more than its share" if deadline > moment.now + budget + _ROUNDING else ""
+
+
 def never_busy(moment: Moment) -> str:
-    """Time passes between tries: no deadline stays in the past, and cleanup doesn't go round at once (OA-6.3)."""
+    """Time passes between tries: no deadline stays in the past, and cleanup doesn't go round at once (OA-6.12)."""
     deadline = moment.conversation.deadline
     if moment.what in TIME_PASSES and deadline is not None and deadline <= moment.now:
         return "the deadline has come, and the next one isn't later"
@@ -326,6 +335,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     gives_control_back,
     has_a_deadline,
     over_in_time,
+    leaves_time_for_others,
     never_busy,
     stops_draining,
     looks_while_it_waits,
