@@ -33,11 +33,9 @@ print(conversation.phase.name)
 """
 PHASES_MD = "from tests.phases_md import *; print('same' if PATH.read_text(encoding='utf-8') == phases_md() else 'old')"
 TABLE = "from tests.request_table import *; print('SetTitle' in STEPS)"
-LEDGER = "from oa_protocol.tape.format import Json
-from oa_protocol.testing._model.ledger import *; print(Ledger()._counted(SetTitle(None), 1).titles)"
+LEDGER = "from oa_protocol.testing._model.ledger import *; print(Ledger()._counted(SetTitle(None), 1).titles)"
 UNCOUNTED = """
 from oa_protocol.engine.intents import EXCHANGES
-from oa_protocol.tape.format import Json
 from oa_protocol.testing._model.ledger import COUNTED
 print(*{kind.__name__ for kind in EXCHANGES if kind.is_write and kind not in COUNTED})
 """
