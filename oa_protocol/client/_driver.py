@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 
 from oa_protocol.client._carrier import Carrier, Flight, Shared, clock, logger
 from oa_protocol.client._read_timeout import ReadScope
@@ -104,6 +105,7 @@ class Driver:
                 except Exception as error:
                     # The engine knows, and goes on; an owner who leaves has an exception already, or none.
                     logger.debug("<- %s", type(error).__name__)
+                    await anyio.lowlevel.checkpoint()
             if conversation.is_chat_gone:
                 await self._carrier.note_gone()
         finally:
@@ -118,7 +120,8 @@ class Driver:
         if carrier.flight is None:
             if conversation.awaits_slot and not await self._wait(partial(self._slot.enter, conversation)):
                 return self._pass_time()
-            intent = conversation.next_intent(self._now())
+            # If something is outstanding and not in flight, a loop that shuts down has cancelled its task.
+            intent = conversation.next_intent(self._now()) or conversation.outstanding
             if intent is not None:
                 self._now = clock()
                 carrier.begin(intent, conversation, self._land)
@@ -159,9 +162,6 @@ class Driver:
             self._carrier.flight = None
             if flight.error is not None:
                 raise flight.error
-            if not flight.has_landed and self.conversation.outstanding is flight.intent:
-                # Its task was cancelled before its first step, for example by a loop that shuts down.
-                self._carrier.begin(flight.intent, self.conversation, self._land)
         elif not flight.has_landed and self.conversation.outstanding is not flight.intent:
             await self._carrier.drop_flight()
         return self._deliver()

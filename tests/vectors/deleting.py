@@ -513,10 +513,10 @@ def _attempts() -> Iterator[Case]:
 
 
 def _budget() -> Iterator[Case]:
-    """OA-7.2: after its owner left, a conversation is over in the time of its cleanup, whatever the network does."""
+    """OA-7.8: after its owner left, a conversation is over in the time of its cleanup, whatever the network does."""
     for api in BOTH:
         yield (
-            Case(api, f"a network that hangs, and a DELETE in each third of the time, {api}", "OA-7.2", "OA-7.6")
+            Case(api, f"a network that hangs, and a DELETE in each third of the time, {api}", "OA-7.8", "OA-7.6")
             .created()
             .leaving()
             .time_passes(to="DELETE_UNCLEAR")
@@ -528,7 +528,7 @@ def _budget() -> Iterator[Case]:
             .asks_nothing()
         )
     yield (
-        Case("inference", "one DELETE that hangs leaves time for the next", "OA-7.2", "OA-7.6")
+        Case("inference", "one DELETE that hangs leaves time for the next", "OA-7.8", "OA-7.6")
         .answered()
         .leaving()
         .time_passes(to="DELETE_UNCLEAR")
@@ -589,7 +589,7 @@ def _budget() -> Iterator[Case]:
         .asks("DeleteChat")
     )
     yield (
-        Case("website", "a create that hangs is awaited for all of the time", "OA-4.3", "OA-7.2")
+        Case("website", "a create that hangs is awaited for all of the time", "OA-4.3", "OA-7.8")
         .creating()
         .close(drain=False)
         .asks_nothing()
@@ -597,7 +597,7 @@ def _budget() -> Iterator[Case]:
         .asks_nothing()
     )
     yield (
-        Case("inference", "a prompt that hangs is awaited as long as an answer is", "OA-7.2")
+        Case("inference", "a prompt that hangs is awaited as long as an answer is", "OA-7.8")
         .prompting()
         .close()
         .asks_nothing()
@@ -606,7 +606,7 @@ def _budget() -> Iterator[Case]:
         .gone()
     )
     yield (
-        Case("website", "a request that hangs is awaited as long as an answer is", "OA-7.1", "OA-7.2")
+        Case("website", "a request that hangs is awaited as long as an answer is", "OA-7.1", "OA-7.8")
         .requesting()
         .close()
         .asks_nothing()
@@ -615,7 +615,7 @@ def _budget() -> Iterator[Case]:
         .gone()
     )
     yield (
-        Case("inference", "the owner stops waiting for a request", "OA-7.1", "OA-7.2")
+        Case("inference", "the owner stops waiting for a request", "OA-7.1", "OA-7.8")
         .requesting()
         .close()
         .close(to="DELETING", drain=False)
@@ -623,7 +623,7 @@ def _budget() -> Iterator[Case]:
         .gone()
     )
     yield (
-        Case("website", "a stream that cannot be closed", "OA-7.2")
+        Case("website", "a stream that cannot be closed", "OA-7.8")
         .streaming()
         .close(to="DELETING", drain=False)
         .closing_stream()
@@ -631,7 +631,7 @@ def _budget() -> Iterator[Case]:
         .asks_nothing()
     )
     yield (
-        Case("inference", "credentials that are looked for until the time is over", "OA-6.4", "OA-7.2")
+        Case("inference", "credentials that are looked for until the time is over", "OA-6.4", "OA-7.8")
         .created()
         .leaving()
         .reply(401, None)
@@ -640,7 +640,7 @@ def _budget() -> Iterator[Case]:
         .asks_nothing()
     )
     yield (
-        Case("website", "a Retry-After that ends after the time is over", "OA-6.3", "OA-7.2")
+        Case("website", "a Retry-After that ends after the time is over", "OA-6.3", "OA-7.8")
         .created()
         .leaving()
         .reply(503, None, to="DELETE_UNCLEAR", headers={"retry-after": "20"})
@@ -650,9 +650,22 @@ def _budget() -> Iterator[Case]:
         .asks_nothing()
     )
     yield (
-        Case("inference", "no time at all: the chat is named at once", "OA-7.2", cleanup={"timeout": 0})
+        Case("inference", "no time at all: the chat is named at once", "OA-7.8", cleanup={"timeout": 0})
         .created()
         .close(leaked(CHAT), to="LEAKED")
+        .asks_nothing()
+    )
+    yield (
+        Case("website", "leaving again gives no more time", "OA-7.8")
+        .created()
+        .leaving()
+        .time_passes(to="DELETE_UNCLEAR")
+        .asks("FetchChat")
+        .close()
+        .time_passes(to="DELETING")
+        .pauses(0.5)
+        .asks("DeleteChat")
+        .time_passes(leaked(CHAT), to="LEAKED")
         .asks_nothing()
     )
 

@@ -843,7 +843,7 @@ def _timers() -> Iterator[Case]:
     """A reply that doesn't come in time is lost, and nothing is asked for before its time."""
     for api in BOTH:
         yield (
-            Case(api, f"no reply to a create in time, {api}", "OA-6.1", "OA-6.8")
+            Case(api, f"no reply to a create in time, {api}", "OA-6.12", "OA-6.1", "OA-6.8")
             .creating()
             .time_passes()
             .pauses(0.5)
@@ -853,14 +853,14 @@ def _timers() -> Iterator[Case]:
             .gone(leaked(None))
         )
         yield (
-            Case(api, f"no reply to a prompt in time, {api}", "OA-6.1")
+            Case(api, f"no reply to a prompt in time, {api}", "OA-6.12", "OA-6.1")
             .prompting()
             .time_passes(to="PROMPT_LOST")
             .asks("FetchChat")
             .reply(200, chat(prompter()), PROMPTED, to="PROMPTED")
         )
         yield (
-            Case(api, f"no reply to a request in time, {api}", "OA-6.1")
+            Case(api, f"no reply to a request in time, {api}", "OA-6.12", "OA-6.1")
             .requesting()
             .time_passes(to="REQUEST_LOST")
             .asks("FetchChat")
@@ -870,7 +870,7 @@ def _timers() -> Iterator[Case]:
             .reply(200, chat(prompter(), assistant("pending")), REQUESTED, to="ASSISTANT_REQUESTED")
         )
         yield (
-            Case(api, f"no head of the stream in time, {api}", "OA-6.1", "OA-6.5")
+            Case(api, f"no head of the stream in time, {api}", "OA-6.12", "OA-6.1", "OA-6.5")
             .opening()
             .time_passes(to="POLLING")
             .asks("FetchMessage")
@@ -880,7 +880,7 @@ def _timers() -> Iterator[Case]:
             .reply(200, assistant("complete", "Hi"), token("Hi"), answered("Hi"), to="ANSWERED")
         )
     yield (
-        Case("website", "replies are waited for as long as is wanted", "OA-6.1", timeouts={"reply": 5})
+        Case("website", "replies are waited for as long as is wanted", "OA-6.12", "OA-6.1", timeouts={"reply": 5})
         .prompting()
         .later(4)
         .step(happened(TimePassed))
@@ -890,7 +890,7 @@ def _timers() -> Iterator[Case]:
         .asks("FetchChat")
     )
     yield (
-        Case("inference", "a pause lasts until its end, and not until the deadline is looked at", "OA-6.3")
+        Case("inference", "a pause lasts until its end, and not until the deadline is looked at", "OA-6.12", "OA-6.3")
         .prompting()
         .reply(503, None)
         .pauses(0.5)
@@ -937,7 +937,7 @@ def _interrupted() -> Iterator[Case]:
     """The owner wants control back: no try is counted, and nothing is sent twice without a look."""
 
     def interrupted(name: str, **config: Any) -> Case:
-        return Case("inference", f"interrupted {name}", "OA-6.1", retries=0, **config)
+        return Case("inference", f"interrupted {name}", "OA-6.13", retries=0, **config)
 
     yield (
         interrupted("while the prompt is under way: it is looked for, and sent again")
@@ -1025,7 +1025,7 @@ def _interrupted() -> Iterator[Case]:
         .data(sse(the_end("Hi")), token("Hi"), answered("Hi"), to="ANSWERED")
     )
     yield (
-        Case("website", "interrupted in a pause: the pause goes on", "OA-6.3")
+        Case("website", "interrupted in a pause: the pause goes on", "OA-6.13")
         .prompting()
         .reply(503, None)
         .pauses(0.5)
@@ -1034,7 +1034,7 @@ def _interrupted() -> Iterator[Case]:
         .asks("SendPrompt")
     )
     yield (
-        Case("website", "interrupted on the way out: what is sent goes on", "OA-7.2")
+        Case("website", "interrupted on the way out: what is sent goes on", "OA-6.13")
         .created()
         .leaving()
         .interrupt()
