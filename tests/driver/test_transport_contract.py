@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+import anyio
 import pytest
 
-from oa_protocol import ChatLeakedWarning, Client, MaybeSent, NotSent, Phase
+from oa_protocol import ChatLeakedWarning, Cleanup, Client, MaybeSent, NotSent, Phase
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer
 from oa_protocol.transports import Response, Transport
@@ -51,6 +52,16 @@ class Recorded:
         self.closed += 1
         await self._transport.aclose()
         self.recorder.on_close()
+
+
+class Stubborn(Recorded):
+    """Doesn't let go of a DELETE that is cancelled."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        if request.method == "DELETE":
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1.0)
+        return await super().open(request)
 
 
 @pytest.fixture
@@ -243,3 +254,17 @@ async def test_a_transport_that_cannot_be_closed_is_no_news(site: Site, recorder
         await chat.ask("Hello")
     assert [made.closed for made in recorder.made] == [1, 1]
     assert site.chats == ()
+
+
+@pytest.mark.clause("OA-7.8")
+async def test_a_transport_that_does_not_let_go_is_not_used_again(site: Site, recorder: Recorder) -> None:
+    def make() -> Transport:
+        made = (Recorded, Stubborn, Recorded)[len(recorder.made)](recorder)
+        recorder.made.append(made)
+        return made
+
+    cleanup = Cleanup(drain=0, timeout=60.0, attempts=600)  # so that an attempt has 0.1 s
+    async with site.client(transport=make, cleanup=cleanup) as client, client.chat() as chat:
+        await chat.ask("Hello")
+    assert chat.phase is Phase.DELETED
+    assert len(recorder.made) == 3

@@ -4,11 +4,14 @@ import gc
 import logging
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from transitions import MachineError
 
-from oa_protocol.engine.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, fire
+from oa_protocol import Conversation, Website
+from oa_protocol.engine.intents import Exchange
+from oa_protocol.engine.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, check_phases, fire
 from oa_protocol.engine.steps import STEPS, Step, check_steps
 from tests.phases_md import PATH, phases_md
 
@@ -20,8 +23,7 @@ class Model:
         self.phase = phase
 
 
-def test_a_model_that_the_machine_does_not_know_is_moved() -> None:
-    """``transitions`` does not document this; the engine rests on it."""
+def test_anything_with_a_phase_is_moved() -> None:
     model = Model()
     fire(Trigger.CREDENTIALS_LOADED, model)
     assert model.phase is Phase.COOKIES
@@ -84,3 +86,21 @@ def test_a_table_of_steps_that_forgets_a_phase_or_an_exchange_is_refused() -> No
     with pytest.raises(TypeError, match=r"^STEPS has no row for POLLING, DELETING, DeleteChat$"):
         check_steps(steps)
     check_steps(STEPS)
+
+
+def test_a_table_of_transitions_that_forgets_a_phase_is_refused() -> None:
+    grouped = set(Phase) - {Phase.POLLING}
+    unreached = [row for row in TRANSITIONS if row[2] is not Phase.LEAKED]
+    with pytest.raises(TypeError, match=r"^POLLING is in no group; LEAKED is never reached$"):
+        check_phases(grouped, unreached)
+
+
+def test_an_exchange_that_does_not_say_what_is_true_of_it_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^Rename doesn't say is_write, is_counted$"):
+        type("Rename", (Exchange,), {"doing": "renaming the chat"})
+
+
+def test_an_exchange_that_no_request_spells_is_refused() -> None:
+    conversation: Any = Conversation(Website("http://oa.test"))
+    with pytest.raises(TypeError, match=r"^no request spells Exchange$"):
+        conversation._spell(Exchange)

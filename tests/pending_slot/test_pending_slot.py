@@ -110,6 +110,17 @@ async def test_a_request_waits_until_the_answer_before_it_has_begun_and_no_longe
     assert sorted(texts) == ["busy", "one two", "second"]
 
 
+@pytest.mark.clause("OA-6.9")
+@pytest.mark.usefixtures("no_looks")
+async def test_the_time_at_the_slot_is_time_that_an_answer_takes(site: Site) -> None:
+    site.script(Answer(then=Never()))
+    async with site.client(timeouts=Timeouts(answer=0.2)) as client, client.chat() as a, client.chat() as b:
+        await queued(a)  # and its owner pauses, so that it holds the slot
+        with pytest.raises(AnswerFailed, match="in the time allowed"):
+            await b.ask("second")
+    assert site.steps.count("request") == 1
+
+
 @ECHO
 @pytest.mark.usefixtures("no_looks")
 async def test_answers_at_work_run_side_by_side(site: Site) -> None:
