@@ -226,12 +226,11 @@ async def test_a_factory_that_fails_once_for_the_cleanup_is_asked_again(
     assert len(recorder.made) == 2
 
 
-async def test_a_factory_that_fails_for_the_cleanup_leaves_a_named_chat(
-    site: Site, recorder: Recorder, client: Client
-) -> None:
+async def test_a_factory_that_fails_for_the_cleanup_leaves_a_named_chat(site: Site, recorder: Recorder) -> None:
     def fail(number: int) -> None:
         raise Foreign("odd")
 
+    client = site.client(transport=recorder, cleanup=Cleanup(drain=0, timeout=0.5))
     chat = client.chat()
 
     async def body() -> None:
