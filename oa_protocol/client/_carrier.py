@@ -212,10 +212,10 @@ class Carrier:
 
     async def _exchange(self, exchange: Exchange, flight: Flight) -> None:
         response: Response | None = None
-        failure: TransportError = NotSent("the transport was made")
+        kind: type[TransportError] = NotSent
         try:
             transport = self._transport = self._transport or self._shared.open_transport()
-            failure = MaybeSent("it was under way")
+            kind = MaybeSent
             response = await transport.open(exchange.request)
             if isinstance(exchange, OpenStream) and response.status == 200:
                 self._response, self.reads, response = response, read_scope(), None
@@ -228,12 +228,11 @@ class Carrier:
         except TransportError as error:
             logger.debug("<- %s", error)
             # Once a reply has begun, the request was sent, whatever a transport says.
-            failure = MaybeSent(str(error)) if response is not None else error
+            flight.land(ExchangeFailed(MaybeSent(str(error)) if response is not None else error))
         except BaseException as error:
-            failure = type(failure)(f"{type(error).__name__} while {failure}")
+            flight.land(ExchangeFailed(kind(f"{type(error).__name__} while it was under way")))
             raise
         finally:
-            flight.land(ExchangeFailed(failure))  # unless it has landed
             if response is not None:
                 await close_quietly(response)
 
