@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import gevent
 from twisted.internet import defer, reactor, threads
 from twisted.internet.defer import Deferred
-from twisted.python.threadable import isInIOThread
+from twisted.python import threadable
 
 from oa_protocol import Cleanup, Conversation, Credentials, InferenceServer, Website
 from oa_protocol.bindings.base import Binding
@@ -131,7 +131,7 @@ class Twisted(Example):
         in_reactor(begin)
 
     def interrupt(self) -> None:
-        if isInIOThread():  # from within an event, so that it takes effect after that
+        if cast("Any", threadable).isInIOThread():  # from within an event, so that it takes effect after that
             REACTOR.callFromThread(lambda: self.cancel())
         else:  # and wait until it has, so that nothing that comes later overtakes it
             threads.blockingCallFromThread(REACTOR, lambda: self.cancel())
