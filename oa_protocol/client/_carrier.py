@@ -88,10 +88,9 @@ class Flight:
         self._hand_in = hand_in
 
     def land(self, happened: Input) -> None:
-        """Hand in what happened; only the first thing counts."""
-        if not self.has_landed:
-            self.has_landed = True
-            self._hand_in(self.intent, happened)
+        """Hand in what happened."""
+        self.has_landed = True
+        self._hand_in(self.intent, happened)
 
     async def drop(self) -> bool:
         """Cancel it, and return whether it has ended, which it does at once if its transport lets go."""
