@@ -122,7 +122,7 @@ class Carrier:
         self.flight: Flight | None = None
         self.reads: ReadScope | None = None
 
-    def begin(self, intent: Intent, conversation: Conversation, hand_in: Callable[[Intent, Input], None]) -> Flight:
+    def begin(self, intent: Intent, conversation: Conversation, hand_in: Callable[[Intent, Input], None]) -> None:
         """Carry out ``intent``; what happens is handed in as soon as it does."""
         flight = self.flight = Flight(intent, hand_in)
 
@@ -142,7 +142,6 @@ class Carrier:
                     assert_never(intent)
 
         _spawn(flight.run(carry_out), flight.done.set)
-        return flight
 
     async def drop_flight(self) -> None:
         """Let go of what is in flight. If its transport doesn't let go in time, another one is used from now on."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple, assert_never, cast
+from typing import NamedTuple, TypeVar, assert_never, cast
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import Reply
@@ -46,6 +46,8 @@ _PAGES = 50  # of the account's chats, behind the first one
 
 Events = list[ev.Event]
 
+_T = TypeVar("_T")
+
 _OtherEvent = ev.Queued | ev.PluginStep | ev.Answered | ev.WorkerError  # than a token
 
 
@@ -73,7 +75,8 @@ class Steps(Moves):
     def _on_create(self, outcome: Outcome, events: Events) -> None:
         if isinstance(outcome, Reply) and outcome.is_success:
             try:
-                chat_id = self._valid_id(self._decode_id(outcome, "a new chat"), "a new chat")
+                chat_id = self._decode(outcome, self.settings.binding.read_chat_id, "a new chat")
+                self._valid_id(chat_id, "a new chat")
             except OAError as unnamed:  # another try can't help, and would leave another chat behind
                 self._name_leak(None, str(unnamed), outcome.date)
                 raise
@@ -213,7 +216,7 @@ class Steps(Moves):
             return
         if outcome.is_success:
             stream.failed_checks = 0
-            self._on_message(self._decode_message(outcome), events, cut=True)
+            self._on_message(self._decode(outcome, self._read_message, "a message"), events, cut=True)
             return
         stream.failed_checks += 1
         if stream.failed_checks > self.settings.retries:
@@ -396,17 +399,11 @@ class Steps(Moves):
 
     # ---- what is read
 
-    def _decode(self, reply: Reply, reader: Callable[[bytes], str], what: str) -> str:
+    def _decode(self, reply: Reply, reader: Callable[[bytes], _T], what: str) -> _T:
         return reply.decode(reader, what, self.phase.name)
-
-    def _decode_id(self, reply: Reply, what: str) -> str:
-        return self._decode(reply, self.settings.binding.read_chat_id, what)
 
     def _read_message(self, body: bytes) -> ev.Message:
         return self.settings.binding.read_message(body, self._current.message_id)
-
-    def _decode_message(self, reply: Reply) -> ev.Message:
-        return reply.decode(self._read_message, "a message", self.phase.name)
 
     def _next_step(self) -> Step | None:
         return next((step for step in STEPS[self.phase] if step.is_next(self)), None)

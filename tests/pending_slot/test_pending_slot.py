@@ -1,4 +1,4 @@
-"""One message waits at a time: the chats of one client pass a slot, and nobody stands in it for ever."""
+"""One message waits at a time: the chats of one client share a slot, and none of them keeps it without need."""
 
 from contextlib import suppress
 from typing import Any
