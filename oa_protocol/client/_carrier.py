@@ -20,6 +20,7 @@ import anyio
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import MAX_BODY
+from oa_protocol.client._content_coding import decoded
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._read_timeout import ReadScope, read_scope
 from oa_protocol.client.journal import Entry, Journal
@@ -215,6 +216,7 @@ class Carrier:
             transport = self._transport = self._transport or self._shared.open_transport()
             kind = MaybeSent
             response = await transport.open(exchange.request)
+            response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
                 self._response, self.reads, response = response, read_scope(), None
                 logger.debug("<- 200, a stream")
@@ -286,6 +288,7 @@ async def fetch(
         with anyio.move_on_after(seconds):
             response = await transport.open(request)
             try:
+                response = decoded(response)
                 return response.status, response.headers, await read_body(response)
             finally:
                 await close_quietly(response)
