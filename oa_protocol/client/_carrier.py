@@ -306,6 +306,19 @@ async def read_body(response: Response) -> bytes:
 
 
 async def close_quietly(resource: Response | Transport) -> None:
-    """Close it even when cancelled. Errors are ignored, because it may already be broken."""
-    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(Exception):
-        await resource.aclose()
+    """Close it, even when cancelled. Errors are ignored, because it may already be broken.
+
+    It has a task of its own, which is left to itself after ``CLOSE_TIMEOUT``: one that waits for the peer's goodbye in
+    TLS under a shield of its own can't be cancelled.
+    """
+    done, scope = anyio.Event(), anyio.CancelScope()
+
+    async def close() -> None:
+        with scope, suppress(Exception):
+            await resource.aclose()
+        done.set()
+
+    _spawn(close(), done.set)
+    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        await done.wait()
+    scope.cancel()
