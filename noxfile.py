@@ -26,6 +26,7 @@ CORE = [
     "oa_protocol/client/_shield.py",
     "oa_protocol/client/_driver.py",
     "oa_protocol/client/_carrier.py",
+    "oa_protocol/client/_content_coding.py",
     "oa_protocol/client/_read_timeout.py",
 ]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "bindings", "driver", "pending_slot", "client", "journal")]

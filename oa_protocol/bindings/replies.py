@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Reply(Struct, frozen=True):
-    """A status, a body, and the three headers that matter; ``retry_after`` is in seconds."""
+    """A status, a body, and the headers that matter; ``retry_after`` is in seconds."""
 
     binding: Binding
     status: int
@@ -33,6 +33,7 @@ class Reply(Struct, frozen=True):
     date: str | None = None
     location: str | None = None
     retry_after: float | None = None
+    content_encoding: str | None = None
 
     @classmethod
     def of(cls, binding: Binding, status: int, headers: Headers, body: bytes) -> Reply:
@@ -46,11 +47,15 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"status must be a number, not {status!r}")
         if not isinstance(cast("object", body), (bytes, bytearray, memoryview)):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
-        if not isinstance(cast("object", headers), Iterable):
-            raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         return cls(
-            binding, status, bytes(body), found.get("date"), found.get("location"), _seconds(found.get("retry-after"))
+            binding,
+            status,
+            bytes(body),
+            found.get("date"),
+            found.get("location"),
+            _seconds(found.get("retry-after")),
+            found.get("content-encoding"),
         )
 
     @property
@@ -96,10 +101,11 @@ class Reply(Struct, frozen=True):
                 raise ApiError(
                     f"{words} (instead of {what}){_in(phase)}", phase=phase, status=self.status, message=words
                 )
+        hint = "Is the base URL that of an Open Assistant server, and the api the right one?"
+        if self.content_encoding:
+            hint = f"Its content-encoding is {self.content_encoding}, though none was asked for: does a proxy do that?"
         raise RemoteProtocolError(
-            f"the server sent something else than {what}: {problem}{_in(phase)}. "
-            "Is the base URL that of an Open Assistant server, and the api the right one?",
-            phase=phase,
+            f"the server sent something else than {what}: {problem}{_in(phase)}. {hint}", phase=phase
         )
 
     @property
@@ -134,6 +140,8 @@ class Reply(Struct, frozen=True):
 
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:
     """Return header fields as pairs of text, however an HTTP library spells them."""
+    if not isinstance(cast("object", headers), Iterable):
+        raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
     return [
         (name if isinstance(name, str) else _text(name), value if isinstance(value, str) else _text(value))

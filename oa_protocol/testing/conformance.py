@@ -250,6 +250,16 @@ class TransportConformance:
                 assert await _read(await transport.open(_get(peer.url))) == b"ok"
 
     @_conformance
+    async def test_a_long_head_is_read(self) -> None:
+        """A field of 32 KiB, and 64 others."""
+        fields = [b"x-long: " + b"a" * 32 * 1024, *(b"x-%d: b" % number for number in range(64))]
+        with self._peer(_say(_reply(b"ok", *fields))) as peer:
+            async with self._transport() as transport:
+                response = await transport.open(_get(peer.url))
+                assert [value for name, value in response.headers if name.lower() == "x-long"] == ["a" * 32 * 1024]
+                assert await _read(response) == b"ok"
+
+    @_conformance
     async def test_open_returns_when_the_head_is_there(self) -> None:
         """A body that has not begun is not waited for."""
         opened = self._signal("open returned")
@@ -525,13 +535,14 @@ class TransportConformance:
 
     @_conformance
     async def test_a_reply_that_is_no_http_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again."""
+        """MaybeSent, and the request is not sent again; a version of HTTP that there isn't is none."""
+        for reply in (b"SSH-2.0-x\r\n\r\n", b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n"):
 
-        def serve(connection: Connection) -> None:
-            connection.send(b"SSH-2.0-x\r\n\r\n")
-            connection.end()
+            def serve(connection: Connection, reply: bytes = reply) -> None:
+                connection.send(reply)
+                connection.end()
 
-        await self._may_have_been_sent(serve)
+            await self._may_have_been_sent(serve)
 
     @_conformance
     async def test_a_reset_while_the_body_is_sent_may_have_been_sent(self) -> None:
@@ -708,23 +719,28 @@ class TransportConformance:
 
     @_conformance
     async def test_a_proxy_is_asked_for_the_whole_url(self) -> None:
-        """A request to an http URL goes to it as it is, but for the target."""
+        """A request to an http URL goes to it as it is, but for the target; IPv6 addresses keep their brackets."""
         self._need("proxy")
-        with self._peer(_say(_reply(b"ok"))) as proxy:
-            async with self._transport(proxy=proxy.url) as transport:
-                asked = HttpRequest("POST", "http://oa.invalid/a%2Fb?c", (("x-one", "1"),), b"{}")
-                assert await _read(await transport.open(asked)) == b"ok"
-        (request,) = proxy.requests
-        assert (request.method, request.target) == ("POST", "http://oa.invalid/a%2Fb?c")
-        assert request.values("host") == ["oa.invalid"]
-        assert request.values("x-one") == ["1"]
-        assert request.body == b"{}"
+        for host in ("oa.invalid", "[2001:db8::1]:3000"):
+            with self._peer(_say(_reply(b"ok"))) as proxy:
+                async with self._transport(proxy=proxy.url) as transport:
+                    asked = HttpRequest("POST", f"http://{host}/a%2Fb?c", (("x-one", "1"),), b"{}")
+                    assert await _read(await transport.open(asked)) == b"ok"
+            (request,) = proxy.requests
+            assert (request.method, request.target) == ("POST", f"http://{host}/a%2Fb?c")
+            assert request.values("host") == [host]
+            assert request.values("x-one") == ["1"]
+            assert request.body == b"{}"
 
     @_conformance
     async def test_a_proxy_is_asked_for_a_tunnel(self) -> None:
         """A request to an https URL goes through it, and the proxy sees none of it."""
         self._need("proxy", "ssl_context")
-        server, trusting = _contexts("oa.invalid")
+        for host, target in (("oa.invalid", "oa.invalid:443"), ("[2001:db8::1]:3000", "[2001:db8::1]:3000")):
+            await self._is_tunnelled(host, target)
+
+    async def _is_tunnelled(self, host: str, target: str) -> None:
+        server, trusting = _contexts(host.partition("]")[0].removeprefix("["))
         tunnels: list[Received] = []
 
         def serve(connection: Connection) -> None:
@@ -734,12 +750,14 @@ class TransportConformance:
 
         with self._peer(serve) as proxy:
             async with self._transport(proxy=proxy.url, ssl_context=trusting) as transport:
-                secret = HttpRequest("POST", "https://oa.invalid/a?b", (("authorization", "Bearer secret"),), b"{}")
+                secret = HttpRequest("POST", f"https://{host}/a?b", (("authorization", "Bearer secret"),), b"{}")
                 assert await _read(await transport.open(secret)) == b"ok"
         (tunnel,) = tunnels
-        assert (tunnel.method, tunnel.target) == ("CONNECT", "oa.invalid:443")
+        assert (tunnel.method, tunnel.target) == ("CONNECT", target)
+        assert tunnel.values("host") in ([target], [host])
         assert tunnel.values("authorization") == []
-        assert [(request.method, request.target) for request in proxy.requests[1:]] == [("POST", "/a?b")]
+        (inside,) = proxy.requests[1:]
+        assert (inside.method, inside.target, inside.values("host")) == ("POST", "/a?b", [host])
 
     @_conformance
     async def test_a_refused_tunnel_was_not_sent(self) -> None:
@@ -1029,6 +1047,38 @@ class TransportConformance:
                     response = await transport.open(_get(peer.url))
                     await response.aclose()
                     assert await _read(await transport.open(_get(peer.url))) == b"next"
+
+    @_conformance
+    async def test_what_follows_a_reply_is_not_read_by_the_next_request(self) -> None:
+        """A connection on which more has come than was asked for is not used again."""
+        for pieces in ([_reply(b"1") + _reply(b"surplus")], [_reply(b"1"), _reply(b"surplus")]):
+            await self._surplus_is_not_read(pieces, "http")
+
+    @_conformance
+    async def test_what_follows_a_reply_over_tls_is_not_read_by_the_next_request(self) -> None:
+        """Neither is what lies encrypted in memory."""
+        self._need("ssl_context")
+        await self._surplus_is_not_read([_reply(b"1"), _reply(b"surplus")], "https")
+
+    async def _surplus_is_not_read(self, pieces: list[bytes], scheme: str) -> None:
+        sent = self._signal("the reply and what follows it were sent")
+        replies = [pieces, [_reply(b"2")]]
+
+        def serve(connection: Connection) -> None:
+            while True:
+                connection.read_request()
+                for piece in replies.pop(0):
+                    connection.send(piece)
+                sent.set()
+
+        server, trusting = _contexts("127.0.0.1") if scheme == "https" else (None, None)
+        options: Options = {"ssl_context": trusting} if trusting is not None else {}
+        with self._peer(_tls(server, serve) if server is not None else serve, scheme=scheme) as peer:
+            async with self._transport(**options) as transport:
+                first = await transport.open(_get(peer.url))
+                await sent.reached()
+                assert await _read(first) == b"1"
+                assert await _read(await transport.open(_get(peer.url))) == b"2", "what nobody asked for was read"
 
     def test_nothing_is_left_to_the_garbage_collector(self, backend: str) -> None:
         """No ResourceWarning: every socket was closed by whoever opened it."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 from msgspec.structs import replace
 
@@ -20,6 +21,7 @@ from oa_protocol.transports import Response, Transport
 from oa_protocol.transports.blocking import BlockingExchange
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
+from oa_protocol.transports.httpx import HttpxTransport
 from tests.docs.transports_page import H11
 
 pytestmark = pytest.mark.once
@@ -345,6 +347,14 @@ class BlocksTheEventLoop(BlockingHttpxTransport):
         return BlockingReply(exchange)
 
 
+class KeepsConnections(HttpxTransport):
+    """A connection is used again, and httpx doesn't look whether something is left on it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._transport = httpx.AsyncHTTPTransport(trust_env=False)
+
+
 class LeaksUntilTheEnd(Sound):
     """A reply that is closed keeps its connection."""
 
@@ -520,6 +530,9 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
     ReturnsBytearrays: {"test_a_body_comes_as_bytes": "receive() returned a bytearray"},
     BOUNDS_ALL_OF_OPEN: {"test_the_time_for_a_connection_is_for_nothing_else": "TimeoutError"},
     BOUNDS_EACH_READ: {"test_the_time_for_a_connection_is_for_nothing_else": "TimeoutError"},
+    KeepsConnections: {
+        "test_what_follows_a_reply_is_not_read_by_the_next_request": "what nobody asked for was read",
+    },
     IsCancelledBeforeItCloses: {
         "test_a_close_that_is_cancelled_closes_all_the_same": left_open("a cancelled reply.aclose()"),
     },
