@@ -25,6 +25,11 @@ _STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
 _BODY = ("content-type", "application/json")
 
 _NOT_IN_URLS = frozenset(' "<>\\^`{|}')
+_NAME = re.compile(r"[!-+\--:<>-~]+")  # printable ASCII without space , ; =
+_VALUE = re.compile(r"[ -:<-~]*")  # printable ASCII without ;
+_TOKEN = re.compile(r"[!-~]+")
+_PART = re.compile(r"(.+)\.([0-9]{1,9})")
+_TELLABLE_NAME = re.compile(r"[A-Za-z_.-]{1,64}(\.[0-9]{1,9})?")  # a secret in the place of a name has digits in it
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?")
 
 
@@ -41,21 +46,31 @@ class Credentials:
     headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in self.cookies.items():
+        for number, (name, value) in enumerate(self.cookies.items(), 1):
+            _check_text(name)
+            _check_text(value)
             # What is in a bad name may be a whole Cookie header, so no error tells it.
-            if not _is_header_text(name) or not name or ";" in name or "=" in name:
+            if not is_cookie(name, ""):
                 raise ValueError("the name of a cookie has characters that a Cookie header cannot carry")
-            if not _is_header_text(value) or ";" in value:
-                raise ValueError(f"cookie {name!r} has characters that a Cookie header cannot carry")
-        if self.token is not None and (not _is_header_text(self.token) or not self.token or " " in self.token):
-            raise ValueError("the token has characters that an Authorization header cannot carry")
+            if not is_cookie(name, value):
+                known = repr(name) if _TELLABLE_NAME.fullmatch(name) else f"number {number}"
+                raise ValueError(f"cookie {known} has characters that a Cookie header cannot carry")
+        if self.token is not None:
+            _check_text(self.token)
+            if not _TOKEN.fullmatch(self.token):
+                raise ValueError("the token has characters that an Authorization header cannot carry")
         # Nobody else is to change them after this check.
         object.__setattr__(self, "cookies", dict(self.cookies))
         object.__setattr__(self, "headers", tuple(self._spell()))
 
     def _spell(self) -> Iterator[tuple[str, str]]:
         if self.cookies:
-            yield "cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+            # A split session cookie is put together in the order of the header, not of its parts' numbers (WIRE 9).
+            parts = iter(
+                sorted(filter(None, map(_PART.fullmatch, self.cookies)), key=lambda part: (part[1], int(part[2])))
+            )
+            names = [next(parts)[0] if _PART.fullmatch(name) else name for name in self.cookies]
+            yield "cookie", "; ".join(f"{name}={self.cookies[name]}" for name in names)
         if self.token is not None:
             yield "authorization", f"Bearer {self.token}"
 
@@ -63,10 +78,18 @@ class Credentials:
         return bool(self.cookies or self.token)
 
 
-def _is_header_text(text: object) -> bool:
+def is_cookie(name: str, value: str) -> bool:
+    """Return whether a Cookie header can carry this.
+
+    RFC 6265 allows less, but browsers send more (spaces, quotes, commas in values). What must not pass is what could
+    end the cookie or the header line, and what HTTP libraries disagree about how to encode.
+    """
+    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+
+
+def _check_text(text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"cookies and tokens must be text, not {type(text).__name__}")
-    return text.isascii() and text.isprintable()
 
 
 @dataclass(frozen=True, slots=True)
