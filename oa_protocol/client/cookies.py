@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from oa_protocol.bindings.base import check_base_url
 from oa_protocol.engine.errors import AuthenticationError
 
 MAX_FILE_SIZE = 64 * 1024 * 1024  # bytes; a HAR file holds whole responses
@@ -51,9 +52,9 @@ def load_cookies(
 
     ``now`` is the Unix time in seconds against which expiry is judged, by default the current one.
 
-    Raises ValueError if the name or the value of a cookie cannot be sent (it names the cookie) or ``base_url`` has no
-    host, TypeError if a mapping holds anything but str, and AuthenticationError if the source cannot be read or has no
-    cookie for ``base_url``.
+    Raises ValueError if the name or the value of a cookie cannot be sent (it names the cookie) or ``base_url`` cannot
+    be used, TypeError if a mapping holds anything but str, and AuthenticationError if the source cannot be read or has
+    no cookie for ``base_url``.
     """
     if isinstance(source, Mapping):
         return _checked(source.items())
@@ -158,10 +159,7 @@ def _checked(pairs: Iterable[tuple[object, object]]) -> dict[str, str]:
 
 
 def _parsed(base_url: str) -> SplitResult:
-    url = urlsplit(base_url)
-    if not url.hostname:
-        raise ValueError("base_url has no host")
-    return url
+    return urlsplit(check_base_url(base_url))
 
 
 def _sent_to(url: SplitResult, cookies: Sequence[Cookie], place: str, now: float | None) -> dict[str, str]:
