@@ -18,7 +18,7 @@ def layer(folder: str) -> list[str]:
     return [folder, *(f"{folder}.{path.stem}" for path in sorted((PACKAGE / folder).glob("[a-z]*.py")))]
 
 
-BASE = ["_version"]
+BASE = ["_version", "bindings._base_url"]
 LEAVES = ["engine", "engine.phases", "engine.events", "engine.intents", "engine.errors"]
 BINDINGS, ENGINE, TAPE = layer("bindings"), layer("engine"), layer("tape")
 

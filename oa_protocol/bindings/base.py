@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from msgspec import UNSET, UnsetType
 
 from oa_protocol._version import __version__
 from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings._base_url import check_base_url as check_base_url
 from oa_protocol.bindings.ids import check_id
 from oa_protocol.bindings.json import Chat, ChatList, ModelConfig, StreamEvent
 from oa_protocol.engine.events import Message
@@ -24,13 +25,11 @@ _WHOLE = (("accept", "application/json"), ("accept-encoding", "identity"), ("use
 _STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
 _BODY = ("content-type", "application/json")
 
-_NOT_IN_URLS = frozenset(' "<>\\^`{|}')
 _NAME = re.compile(r"[!-+\--:<>-~]+")  # printable ASCII without space , ; =
 _VALUE = re.compile(r"[ -:<-~]*")  # printable ASCII without ;
 _TOKEN = re.compile(r"[!-~]+")
 _PART = re.compile(r"(.+)\.([0-9]{1,9})")
 _TELLABLE_NAME = re.compile(r"[A-Za-z_.-]{1,64}(\.[0-9]{1,9})?")  # a secret in the place of a name has digits in it
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +188,7 @@ class Binding(Protocol):
 
     @property
     def base_url(self) -> str:
-        """The server's URL, without a slash at its end."""
+        """The server's URL in its normal form, as ``check_base_url`` returns it."""
         ...
 
     @property
@@ -314,27 +313,6 @@ class Binding(Protocol):
     def is_unknown_event(self, payload: bytes, /) -> bool:
         """Return whether a payload that can't be read is an event of a type that says nothing to us (OA-5.5)."""
         ...
-
-
-def check_base_url(base_url: str) -> str:
-    """Return ``base_url`` without the slash at its end.
-
-    Raises ValueError where it is no http or https URL with a host, or has a query, a fragment or credentials in it.
-    """
-    if "@" in base_url:
-        raise ValueError("base_url must have no credentials in it; give them as cookies= or token=")
-    if not base_url.isascii() or not base_url.isprintable() or set(base_url) & _NOT_IN_URLS:
-        raise ValueError(f"base_url has characters that a URL cannot have: {base_url!r}")
-    try:
-        parts = urlsplit(base_url)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"base_url is no URL: {base_url!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not _HOST_AND_PORT.fullmatch(parts.netloc):
-        raise ValueError(f"base_url must be an http or https URL with a host, not {base_url!r}")
-    if "?" in base_url or "#" in base_url:
-        raise ValueError(f"base_url must have no query and no fragment: {base_url!r}")
-    return base_url.rstrip("/")
 
 
 def new_prompt(parent_id: str | None, content: str, *, chat_id: str | UnsetType = UNSET) -> bytes:

@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from oa_protocol.bindings.base import Credentials, is_cookie
+from oa_protocol.bindings.base import Credentials, check_base_url, is_cookie
 from oa_protocol.engine.errors import AuthenticationError
 
 logger = logging.getLogger("oa_protocol")
@@ -75,7 +75,7 @@ def load_cookies(
 
     ``now`` is the Unix time in seconds against which expiry is judged, by default the current one.
 
-    Raises ValueError if the name or the value of a cookie cannot be sent or ``base_url`` has no host, TypeError if a
+    Raises ValueError if the name or the value of a cookie cannot be sent or ``base_url`` cannot be used, TypeError if a
     mapping holds anything but str, and AuthenticationError if the source cannot be read or has no cookie for
     ``base_url``.
     """
@@ -84,11 +84,10 @@ def load_cookies(
     # os.path, because a long Cookie header makes Path.exists raise OSError.
     if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110  # as said above
         if source.startswith("browser:"):
-            url = _parsed(base_url)
-            browser = source.removeprefix("browser:")
+            browser, url = source.removeprefix("browser:"), urlsplit(check_base_url(base_url))
             return _sent_to(url, _from_browser(browser, url), f"the cookie store of {browser}", now)
         return _from_header(source)
-    return _sent_to(_parsed(base_url), _from_file(Path(source)), f"the cookies file {source}", now)
+    return _sent_to(urlsplit(check_base_url(base_url)), _from_file(Path(source)), f"the cookies file {source}", now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +194,6 @@ def _in_utc(moment: datetime) -> datetime:
 
 def _checked(cookies: Mapping[str, str]) -> dict[str, str]:
     return dict(Credentials(cookies).cookies)
-
-
-def _parsed(base_url: str) -> SplitResult:
-    url = urlsplit(base_url)
-    if not url.hostname:
-        raise ValueError("base_url has no host")
-    return url
 
 
 def _sent_to(url: SplitResult, cookies: list[Cookie], place: str, now: float | None) -> dict[str, str]:

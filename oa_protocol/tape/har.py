@@ -136,16 +136,16 @@ def parse_har(text: str) -> list[Tape]:
 
 def _exchange(entry: _Entry) -> _Exchange | None:
     """Return the entry as an exchange that may be one of this protocol, or None if it can't be."""
-    url = entry.request.url
+    base_url, path, rest = entry.request.url.partition(_PATH)
     try:
-        website = Website(url.partition(_PATH)[0])
+        website = Website(base_url)
         sent = json.loads((entry.request.post_data and entry.request.post_data.text) or "{}")
         options = _options(sent)
         check_text("prompt", sent.get("content", ""))
         _ = entry.response.body  # base64 that is none is a ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a body that isn't ours
         return None
-    return _Exchange(website, entry.request.method, url, sent, options, entry.response)
+    return _Exchange(website, entry.request.method, f"{website.base_url}{path}{rest}", sent, options, entry.response)
 
 
 def _created(exchange: _Exchange) -> str | None:

@@ -52,7 +52,7 @@ def captured(name: str, *, coded: bool = False) -> str:
     """A recorded scenario as a browser's recording."""
 
     def one(each: Recorded) -> Json:
-        url = f"https://oa.example.org{each.target}"
+        url = f"HTTPS://OA.example.org:443{each.target}"
         return entry(each.method, url, each.sent, each.status or 0, dict(each.headers), each.body, coded=coded)
 
     return har([one(each) for each in scenario("website", name)])
