@@ -21,7 +21,7 @@ from oa_protocol.engine.inputs import Input, ReplyReceived, StreamData
 from oa_protocol.engine.intents import Intent
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.tape.format import Json, encode_config, encode_intent, result, to_line
-from oa_protocol.tape.redact import Masks, without_password
+from oa_protocol.tape.redact import Masks
 
 logger = logging.getLogger("oa_protocol")
 
@@ -146,7 +146,7 @@ def _reason(events: list[Event]) -> Json:
                 words.extend(record.reason for record in leaked)
             case _:
                 pass
-    return {"reason": without_password("; ".join(words))} if words else {}
+    return {"reason": "; ".join(words)} if words else {}
 
 
 class _Writer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from typing import cast
 
@@ -16,7 +15,6 @@ from oa_protocol.engine.inputs import Input
 from oa_protocol.tape.format import Json, encode_bytes
 
 _SHORTEST = 16  # a shorter one may be a word of the protocol, for example "assistant"
-_USER_AND_PASSWORD = re.compile(r"//[^/@\s]+@")
 
 
 class Masks:
@@ -74,7 +72,7 @@ class Masks:
                 return self.credentials(value)
             case TransportError():
                 kind = "NotSent" if isinstance(value, NotSent) else "MaybeSent"
-                return {"type": kind, "reason": without_password(str(value))}
+                return {"type": kind, "reason": str(value)}
             case tuple():
                 return self.headers(cast("tuple[tuple[str, str], ...]", value))
             case _:
@@ -111,8 +109,3 @@ class Masks:
     def _is_searched(self, secret: str) -> bool:
         part_of_url = secret in self._base_url or self._base_url in secret
         return len(secret) >= _SHORTEST and not part_of_url and not is_id(secret)
-
-
-def without_password(text: str) -> str:
-    """Return a transport's words without the user and the password of a proxy's URL in them."""
-    return _USER_AND_PASSWORD.sub("//***@", text)

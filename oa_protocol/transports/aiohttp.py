@@ -13,6 +13,7 @@ from yarl import URL
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import KEEP_ALIVE
 from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, reply_broke
+from oa_protocol.transports._proxies import HTTP, check_proxy
 
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
@@ -28,7 +29,7 @@ class AiohttpTransport:
     """Sends requests over aiohttp.
 
     ``connect_timeout`` is in seconds; ``proxy`` is an http or https URL; ``ssl_context`` says whom to trust, and None
-    is Python's choice.
+    is Python's choice. Raises ValueError for a proxy that cannot be used.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class AiohttpTransport:
             connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE, ssl=ssl_context or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=[_send_once],
-            proxy=proxy,
+            proxy=None if proxy is None else check_proxy(proxy, HTTP),
             skip_auto_headers=_ADDED_BY_AIOHTTP,
             # The body's time is the driver's business: it knows what it waits for.
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),

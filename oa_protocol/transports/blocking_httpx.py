@@ -13,6 +13,7 @@ import httpx
 
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, reply_broke
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 from oa_protocol.transports.blocking import BlockingTransport
 from oa_protocol.transports.httpx import NOT_SENT, default_ssl_context
 
@@ -39,7 +40,7 @@ class _Client:
         self._timeout = {"connect": connect_timeout, "pool": None, "read": None, "write": None}
         self._transport = httpx.HTTPTransport(
             verify=ssl_context or default_ssl_context(),
-            proxy=proxy,
+            proxy=None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS)),
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )

@@ -20,6 +20,7 @@ from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import KEEP_ALIVE
 from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, raise_ungrouped, reply_broke
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 
 NOT_SENT: tuple[type[Exception], ...] = (
     httpx.ConnectError,
@@ -90,14 +91,12 @@ class HttpxTransport:
         try:
             self._transport = library.AsyncHTTPTransport(
                 verify=ssl_context or self._default_ssl_context(),
-                proxy=proxy,
+                proxy=None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS)),
                 trust_env=False,
                 limits=library.Limits(keepalive_expiry=KEEP_ALIVE),
             )
         except ImportError as error:
             raise ValueError(f"a socks proxy needs another package: {error}") from error
-        except (ValueError, library.InvalidURL) as error:
-            raise ValueError(f"proxy must be an http, https or socks5 URL: {error}") from error
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
         """Send the request. Raises NotSent or MaybeSent."""
