@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TypeVar, cast
 
 from msgspec import DecodeError, Struct
@@ -17,6 +18,10 @@ MAX_BODY = 8 * 1024 * 1024
 _SNIPPET = 200
 _BUSY = frozenset({429, 503})
 _AWAY = _BUSY | {502, 504}
+
+_DELAY = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*", re.ASCII)
+_WORD = re.compile(r"[A-Za-z]+|[0-9]+")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 UNREADABLE = (ValueError, DecodeError, RecursionError)
 """What a binding may raise if a body or an event isn't what it must be."""
@@ -49,9 +54,9 @@ class Reply(Struct, frozen=True):
         if not isinstance(cast("object", headers), Iterable):
             raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
-        return cls(
-            binding, status, bytes(body), found.get("date"), found.get("location"), _seconds(found.get("retry-after"))
-        )
+        date = found.get("date")
+        wait = _seconds(found.get("retry-after"), date)
+        return cls(binding, status, bytes(body), date, found.get("location"), wait)
 
     @property
     def is_success(self) -> bool:
@@ -147,14 +152,30 @@ def _text(value: object) -> str:
     raise TypeError(f"headers must be text or bytes, not {value!r}")
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def _seconds(retry_after: str | None, date: str | None) -> float | None:
+    """Return how long the server asks to wait, or None if it can't be read.
+
+    A date is relative to the reply's own: the engine has no clock that tells the time, and the server's may be wrong.
+    """
     if retry_after is None:
         return None
+    if _DELAY.fullmatch(retry_after):
+        return max(float(retry_after), 0.0)
     try:
-        seconds = float(retry_after)
-    except ValueError:
+        return max((_moment(retry_after) - _moment(date or "")).total_seconds(), 0.0)
+    except (ValueError, OverflowError):
         return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _moment(http_date: str) -> datetime:
+    """Read a date in one of the three forms of RFC 9110, section 5.6.7. (``email.utils`` would import sockets.)"""
+    match _WORD.findall(http_date):
+        case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
+            century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900
+            date = int(year) + century, _MONTHS.index(month) + 1, int(day)
+            return datetime(*date, int(hour), int(minute), min(int(second), 59), tzinfo=UTC)  # 60 is a leap second
+        case _:
+            raise ValueError("no HTTP date")
 
 
 def _in(phase: str | None) -> str:
