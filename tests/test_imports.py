@@ -20,7 +20,7 @@ def layer(folder: str) -> list[str]:
 
 BASE = ["_version", "bindings._base_url"]
 LEAVES = ["engine", "engine.phases", "engine.events", "engine.intents", "engine.errors"]
-BINDINGS, ENGINE, TAPE = layer("bindings"), layer("engine"), layer("tape")
+BINDINGS, ENGINE, TAPE = layer("bindings"), layer("engine"), [*layer("tape"), "tape._har_file"]
 
 BLOCK = f"""
 import sys

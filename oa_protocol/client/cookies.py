@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -56,7 +56,6 @@ _FOREIGN = (
 )
 """How files begin, in lower case, that people take for cookies files, and what to do with them."""
 
-_T = TypeVar("_T")
 _LeftOut = list[str]
 
 
@@ -150,42 +149,6 @@ class _ExportedCookie(msgspec.Struct, frozen=True, rename="camel"):
         return _cookie(
             self.name, self.value, self.domain, self.path, self.host_only, self.secure, expires, partition=partition
         )
-
-
-class _Request(msgspec.Struct, frozen=True):
-    url: str
-    headers: list[Any] = []
-    cookies: list[Any] = []
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-    def pairs(self) -> list[tuple[str, str]]:
-        # The header is what was sent; browsers may have decoded the values in the list.
-        header = "; ".join(value for name, value in _pairs(self.headers) if name.lower() == "cookie")
-        return list(_header_pairs(header)) or list(_pairs(self.cookies))
-
-
-class _Entry(msgspec.Struct, frozen=True, rename="camel"):
-    request: _Request
-    started_date_time: Any = None
-
-    def began(self) -> datetime:
-        """When it began; if nobody can tell, before all others."""
-        try:
-            return _in_utc(datetime.fromisoformat(self.started_date_time))
-        except (TypeError, ValueError):
-            return datetime.min.replace(tzinfo=UTC)
-
-
-def _pairs(items: list[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the headers or cookies of a HAR file that have a name and a value."""
-    for item in items:
-        match item:
-            case {"name": str(name), "value": str(value)}:
-                yield name, value
-            case _:
-                pass
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -350,33 +313,27 @@ def _from_json(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
 
 
 def _exported(exports: list[Any], left_out: _LeftOut) -> Iterator[Cookie]:
-    for number, exported in _converted(exports, _ExportedCookie, "cookie", left_out):
+    for number, exported in enumerate(exports, 1):
         try:
-            yield exported.cookie()
-        except ValueError as error:
+            yield msgspec.convert(exported, _ExportedCookie, strict=False).cookie()
+        except ValueError as error:  # one odd entry must not cost the whole file
             left_out.append(f"cookie {number}: {error}")
-
-
-def _converted(items: list[Any], kind: type[_T], what: str, left_out: _LeftOut) -> Iterator[tuple[int, _T]]:
-    """Yield what is as it must be, with its number, and note the rest: one odd entry must not cost the whole file."""
-    for number, item in enumerate(items, 1):
-        try:
-            yield number, msgspec.convert(item, kind, strict=False)
-        except msgspec.ValidationError as error:
-            left_out.append(f"{what} {number}: {error}")
 
 
 def _from_har(entries: list[Any], left_out: _LeftOut) -> Iterator[Cookie]:
     """Yield the cookies of each host's newest request that had any."""
+    from oa_protocol.tape._har_file import read_entries  # most cookies come from elsewhere
+
     newest: dict[str, list[Cookie]] = {}
-    read = [entry for _, entry in _converted(entries, _Entry, "entry", left_out)]
-    for entry in sorted(read, key=_Entry.began):
+    for entry in read_entries(entries, left_out):
+        request = entry.request
         try:
-            url = urlsplit(entry.request.url)
+            url = urlsplit(request.url)
         except ValueError:
             continue
+        # The header is what was sent; browsers may have decoded the values in the list.
         # Reversed, because the most specific cookie comes first and the last one wins.
-        pairs = reversed(entry.request.pairs())
+        pairs = reversed(list(_header_pairs(request.cookie_header)) or request.cookie_list)
         host, secure = url.hostname or "", url.scheme in {"https", "wss"}
         if cookies := [_cookie(name, value, host, "/", True, secure) for name, value in pairs]:
             newest[host] = cookies
