@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from oa_protocol._version import __version__
 from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings._base_url import check_base_url as check_base_url
+from oa_protocol.bindings._secrets import hide
 from oa_protocol.bindings.ids import check_id
 from oa_protocol.bindings.json import Chat, ChatList, ModelConfig, StreamEvent
 from oa_protocol.engine.events import Message
@@ -26,7 +27,7 @@ _STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
 _BODY = ("content-type", "application/json")
 
 _NAME = re.compile(r"[!-+\--:<>-~]+")  # printable ASCII without space , ; =
-_VALUE = re.compile(r"[ -:<-~]*")  # printable ASCII without ;
+_VALUE = re.compile(r"(?! )[ -:<-~]*(?<! )")  # printable ASCII without ; and without spaces at its ends
 _TOKEN = re.compile(r"[!-~]+")
 _PART = re.compile(r"(.+)\.([0-9]{1,9})")
 _TELLABLE_NAME = re.compile(r"[A-Za-z_.-]{1,64}(\.[0-9]{1,9})?")  # a secret in the place of a name has digits in it
@@ -75,6 +76,10 @@ class Credentials:
 
     def __bool__(self) -> bool:
         return bool(self.cookies or self.token)
+
+    def hide_in(self, text: str, base_url: str) -> str:
+        """Return what a server says without the credentials that it repeats."""
+        return hide(text, filter(None, (*self.cookies.values(), self.token)), base_url)
 
 
 def is_cookie(name: str, value: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 from msgspec import DecodeError, Struct
 
-from oa_protocol.bindings.base import Binding, Headers
+from oa_protocol.bindings.base import Binding, Credentials, Headers
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 
 MAX_BODY = 8 * 1024 * 1024
@@ -26,11 +26,13 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 UNREADABLE = (ValueError, DecodeError, RecursionError)
 """What a binding may raise if a body or an event isn't what it must be."""
 
+_NONE = Credentials()
+
 T = TypeVar("T")
 
 
 class Reply(Struct, frozen=True):
-    """A status, a body, and the three headers that matter; ``retry_after`` is in seconds."""
+    """A reply as far as it matters. ``retry_after`` is in seconds; no error repeats the request's ``credentials``."""
 
     binding: Binding
     status: int
@@ -38,9 +40,12 @@ class Reply(Struct, frozen=True):
     date: str | None = None
     location: str | None = None
     retry_after: float | None = None
+    credentials: Credentials = _NONE
 
     @classmethod
-    def of(cls, binding: Binding, status: int, headers: Headers, body: bytes) -> Reply:
+    def of(
+        cls, binding: Binding, status: int, headers: Headers, body: bytes, credentials: Credentials = _NONE
+    ) -> Reply:
         """Pick what matters out of ``headers``, whose names may have any case.
 
         Raises:
@@ -48,15 +53,15 @@ class Reply(Struct, frozen=True):
 
         """
         if isinstance(cast("object", status), bool) or not isinstance(cast("object", status), int):
-            raise TypeError(f"status must be a number, not {status!r}")
+            raise TypeError(f"status must be a number, not {type(status).__name__}")
         if not isinstance(cast("object", body), (bytes, bytearray, memoryview)):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
         if not isinstance(cast("object", headers), Iterable):
-            raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
+            raise TypeError(f"headers must be a mapping or pairs, not {type(headers).__name__}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         date = found.get("date")
         wait = _seconds(found.get("retry-after"), date)
-        return cls(binding, status, bytes(body), date, found.get("location"), wait)
+        return cls(binding, status, bytes(body), date, found.get("location"), wait, credentials)
 
     @property
     def is_success(self) -> bool:
@@ -99,7 +104,10 @@ class Reply(Struct, frozen=True):
                 problem = str(error)
             if words := self.words:
                 raise ApiError(
-                    f"{words} (instead of {what}){_in(phase)}", phase=phase, status=self.status, message=words
+                    f"{self._hide(words)} (instead of {what}){_in(phase)}",
+                    phase=phase,
+                    status=self.status,
+                    message=words,
                 )
         raise RemoteProtocolError(
             f"the server sent something else than {what}: {problem}{_in(phase)}. "
@@ -115,23 +123,28 @@ class Reply(Struct, frozen=True):
     def error(self, doing: str, phase: str | None = None) -> OAError:
         """Return the exception that this reply becomes; ``doing`` says what was being done ("creating the chat")."""
         words = self.words
+        shown = self._hide(words)
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
         hint = self._hint(words)
         if self.rejects_credentials:
             return AuthenticationError(
-                f"{words or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
+                f"{shown or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
             )
         if words:
-            return ApiError(f"{words}: {said}{hint}", phase=phase, status=self.status, message=words)
-        text = self.body[:_SNIPPET].decode(errors="replace").strip()
+            return ApiError(f"{shown}: {said}{hint}", phase=phase, status=self.status, message=words)
+        text = self._hide(self.body[:MAX_BODY].decode(errors="replace"))[:_SNIPPET].strip()
         return HTTPStatusError(f"{said}{f': {text!r}' if text else ''}{hint}", phase=phase, status=self.status)
+
+    def _hide(self, text: str) -> str:
+        return self.credentials.hide_in(text, self.binding.base_url)
 
     def _hint(self, words: str) -> str:
         match self.status:
             case 429 | 503:
                 hint = "The server is busy: try again later"
             case status if 300 <= status < 400:
-                hint = f"It points to {self.location!r}, and redirects are not followed: use that server's URL"
+                target = self._hide(self.location or "")
+                hint = f"It points to {target!r}, and redirects are not followed: use that server's URL"
             case status:
                 hint = self.binding.hint(status, words)
         return f". {hint}" if hint else ""
@@ -149,7 +162,7 @@ def header_pairs(headers: Headers) -> list[tuple[str, str]]:
 def _text(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("latin-1")  # what HTTP/1.1 has always allowed in a field's value
-    raise TypeError(f"headers must be text or bytes, not {value!r}")
+    raise TypeError(f"headers must be text or bytes, not {type(value).__name__}")
 
 
 def _seconds(retry_after: str | None, date: str | None) -> float | None:

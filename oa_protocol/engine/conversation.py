@@ -367,11 +367,11 @@ class Conversation(Steps):
         match happened:
             case ReplyReceived(status, headers, body):
                 exchange = self._exchange("ReplyReceived")
-                return exchange, Reply.of(self.settings.binding, status, headers, body)
+                return exchange, Reply.of(self.settings.binding, status, headers, body, self._credentials)
             case ExchangeFailed(failure):
                 exchange = self._exchange("ExchangeFailed")
                 if not isinstance(cast("object", failure), TransportError):
-                    raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {failure!r}")
+                    raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {type(failure).__name__}")
                 return exchange, failure
             case Prompt(text):
                 check_text("prompt", text)
@@ -391,7 +391,7 @@ class Conversation(Steps):
             case Close() | Abandon() | Interrupted() | StreamData() | TimePassed():
                 pass
             case _:
-                raise TypeError(f"not an input of a conversation: {happened!r}")
+                raise TypeError(f"not an input of a conversation: {type(happened).__name__}")
         return None
 
     def _exchange(self, name: str) -> Exchange:

@@ -194,7 +194,7 @@ class Steps(Moves):
                     self._fail(error, events)
             case ev.WorkerError():
                 self._remote.may_be_running = False
-                self._fail(self._answer_failed(f"the server says {event.error!r}"), events)
+                self._fail(self._answer_failed(f"the server says {self._hide(event.error)!r}"), events)
             case _:
                 assert_never(event)
 
