@@ -382,7 +382,7 @@ def _cookie(
     if host_only is None:
         host_only = not domain.startswith(".")
     path = path if path.startswith("/") else "/"
-    return Cookie(name, value, _host(domain), path, host_only, secure, _unix_time(expires), partition)
+    return Cookie(name, value.strip(" \t"), _host(domain), path, host_only, secure, _unix_time(expires), partition)
 
 
 def _unix_time(expires: float | str | None) -> float | None:
