@@ -228,7 +228,7 @@ class Client:
         credentials = await self._some_credentials()
         request = self._binding.list_models(credentials)
         status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-        reply = Reply.of(self._binding, status, headers, body)
+        reply = Reply.of(self._binding, status, headers, body, credentials)
         if not reply.is_success:
             raise reply.error("listing the models")
         return reply.decode(self._binding.read_models, "a list of models", None)

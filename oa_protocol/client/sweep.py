@@ -190,7 +190,7 @@ class Sweeper:
             seen.add(cursor)
             request = self._binding.list_chats(self._credentials, after=cursor)
             status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-            reply = Reply.of(self._binding, status, headers, body)
+            reply = Reply.of(self._binding, status, headers, body, self._credentials)
             if not reply.is_success:
                 raise reply.error("listing the chats")
             page = reply.decode(self._binding.read_chat_list, "a list of chats", None)
