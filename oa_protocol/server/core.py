@@ -30,9 +30,9 @@ from oa_protocol.server.work import (
 )
 
 __all__ = [
-    "Reply", "Request", "ServerState", "abort", "api_of", "emit", "finish", "give_up", "handle", "leave", "lose",
-    "next_event", "pending_event", "ping", "position", "step_of", "take", "tear_down", "time_out", "use_plugin",
-    "with_account",
+    "Reply", "Request", "ServerState", "abort", "api_of", "body_limit", "emit", "finish", "give_up", "handle", "leave",
+    "lose", "next_event", "pending_event", "ping", "position", "step_of", "take", "tear_down", "time_out",
+    "use_plugin", "with_account",
 ]  # fmt: skip
 
 
@@ -47,6 +47,11 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
 def api_of(request: Request) -> Api:
     """Return which API the request is for."""
     return "website" if request.target.lstrip("/").startswith("api/") else "inference"
+
+
+def body_limit(request: Request) -> int:
+    """Return how many bytes a body of the API may have. A longer one is refused, and nobody needs to read it."""
+    return website.BODY_LIMIT if api_of(request) == "website" else inference.BODY_LIMIT
 
 
 def step_of(request: Request) -> Step:

@@ -30,6 +30,9 @@ from oa_protocol.server.validation import (
 
 INTERNAL_ERROR = b"Internal Server Error"
 
+BODY_LIMIT = 16 * 1024 * 1024
+"""The real server has no limit; this one keeps everything in memory."""
+
 _STREAM_HEADERS: Headers = (
     ("cache-control", "no-cache"),
     ("connection", "keep-alive"),
@@ -93,6 +96,8 @@ def respond(state: ServerState, request: Request, trusted: str | None = None) ->
     route = methods.get(request.method)
     if route is None:
         return state, _no_route(request, methods)
+    if len(request.body) + request.unread > BODY_LIMIT:
+        return state, _json(413, {"detail": "Request body is too long"}, (("connection", "close"),))
     try:
         if route.takes_body:
             # Bad JSON is answered before bad credentials.

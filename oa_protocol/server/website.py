@@ -18,7 +18,7 @@ from oa_protocol.server.requests import Reply, Request, Step
 from oa_protocol.server.state import SESSION_COOKIE, ServerState
 from oa_protocol.server.validation import Json, Value
 
-_BODY_LIMIT = 1024 * 1024
+BODY_LIMIT = 1024 * 1024
 _TARGET_LIMIT = 7_900
 _HEADERS_LIMIT = 15_800
 _PAGE_SIZE = 20
@@ -61,7 +61,7 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
         return state, Reply(431)
     if request.path not in _ROUTES:
         return state, _no_route(request)
-    if len(request.body) > _BODY_LIMIT:
+    if len(request.body) + request.unread > BODY_LIMIT:
         return state, Reply(413, body=b"Body exceeded 1mb limit")
     try:
         fields, body = _parse_body(request.body, request.media_type)

@@ -176,7 +176,7 @@ def test_website_json_has_the_recorded_headers(website: Website) -> None:
 def test_website_empty_replies_are_chunked_without_a_content_type(server: Server) -> None:
     cookie = f"next-auth.session-token={server.cookies['next-auth.session-token']}"
     head, body = exchange(
-        server, f"GET /api/chat?chat_id=x HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode()
+        server, f"GET /api/chat?chat_id=x HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n".encode()
     ).split(b"\r\n\r\n", 1)
     assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
     assert [line.split(b":")[0].decode().lower() for line in head.split(b"\r\n")[1:]] == WEBSITE_BARE

@@ -15,7 +15,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-LOGGER = logging.getLogger("oa_protocol.server")
+LOGGER = logging.getLogger("oa_protocol.server.http")
+"""Has what uvicorn says of a connection, such as that something isn't HTTP. Errors of ours are logged in app.py."""
 LOGGER.addHandler(logging.NullHandler())
 
 _NO_LINGER = struct.pack("ii", 1, 0)

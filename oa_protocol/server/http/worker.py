@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
@@ -12,6 +13,8 @@ from oa_protocol.server.http.live import Live
 from oa_protocol.server.models import Model, PluginStep, Turn
 from oa_protocol.server.state import ServerState
 from oa_protocol.server.work import abort, emit, finish, give_up, lose, take, use_plugin
+
+LOGGER = logging.getLogger("oa_protocol.server")
 
 P = ParamSpec("P")
 
@@ -78,7 +81,9 @@ class Workers:
         try:
             if not await self._send_pieces(message_id, answer):
                 return
-        except _GaveUp as error:
+        except Exception as error:
+            if not isinstance(error, _GaveUp):
+                LOGGER.exception("the answer %s failed", message_id)
             await self._wait_for_reader(message_id)
             self._end(message_id, abort, str(error))
         else:
