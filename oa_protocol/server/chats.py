@@ -42,6 +42,7 @@ def list_chats(state: ServerState, account: str, page: Json) -> Json:
     if after and before:
         raise ClientError(400, "Cannot specify both after and before.")
     bound = _decode_cursor(after or before or "")
+    check_storable(bound)
     chats = [
         chat
         for chat in sorted(state.chats.values(), reverse=True)

@@ -9,6 +9,8 @@ do are functions of the state, too (work.py)::
 
 from __future__ import annotations
 
+from http import HTTPMethod
+
 from oa_protocol.server import inference, website
 from oa_protocol.server.requests import Api, Reply, Request, Step
 from oa_protocol.server.state import ServerState, with_account
@@ -35,12 +37,19 @@ __all__ = [
     "use_plugin", "with_account",
 ]  # fmt: skip
 
+_METHODS = frozenset(HTTPMethod)
+
 
 def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
     """Carry out a request; return the state after it, and the reply.
 
     The body of a reply to ``HEAD`` isn't sent.
     """
+    if request.method not in _METHODS:
+        if api_of(request) == "website":
+            return state, Reply(400)
+        headers = (("connection", "close"), ("content-type", "text/plain; charset=utf-8"))
+        return state, Reply(400, headers, b"Invalid HTTP request received.")
     return website.handle(state, request) if api_of(request) == "website" else inference.respond(state, request)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from oa_protocol.server import chats, work
 from oa_protocol.server.model_configs import model_list
@@ -13,6 +13,7 @@ from oa_protocol.server.render import chat_value, encode, message_value, remembe
 from oa_protocol.server.requests import Headers, Reply, Request, Step
 from oa_protocol.server.state import ServerState, with_account
 from oa_protocol.server.validation import (
+    GO_TO_LOGIN,
     LOGIN,
     PAGE,
     PROMPT,
@@ -144,10 +145,10 @@ def _no_route(request: Request, methods: dict[str, Route]) -> Reply:
     if methods:
         # The framework names the methods of the first route that has this path.
         return _json(405, {"detail": "Method Not Allowed"}, (("allow", next(iter(methods))),))
-    shorter = request.path.rstrip("/")
-    if shorter != request.path and _find(request._replace(target=shorter))[0]:
-        target = request.target.replace(request.path, shorter, 1)
-        return Reply(307, (("location", f"http://{request.header('host')}{target}"),))
+    other = request.path.rstrip("/") if request.path.endswith("/") else f"{request.path}/"
+    if _find(request._replace(target=other))[0]:
+        target = request.target.replace(request.path, other, 1)
+        return Reply(307, (("content-length", "0"), ("location", f"http://{request.header('host')}{target}")))
     return _json(404, {"detail": "Not Found"})
 
 
@@ -247,6 +248,13 @@ def _login(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     return state._replace(forgotten=state.forgotten - {name}), _json(200, tokens)
 
 
+def _go_to_login(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    fields = call.query(GO_TO_LOGIN)
+    query = f"code={fields['username']}&state={fields['state']}"
+    location = f"http://{call.request.header('host')}/auth/callback/debug?{query}"
+    return state, _json(302, {"detail": "Found"}, (("location", quote(location, safe=":/?&={}")),))
+
+
 def _refresh(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     raise ServerError
 
@@ -276,6 +284,7 @@ _ROUTES: dict[tuple[str, ...], dict[str, Route]] = {
     ("chats", "*", "messages", "*", "events"): {"GET": Route("events", _events)},
     ("configs", "model_configs"): {"GET": Route("models", _models, public=True)},
     ("auth", "callback", "debug"): {"GET": Route("login", _login, public=True)},
+    ("auth", "login", "debug"): {"GET": Route("other", _go_to_login, public=True)},
     ("auth", "check"): {"GET": Route("other", _check)},
     ("auth", "providers"): {"GET": Route("other", _providers, public=True)},
     ("auth", "refresh"): {"GET": Route("other", _refresh, public=True)},

@@ -23,6 +23,8 @@ _TARGET_LIMIT = 7_900
 _HEADERS_LIMIT = 15_800
 _PAGE_SIZE = 20
 
+_NO_PAGE = b"<!DOCTYPE html><title>404: This page could not be found</title>"
+
 _JSON = (("content-type", "application/json"),)
 _OWN_JSON = (("content-type", "application/json; charset=utf-8"),)
 
@@ -79,7 +81,7 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
 def _no_route(request: Request) -> Reply:
     path = re.sub("//+", "/", request.path).rstrip("/")
     if path == request.path:
-        return Reply(404, body=b"404: This page could not be found")
+        return Reply(404, (("x-powered-by", "Next.js"), ("content-type", "text/html; charset=utf-8")), _NO_PAGE)
     target = request.target.replace(request.path, path, 1)
     return Reply(308, (("location", target), ("refresh", f"0;url={target}")), target.encode())
 

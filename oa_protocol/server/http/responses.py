@@ -56,7 +56,7 @@ def _date() -> tuple[str, str]:
 
 def _inference(reply: Reply) -> Response:
     headers = headers_of("inference", reply)
-    if reply.status != 204:
+    if reply.status != 204 and "content-length" not in dict(headers):
         place = len(headers) - ("content-type" in dict(reply.headers))
         headers.insert(place, ("content-length", str(len(reply.body))))
     return BareReply(reply.status, headers, reply.body)
