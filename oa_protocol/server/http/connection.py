@@ -28,7 +28,8 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 class _Wire(h11.Connection):
     """Writes all header names in lower case, as the real servers do. h11 has some of its own, in title case."""
 
-    def send(self, event: h11.Event) -> bytes | None:
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]  # no overload for how a connection ends
+        """Return what is to be written."""
         sent = super().send(event)
         if not isinstance(event, h11.Response) or sent is None:
             return sent
