@@ -42,15 +42,6 @@ def test_pending_comes_until_the_first_token_and_not_after(impatient: Server, co
         assert rest[-3:] == ["token", "token", "message"]
 
 
-def test_pending_tells_the_place_in_the_queue_from_1(connect: Connect) -> None:
-    with Server(workers=0, pending_interval=0.01) as server:
-        peer = connect(server)
-        chat, prompt = prompted(peer)
-        _, second = ask(peer, chat, prompt), ask(peer, chat, prompt)
-        (event,) = parse(take(peer, chat, second, 1)[0])
-        assert event == {"event_type": "pending", "queue_position": 2, "queue_size": 2}
-
-
 def test_the_website_sends_its_head_with_the_first_event(impatient: Server) -> None:
     hold = Hold()
     with impatient as server:
@@ -104,30 +95,11 @@ def test_two_readers_share_the_events_and_one_gets_the_end(server: Server, infer
     assert [event.get("text", "end") for event in parse(b"".join(seen))] == ["a ", "b ", "c ", "end"]
 
 
-def test_a_finished_message_has_no_stream(website: Website, inference: Inference) -> None:
-    chat, message = asked(website)
-    read_stream(website, chat, message)
-    with website.events(chat, message) as reply:
-        assert (reply.status_code, reply.read(), "content-type" in reply.headers) == (200, b"", False)
-    with inference.events(chat, message) as reply:
-        assert (reply.status_code, reply.read()) == (204, b"")
-
-
 def test_a_message_that_nobody_reads_finishes_after_the_grace(connect: Connect) -> None:
     with Server(reader_grace=0) as server:
         peer = connect(server)
         _, message = asked(peer)
         server.wait_until(lambda: state(server, message) == "complete")
-
-
-def test_a_polled_message_has_no_content_until_it_is_complete(server: Server, peer: Peer) -> None:
-    hold = Hold()
-    server.script(Answer(("a ", "b"), after=1, then=hold))
-    chat, message = asked(peer)
-    assert [peer.message(chat, message).json()[key] for key in ("state", "content")] == ["in_progress", None]
-    hold.release()
-    server.wait_until(lambda: state(server, message) == "complete")
-    assert peer.message(chat, message).json()["content"] == "a b"
 
 
 @pytest.mark.parametrize("then", [Abandon("cancelled"), Abandon("timeout"), Abandon("in_progress"), Never()])
