@@ -153,10 +153,14 @@ def _authenticate(state: ServerState, request: Request) -> str | None:
     The cookie may be split. Its parts are joined in the order in which they were sent. A bad cookie counts even if
     there is a good token.
     """
-    cookies = [cookie.partition("=") for cookie in request.header("cookie").split(";")]
-    session = "".join(value for name, _, value in cookies if name.strip().startswith(SESSION_COOKIE))
+    cookies: dict[str, str] = {}
+    for cookie in ";".join(value for name, value in request.headers if name == "cookie").split(";"):
+        name, _, value = (part.strip() for part in cookie.partition("="))
+        # The first one of a name counts, and quotes around its value don't.
+        cookies.setdefault(name, unquote(value[1:-1] if value.startswith('"') else value))
+    session = "".join(value for name, value in cookies.items() if name.startswith(SESSION_COOKIE))
     if session:
-        return state.credentials.get(unquote(session))
+        return state.credentials.get(session)
     scheme, _, token = request.header("authorization").partition(" ")
     return state.credentials.get(token) if scheme == "Bearer" else state.default_account
 
@@ -165,6 +169,8 @@ def _authenticate(state: ServerState, request: Request) -> str | None:
 
 
 def _ask(state: ServerState, call: Call, method: str, path: str, body: bytes = b"") -> tuple[ServerState, Reply]:
+    if state.quirks.inference_down:
+        return state, Reply(500)
     request = Request(method, _resolve(path), _JSON, body)
     state, reply = inference.respond(state, request, call.account)
     if reply.status == 307:

@@ -19,6 +19,7 @@ from oa_protocol.server.core import (
     time_out,
     with_account,
 )
+from oa_protocol.server.state import Quirks
 
 STATES = ("pending", "in_progress", "complete", "aborted_by_worker", "cancelled", "timeout")
 UNKNOWN = "06b02a53-0000-7000-8000-000000000000"
@@ -241,6 +242,14 @@ NO_TOKEN = '{"detail":"Invalid token"}'
         ("GET /api/chat/models", {"authorization": "Bearer x"}, 403, ""),
         ("GET /api/chat", {"cookie": "next-auth.session-token={session}", "x": 15_000 * "y"}, 200, "{"),
         ("GET /api/chat", {"cookie": f"a={16_000 * 'y'}"}, 431, ""),
+        (
+            "GET /api/chat",
+            {"cookie": 'a; b=next-auth.session-token; next-auth.session-token = "{session}"'},
+            200,
+            "{",
+        ),
+        ("GET /api/chat", {"cookie": "next-auth.session-token={session}; next-auth.session-token=x"}, 200, "{"),
+        ("GET /api/chat", {"cookie": "next-auth.session-token={session}; next-auth.session-token.1=x"}, 403, ""),
         (f"GET /api/chat?x={7_500 * 'y'}", {"cookie": "next-auth.session-token={session}"}, 200, "{"),
         (f"GET /api/chat?x={8_000 * 'y'}", {}, 431, ""),
     ],
@@ -283,6 +292,13 @@ def test_an_account_that_is_deleted_is_unknown_until_it_logs_in(world: World) ->
     world.send("DELETE", "/account/", "", token)
     assert '{"access_token":{"access_token":"' in world.send("GET", "/auth/callback/debug?code=ann", "", {})[1]
     assert world.send(*create)[0] == 200
+
+
+@pytest.mark.parametrize("request_line", ["POST /api/chat", "GET /api/chat", "DELETE /api/chat?chat_id={chat}"])
+def test_without_an_inference_server_the_website_has_errors_of_its_own(world: World, request_line: str) -> None:
+    world.state = world.state._replace(quirks=Quirks(inference_down=True))
+    check(world, request_line, credentials("/api/"), 500, ERROR)
+    check(world, WEB_PROMPT + "{}", credentials("/api/"), 500, WRONG)
 
 
 _IDS = "?chat_id={chat}&message_id={it}"
