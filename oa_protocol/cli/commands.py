@@ -294,12 +294,29 @@ def replay(file: str) -> int:
     show_default=True,
     help="Between two tokens.",
 )
-def serve(port: int, host: str, model: str, token_delay: float) -> int:
-    """Run the embedded server, both APIs on one port, until Ctrl-C. It keeps everything in memory."""
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="How many answers run at a time. With 0, none ever does.",
+)
+@click.option(
+    "allowed_hosts",
+    "--allow-host",
+    metavar="NAME",
+    multiple=True,
+    help="A name that requests may use for this server, besides localhost and 127.0.0.1. Others get a 403.",
+)
+def serve(port: int, host: str, model: str, token_delay: float, workers: int, allowed_hosts: tuple[str, ...]) -> int:
+    """Run the embedded server, both APIs on one port, until Ctrl-C. It keeps everything in memory.
+
+    stderr gets a line for each request: method, path, status and milliseconds.
+    """
     from oa_protocol.cli import serving
 
     del host  # checked: the server listens on 127.0.0.1, which is what both names mean
-    return serving.serve(port, model, token_delay)
+    return serving.serve(port, model, token_delay, workers, allowed_hosts)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -18,10 +18,12 @@ from oa_protocol.server.requests import Reply, Request, Step
 from oa_protocol.server.state import SESSION_COOKIE, ServerState
 from oa_protocol.server.validation import Json, Value
 
-_BODY_LIMIT = 1024 * 1024
+BODY_LIMIT = 1024 * 1024
 _TARGET_LIMIT = 7_900
 _HEADERS_LIMIT = 15_800
 _PAGE_SIZE = 20
+
+_NO_PAGE = b"<!DOCTYPE html><title>404: This page could not be found</title>"
 
 _JSON = (("content-type", "application/json"),)
 _OWN_JSON = (("content-type", "application/json; charset=utf-8"),)
@@ -61,7 +63,7 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
         return state, Reply(431)
     if request.path not in _ROUTES:
         return state, _no_route(request)
-    if len(request.body) > _BODY_LIMIT:
+    if len(request.body) + request.unread > BODY_LIMIT:
         return state, Reply(413, body=b"Body exceeded 1mb limit")
     try:
         fields, body = _parse_body(request.body, request.media_type)
@@ -79,7 +81,7 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
 def _no_route(request: Request) -> Reply:
     path = re.sub("//+", "/", request.path).rstrip("/")
     if path == request.path:
-        return Reply(404, body=b"404: This page could not be found")
+        return Reply(404, (("x-powered-by", "Next.js"), ("content-type", "text/html; charset=utf-8")), _NO_PAGE)
     target = request.target.replace(request.path, path, 1)
     return Reply(308, (("location", target), ("refresh", f"0;url={target}")), target.encode())
 
@@ -151,10 +153,14 @@ def _authenticate(state: ServerState, request: Request) -> str | None:
     The cookie may be split. Its parts are joined in the order in which they were sent. A bad cookie counts even if
     there is a good token.
     """
-    cookies = [cookie.partition("=") for cookie in request.header("cookie").split(";")]
-    session = "".join(value for name, _, value in cookies if name.strip().startswith(SESSION_COOKIE))
+    cookies: dict[str, str] = {}
+    for cookie in ";".join(value for name, value in request.headers if name == "cookie").split(";"):
+        name, _, value = (part.strip() for part in cookie.partition("="))
+        # The first one of a name counts, and quotes around its value don't.
+        cookies.setdefault(name, unquote(value[1:-1] if value.startswith('"') else value))
+    session = "".join(value for name, value in cookies.items() if name.startswith(SESSION_COOKIE))
     if session:
-        return state.credentials.get(unquote(session))
+        return state.credentials.get(session)
     scheme, _, token = request.header("authorization").partition(" ")
     return state.credentials.get(token) if scheme == "Bearer" else state.default_account
 
@@ -163,6 +169,8 @@ def _authenticate(state: ServerState, request: Request) -> str | None:
 
 
 def _ask(state: ServerState, call: Call, method: str, path: str, body: bytes = b"") -> tuple[ServerState, Reply]:
+    if state.quirks.inference_down:
+        return state, Reply(500)
     request = Request(method, _resolve(path), _JSON, body)
     state, reply = inference.respond(state, request, call.account)
     if reply.status == 307:

@@ -168,24 +168,6 @@ def test_a_worker_that_is_killed_aborts_what_it_has_begun_and_gives_back_the_res
     assert (states, state.waiting, state.running) == (["aborted_by_worker", "pending"], (untouched,), ())
 
 
-def test_a_message_that_has_waited_for_too_long_times_out_when_a_worker_takes_it(caller: Caller) -> None:
-    state, _, answer = asked(new_state(), caller)
-    state, taken = take(state._replace(now=61 * 10**9))
-    message = state.message(answer)
-    assert (taken, message and message.state) == (None, "timeout")
-
-
-def test_a_full_queue_leaves_a_pending_message_behind(caller: Caller) -> None:
-    state, _, first = asked(new_state(queue_limit=1), caller)
-    state, chat = made(state, caller.create())
-    state, prompt = made(state, caller.prompt(chat))
-    state, reply = handle(state, caller.ask(chat, prompt))
-    found = state.message(first)
-    assert (reply.status, found and found.state) == (503, "cancelled")
-    assert [message.state for message in state.chats[chat].messages] == ["manual", "pending"]
-    assert state.waiting == (first,)
-
-
 def test_a_step_is_read_off_a_request(caller: Caller) -> None:
     requests = (caller.create(), caller.prompt("x"), caller.ask("x", "y"), caller.events("x", "y"), caller.delete("x"))
     assert [step_of(request) for request in requests] == ["create", "prompt", "request", "events", "delete"]
