@@ -10,7 +10,7 @@ _OF_THE_EXTRA = frozenset({"click", "platformdirs", "rich", "starlette", "uvicor
 def main() -> None:
     """Run the command line, and exit with its code."""
     try:
-        from oa_protocol.cli.commands import run
+        from oa_protocol.cli._commands import run
 
         code = run()
     except ModuleNotFoundError as error:

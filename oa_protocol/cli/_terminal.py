@@ -19,7 +19,7 @@ import msgspec
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from oa_protocol.cli.interrupts import Interrupts
+    from oa_protocol.cli._interrupts import Interrupts
 
 _PROMPT = "> "
 _QUIT = "/quit"

@@ -19,8 +19,8 @@ from msgspec.structs import asdict
 from platformdirs import user_state_path
 
 from oa_protocol.bindings.json import SamplingParameters
-from oa_protocol.cli.interrupts import Interrupts, heartbeat
-from oa_protocol.cli.terminal import Terminal, discard_stdout, tracing
+from oa_protocol.cli._interrupts import Interrupts, heartbeat
+from oa_protocol.cli._terminal import Terminal, discard_stdout, tracing
 from oa_protocol.client.client import Answer, Chat, Client
 from oa_protocol.engine.errors import (
     AnswerFailed,

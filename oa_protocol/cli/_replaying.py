@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from oa_protocol.cli.terminal import Terminal, discard_stdout
+from oa_protocol.cli._terminal import Terminal, discard_stdout
 from oa_protocol.tape import Difference, parse_tapes, transcript
 from oa_protocol.tape import replay as run
 from oa_protocol.tape.har import parse_har

@@ -14,7 +14,7 @@ import click
 from oa_protocol import __version__
 
 if TYPE_CHECKING:
-    from oa_protocol.cli.session import Settings
+    from oa_protocol.cli._session import Settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:  # a Ctrl-C that came before or after the work itself
         return 130
     except OSError as error:  # the help could not be printed; the commands tell their own
-        from oa_protocol.cli.terminal import discard_stdout
+        from oa_protocol.cli._terminal import discard_stdout
 
         discard_stdout()
         click.echo(f"Error: stdout: {error.strerror}", err=True)
@@ -212,12 +212,12 @@ def group() -> None:
 @_output
 def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Print the answer to PROMPT, as it comes. Without PROMPT, or with -, the prompt is read from stdin."""
-    from oa_protocol.cli import session
+    from oa_protocol.cli import _session
 
     settings = _settings(options)
     if prompt is None and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("there is no prompt: give PROMPT, or pipe it in")
-    return session.ask(settings, None if prompt == "-" else prompt)
+    return _session.ask(settings, None if prompt == "-" else prompt)
 
 
 @group.command(epilog="`oa-protocol --help` has the exit codes.")
@@ -228,9 +228,9 @@ def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in 
 @_output
 def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Converse in one chat: a line is a prompt. Ctrl-D or /quit ends it; an answer that fails does, too."""
-    from oa_protocol.cli import session
+    from oa_protocol.cli import _session
 
-    return session.chat(_settings(options))
+    return _session.chat(_settings(options))
 
 
 @group.command(epilog="`oa-protocol --help` has the exit codes.")
@@ -238,9 +238,9 @@ def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 @_output
 def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     """List the models that the server offers, one a line."""
-    from oa_protocol.cli import session
+    from oa_protocol.cli import _session
 
-    return session.models(_settings(options))
+    return _session.models(_settings(options))
 
 
 @group.command(
@@ -260,9 +260,9 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 @_output
 def sweep(grace: float, **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Delete the chats that dead processes left on the server."""
-    from oa_protocol.cli import session
+    from oa_protocol.cli import _session
 
-    return session.sweep(_settings(options), grace)
+    return _session.sweep(_settings(options), grace)
 
 
 @group.command(
@@ -272,9 +272,9 @@ def sweep(grace: float, **options: Any) -> int:  # noqa: ANN401  # named in Sett
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def replay(file: str) -> int:
     """Tell a tape as a story; see whether this engine does the same."""
-    from oa_protocol.cli import replaying
+    from oa_protocol.cli import _replaying
 
-    return replaying.replay(file)
+    return _replaying.replay(file)
 
 
 @group.command(
@@ -296,13 +296,13 @@ def replay(file: str) -> int:
 )
 def serve(port: int, host: str, model: str, token_delay: float) -> int:
     """Run the embedded server, both APIs on one port, until Ctrl-C. It keeps everything in memory."""
-    from oa_protocol.cli import serving
+    from oa_protocol.cli import _serving
 
     del host  # checked: the server listens on 127.0.0.1, which is what both names mean
-    return serving.serve(port, model, token_delay)
+    return _serving.serve(port, model, token_delay)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
-    from oa_protocol.cli.session import Settings
+    from oa_protocol.cli._session import Settings
 
     return Settings(**options)
