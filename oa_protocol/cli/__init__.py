@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_OF_THE_EXTRA = frozenset({"click", "platformdirs", "rich", "starlette", "uvicorn"})
+_OF_THE_EXTRA = frozenset({"click", "platformdirs", "prompt_toolkit", "rich", "starlette", "uvicorn"})
 
 
 def main() -> None:

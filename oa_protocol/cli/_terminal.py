@@ -1,4 +1,4 @@
-"""Where the CLI reads and writes: answers on stdout and nothing else there, all the rest on stderr."""
+"""Where the CLI writes: answers on stdout and nothing else there, all the rest on stderr."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -19,33 +18,33 @@ import msgspec
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from oa_protocol.cli._interrupts import Interrupts
-
-_PROMPT = "> "
-_QUIT = "/quit"
-_MAX_PROMPT = 8 * 1024 * 1024  # bytes; servers take less
-
 # What could move a terminal's cursor, change its title or answer in the user's name. Servers choose these texts.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """``progress`` and ``note`` show only where they disturb nothing: stderr is a terminal, and nobody wants it quiet.
+    """``progress`` shows only if it disturbs nothing: stderr is a terminal, and nobody wants it quiet.
 
-    Raises UsageError where stdout is closed.
+    With ``trace`` an answer comes in whole lines, because the trace's lines come at any time, maybe on one terminal.
+
+    Raises:
+        UsageError: stdout is closed.
+
     """
 
     def __init__(self, *, json: bool = False, trace: bool = False, quiet: bool = False) -> None:
-        if _standard(sys.stdout) is None:
+        if open_stream(sys.stdout) is None:
             raise click.UsageError("stdout is closed: there is nowhere to print to")
         if reconfigure := getattr(sys.stdout, "reconfigure", None):
             reconfigure(errors="replace")
         self.json = json
+        self.shows_progress = is_terminal(sys.stderr) and not (json or trace or quiet)
+        self._trace = trace
         self._quiet = quiet
-        self._has_progress = is_terminal(sys.stderr) and not (json or trace or quiet)
         self._status: Status | None = None
         self._held = ""
         self._within_line = False
+        self._notes_after_line: list[str] = []
 
     # ---- stdout
 
@@ -53,20 +52,25 @@ class Terminal:
         """Print a piece of an answer. White space at its end waits for the next piece: answers end without any."""
         text = self._held + text
         words = text.rstrip()
+        if self._trace:
+            words = words[: words.rfind("\n") + 1]
         self._held = text[len(words) :]
         if words:
             self._print(words)
-            self._within_line = True
+            self._within_line = not words.endswith("\n")
 
     def end(self, text: str | None = None) -> None:
         """End an answer, whose whole text is ``text`` if it came to a good end."""
         held, self._held = self._held, ""
-        if text is not None and held and text.endswith(held):
-            self._print(held)
-            self._within_line = not held.endswith("\n")
+        rest = held if text is not None and text.endswith(held) else held.rstrip()
+        if rest:
+            self._print(rest)
+            self._within_line = not rest.endswith("\n")
         if self._within_line:
             self._within_line = False
             self._print("\n")
+        while self._notes_after_line:
+            self.complain(self._notes_after_line.pop(0))
 
     def line(self, text: str) -> None:
         """Print a line."""
@@ -86,7 +90,7 @@ class Terminal:
 
     def progress(self, text: str) -> None:
         """Show what is going on, unless a line of the answer has begun."""
-        if not self._has_progress or self._within_line:
+        if not self.shows_progress or self._within_line:
             return
         from rich.text import Text
 
@@ -115,52 +119,52 @@ class Terminal:
             self.complain(text)
 
     def complain(self, text: str) -> None:
-        """Say what went wrong."""
+        """Say what went wrong, on a line of its own: if a line of the answer has begun, after that."""
+        if self._within_line:
+            self._notes_after_line.append(text)
+            return
         self.clear()
         _say(printable(text))
 
-    # ---- stdin
+    @contextmanager
+    def library_log(self) -> Generator[None]:
+        """Show the library's warnings, and with ``trace`` all that it logs, with the seconds since the start."""
+        logger = logging.getLogger("oa_protocol")
+        handler, level, propagates = _Log(self, trace=self._trace), logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG if self._trace else logging.WARNING)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.propagate = propagates
+            logger.setLevel(level)
+            logger.removeHandler(handler)
 
-    def prompt(self) -> str:
-        """Return all of stdin. Raises UsageError where it is closed, endless or no UTF-8."""
-        content = _stdin().buffer.read(_MAX_PROMPT + 1)
-        if len(content) > _MAX_PROMPT:
-            raise click.UsageError(f"the prompt on stdin is over {_MAX_PROMPT // 1024**2} MiB")
-        return _decoded(content).removesuffix("\n").removesuffix("\r")
 
-    def prompts(self, interrupts: Interrupts) -> Iterator[str]:
-        """Return the lines of stdin up to its end or /quit; empty ones do not count. Raises UsageError as above."""
-        source = _stdin()
-        # With both ends on the terminal nothing but the eye reads stdout, and line editing must know of the prompt.
-        edits = is_terminal(source) and is_terminal(sys.stdout)
-        if edits:
-            _load_readline()
-        while True:
-            try:
-                with interrupts.raising():
-                    line = f"{input(_PROMPT)}\n" if edits else self._read_line(source)
-            except (EOFError, KeyboardInterrupt):
-                line = ""
-            if not line and is_terminal(sys.stderr):
-                click.echo(err=True)  # the prompt still stands there
-            if not line or line.strip() == _QUIT:
-                return
-            if line.strip():
-                yield line.rstrip("\r\n")
+class _Log(logging.Handler):
+    def __init__(self, terminal: Terminal, *, trace: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+        self._trace = trace
+        self._start = time.monotonic()
 
-    def _read_line(self, source: TextIO) -> str:
-        if is_terminal(sys.stderr):
-            click.echo(_PROMPT, nl=False, err=True)
-        line = source.buffer.readline(_MAX_PROMPT + 1)
-        if len(line) > _MAX_PROMPT:
-            raise click.UsageError(f"a prompt on stdin is over {_MAX_PROMPT // 1024**2} MiB")
-        return _decoded(line)
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(printable(record.getMessage()).split())
+        prefix = f"{time.monotonic() - self._start:8.3f}  " if self._trace else "Warning: "
+        self._terminal.complain(f"{prefix}{text}")
 
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether somebody sits there."""
-    stream = _standard(stream)
+    stream = open_stream(stream)
     return stream is not None and stream.isatty()
+
+
+def open_stream(stream: TextIO | None) -> TextIO | None:
+    """Return a standard stream, or None if it is closed."""
+    # If it was closed when Python started, it is None, whatever the annotations say.
+    return None if stream is None or stream.closed else stream
 
 
 def printable(text: str) -> str:
@@ -173,59 +177,7 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-@contextmanager
-def tracing(enabled: bool) -> Generator[None]:
-    """Show the library's log on stderr, one line a record, with the seconds since the start."""
-    if not enabled:
-        yield
-        return
-    logger = logging.getLogger("oa_protocol")
-    handler, level = _Trace(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-
-
-class _Trace(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self._start = time.monotonic()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(printable(record.getMessage()).split())
-        _say(f"{time.monotonic() - self._start:8.3f}  {text}")
-
-
 def _say(text: str) -> None:
-    """Print a line on stderr. Where nobody reads that any more, the work goes on, and its exit code tells the rest."""
+    """Print a line on stderr. If nobody reads that any more, the work goes on, and its exit code tells the rest."""
     with suppress(OSError):
         click.echo(text, err=True)
-
-
-def _standard(stream: TextIO | None) -> TextIO | None:
-    # Python has None for a standard stream that was closed when it started, whatever the annotations say.
-    return None if stream is None or stream.closed else stream
-
-
-def _stdin() -> TextIO:
-    source = _standard(sys.stdin)
-    if source is None:
-        raise click.UsageError("there is no prompt, and stdin is closed")
-    return source
-
-
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"stdin is not UTF-8: byte {content[error.start]:#04x} at {error.start}") from None
-
-
-def _load_readline() -> None:
-    # It hooks itself into input(). Not every system has it, and input() does without.
-    with suppress(ImportError):
-        import_module("readline")
