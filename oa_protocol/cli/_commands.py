@@ -234,8 +234,8 @@ def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in 
 
 @group.command(
     epilog="At a terminal you can edit the line, a pasted block is one prompt, and the Up key brings back what you"
-    " typed, also the next time: it is in chat_history in your state folder (on Linux ~/.local/state/oa-protocol), which"
-    " only you can read. If you pipe prompts in, each line is one. `oa-protocol --help` has the exit codes."
+    " typed, also the next time: it is kept in chat_history in your state folder (on Linux ~/.local/state/oa-protocol),"
+    " which only you can read. If you pipe prompts in, each line is one. `oa-protocol --help` has the exit codes."
 )
 @_answer
 @_recording

@@ -128,6 +128,7 @@ class _Session:
         self.interrupts = Interrupts(self._last_words)
         self._settings = settings
         self._typed = typed
+        self._stopped: Answer | None = None
         self._chat: Chat | None = None
 
     def run(self, work: Work) -> int:
@@ -255,8 +256,14 @@ class _Session:
             anyio.CancelScope() as scope,
             self.interrupts.stopping(lambda: loop.call_soon_threadsafe(scope.cancel)),
         ):
+            if self._stopped is not None:
+                self.terminal.progress("waiting for the stopped answer to end…")
+                async for _ in self._stopped:
+                    pass  # it was stopped, so nobody wants to see the rest
+                self._stopped = None
             await self._answer(answer)
         if scope.cancelled_caught:
+            self._stopped = self._stopped or answer
             self._record("stopped")
             self.terminal.note(
                 "Stopped. The server writes this answer to its end, and the next prompt waits for that."
