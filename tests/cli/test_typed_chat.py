@@ -17,10 +17,15 @@ from .command import credentials, ended, started
 from .pseudo_terminal import TERMINAL, Pseudo
 
 
+def wait_for_prompt(terminal: Pseudo) -> None:
+    terminal.wait_for("\x1b[?2004h")  # from here on a paste is marked as one: the editor begins
+    terminal.wait_for("> ")
+
+
 def chat(server: Server, terminal: Pseudo, *arguments: str, **pipes: int) -> subprocess.Popen[bytes]:
     ends = {"stdin": terminal.end, "stdout": terminal.end, "stderr": terminal.end} | pipes
     process = started(["chat", *arguments], credentials(server) | TERMINAL, **ends)
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     return process
 
 
@@ -36,7 +41,7 @@ def test_lines_are_edited_and_ctrl_d_leaves(server: Server, terminal: Pseudo) ->
     process = chat(server, terminal)
     terminal.type("Hellp\x7fo\r")
     terminal.wait_for("Hello\r\n")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("\x04")
     assert ended(process).code == 0
     assert contents(server) == ["Hello"]
@@ -47,7 +52,7 @@ def test_a_pasted_block_is_one_prompt(server: Server, terminal: Pseudo) -> None:
     process = chat(server, terminal)
     terminal.type("\x1b[200~/one\r\ntwo\n\x1b[201~three\r")
     terminal.wait_for("/one\r\ntwo\r\nthree\r\n")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("/exit\r")
     assert ended(process).code == 0
     assert contents(server) == ["/one\ntwo\nthree"]
@@ -62,12 +67,12 @@ def test_ctrl_c_stops_an_answer_and_the_next_prompt_is_answered(server: Server, 
     terminal.wait_for("one")
     process.send_signal(signal.SIGINT)
     terminal.wait_for("\r\nStopped.")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("second\r")
     terminal.wait_for("waiting for the stopped answer")
     server.release()
     terminal.wait_for("second\r\n")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("/exit\r")
     assert ended(process).code == 0
     assert "two" not in terminal.seen
@@ -87,7 +92,7 @@ def test_after_a_stop_each_way_out_deletes_the_chat(
     terminal.type("first\r")
     terminal.wait_for("one")
     process.send_signal(signal.SIGINT)
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     if isinstance(way, str):
         terminal.type(way)
     else:
@@ -119,7 +124,7 @@ def test_a_stopped_answer_that_fails_later_ends_the_chat_in_its_own_words(server
     terminal.type("first\r")
     server.wait_for("request")
     process.send_signal(signal.SIGINT)
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     hold.release()
     terminal.type("second\r")
     assert ended(process).code == 5
@@ -131,7 +136,7 @@ def test_ctrl_c_drops_a_line_that_has_begun(server: Server, terminal: Pseudo) ->
     terminal.type("never sent")
     terminal.wait_for("never sent")
     terminal.type("\x03")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("/exit\r")
     assert ended(process).code == 0
     assert server.requests == ()
@@ -142,7 +147,7 @@ def test_a_signal_at_the_prompt_leaves(server: Server, terminal: Pseudo, number:
     process = chat(server, terminal)
     terminal.type("Hello\r")
     terminal.wait_for("Hello\r\n")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     process.send_signal(number)
     assert ended(process).code == 128 + number
     assert server.chats == ()
@@ -152,13 +157,13 @@ def test_commands_are_told_and_not_sent(server: Server, terminal: Pseudo) -> Non
     process = chat(server, terminal)
     terminal.type("/hlep me\r")
     terminal.wait_for("Unknown command /hlep: /help lists them")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("/help\r")
     terminal.wait_for("/exit  leave, and delete the chat")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("//etc\r")
     terminal.wait_for("/etc\r\n")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("/quit\r")
     assert ended(process).code == 0
     assert contents(server) == ["/etc"]
@@ -175,7 +180,7 @@ def test_what_was_typed_is_there_the_next_time_for_its_user_alone(
         process = chat(server, terminal)
         terminal.type(typed)
         terminal.wait_for("Hello\r\n")
-        terminal.wait_for("> ")
+        wait_for_prompt(terminal)
         terminal.type("\x04")
         assert ended(process).code == 0
         assert stat.S_IMODE(history(state_folder).stat().st_mode) == 0o600
@@ -187,7 +192,7 @@ def test_no_history_keeps_none(server: Server, terminal: Pseudo, state_folder: P
     process = chat(server, terminal, "--no-history")
     terminal.type("Hello\r")
     terminal.wait_for("Hello\r\n")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("\x04")
     assert ended(process).code == 0
     assert not history(state_folder).exists()
@@ -206,7 +211,7 @@ def test_a_history_that_cannot_be_kept_is_told_and_the_chat_goes_on(
 def test_the_prompt_is_not_in_a_stdout_that_is_no_terminal(server: Server, terminal: Pseudo) -> None:
     process = chat(server, terminal, stdout=subprocess.PIPE)
     terminal.type("Hello\r")
-    terminal.wait_for("> ")
+    wait_for_prompt(terminal)
     terminal.type("\x04")
     done = ended(process)
     assert (done.code, done.out) == (0, "Hello\n")
@@ -217,6 +222,6 @@ def test_a_terminal_that_hangs_up_deletes_the_chat(server: Server) -> None:
         process = chat(server, terminal)
         terminal.type("Hello\r")
         terminal.wait_for("Hello\r\n")
-        terminal.wait_for("> ")
+        wait_for_prompt(terminal)
     assert process.wait(30) is not None
     assert server.chats == ()
