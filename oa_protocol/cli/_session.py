@@ -23,7 +23,7 @@ from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._interrupts import Interrupts, heartbeat
 from oa_protocol.cli._prompts import are_typed, chat_prompts, one_prompt
-from oa_protocol.cli._terminal import Terminal, discard_stdout, is_terminal
+from oa_protocol.cli._terminal import Terminal, is_terminal
 from oa_protocol.cli._words import in_our_words
 from oa_protocol.client.client import Answer, Chat, Client
 from oa_protocol.engine.errors import (
@@ -345,14 +345,14 @@ class _Session:
         complain = self.terminal.complain
         match failure:
             case BrokenPipeError():
-                discard_stdout()
+                pass  # somebody who closes our stdout knows
             case AuthenticationError():
                 said = in_our_words(failure)
                 complain(f"Error: {said}")
                 if "OA_" not in said:
                     complain("Give credentials with --cookies or OA_COOKIES, or with --token-file or OA_TOKEN.")
             case OAError() | OSError():
-                complain(f"Error: {failure}")
+                complain(f"Error: {in_our_words(failure)}")
             case sqlite3.Error():
                 complain(f"Error: the journal can't be used: {failure}. --journal '' does without.")
             case _:

@@ -78,13 +78,18 @@ class Terminal:
 
     def record(self, fields: dict[str, object]) -> None:
         """Print a JSON object as one line, in ASCII: any stdout can carry that."""
-        sys.stdout.write(f"{json.dumps(msgspec.to_builtins(fields))}\n")
-        sys.stdout.flush()
+        self._print(f"{json.dumps(msgspec.to_builtins(fields))}\n")
 
     def _print(self, text: str) -> None:
         self.clear()
-        sys.stdout.write(printable(text) if is_terminal(sys.stdout) else text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(printable(text) if is_terminal(sys.stdout) else text)
+            sys.stdout.flush()
+        except OSError as error:
+            discard_stdout()
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise OSError(f"stdout: {error.strerror}") from None
 
     # ---- stderr
 
