@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,26 +11,20 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from oa_protocol import __version__
+from oa_protocol.cli._exit_codes import ExitCode, table
 
 if TYPE_CHECKING:
-    from oa_protocol.cli.session import Settings
+    from oa_protocol.cli._session import Settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _MAX_TOKEN = 64 * 1024
 _LOOPBACK = ("127.0.0.1", "localhost")
 
-_EPILOG = """\
+_EPILOG = f"""\
 \b
 Exit codes, the first that applies:
-    2  usage: an option, the prompt or stdin cannot be used
-  130  interrupted (by a signal other than Ctrl-C: 128 and its number)
-    3  credentials are missing, or the server rejects them
-    4  the server is busy or limits requests (HTTP 429, 503)
-    5  the answer failed
-    6  a chat is, or may be, left on the server; stderr names it
-  141  stdout was closed, as `head` does
-    1  anything else
+{table()}
 
 \b
 Environment:
@@ -39,7 +32,7 @@ Environment:
   OA_COOKIES  the path of a cookies file, or a Cookie header's value
   OA_TOKEN    a bearer token
   OA_JOURNAL  the journal's path; empty is none
-  NO_COLOR    no colours on stderr
+  NO_COLOR    no colours
 
 \b
 Completion: eval "$(_OA_PROTOCOL_COMPLETE=bash_source oa-protocol)"
@@ -52,16 +45,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(group.main(arguments, prog_name="oa-protocol", standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"Error: {error.format_message()}", err=True)
+        # Click's own errors are of a class for each kind; a plain one is ours, and says itself what to do.
+        if isinstance(error, click.UsageError) and type(error) is not click.UsageError and error.ctx is not None:
+            click.echo(f"`{error.ctx.command_path} --help` lists what it takes.", err=True)
         return error.exit_code
     except click.Abort:  # a Ctrl-C that came before or after the work itself
-        return 130
+        return ExitCode.INTERRUPTED
     except OSError as error:  # the help could not be printed; the commands tell their own
-        from oa_protocol.cli.terminal import discard_stdout
+        from oa_protocol.cli._terminal import discard_stdout
 
         discard_stdout()
         click.echo(f"Error: stdout: {error.strerror}", err=True)
-        return 1
+        return ExitCode.OTHER
 
 
 def _together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -137,15 +133,25 @@ def _loopback(context: click.Context, option: click.Parameter, value: str) -> st
 
 
 _output = _together(
-    click.option("--json", is_flag=True, help="JSON on stdout, an object a line (ask, chat: the events)."),
-    click.option("--trace", is_flag=True, help="Show phases, intents and replies on stderr as they pass."),
-    click.option("--quiet", is_flag=True, help="No progress and no notes on stderr; errors still."),
+    click.option("--json", is_flag=True, help="Print JSON, one object a line (ask, chat: the events)."),
+    click.option(
+        "--trace",
+        is_flag=True,
+        help="Show phases, intents and replies on stderr. The answer then comes a line at a time.",
+    ),
+    click.option("--quiet", is_flag=True, help="Show errors on stderr, but no progress and no notes."),
 )
 
 _connection = _together(
-    click.option("--url", metavar="URL", envvar="OA_URL", show_envvar=True, help="The server. None: the embedded one."),
     click.option(
-        "--api", type=click.Choice(["website", "inference"]), default="website", show_default=True, help="Its API."
+        "--url", metavar="URL", envvar="OA_URL", show_envvar=True, help="The server.  [default: an embedded one]"
+    ),
+    click.option(
+        "--api",
+        type=click.Choice(["website", "inference"]),
+        default="website",
+        show_default=True,
+        help="The API that it speaks.",
     ),
     click.option(
         "--cookies",
@@ -161,7 +167,7 @@ _connection = _together(
         callback=_token,
         help="A file with a bearer token in it.  [env var: OA_TOKEN, which holds the token itself]",
     ),
-    click.option("--proxy", metavar="URL", callback=_proxy, help="A proxy. None: the environment's."),
+    click.option("--proxy", metavar="URL", callback=_proxy, help="A proxy.  [default: HTTPS_PROXY and its like]"),
 )
 
 _journal = click.option(
@@ -169,7 +175,8 @@ _journal = click.option(
     metavar="FILE",
     envvar="OA_JOURNAL",
     show_envvar=True,
-    help="Where chats stand until they are deleted, for `sweep`. None: in the user's state folder; '': nowhere.",
+    help="Where chats are noted until they are deleted, for `sweep`; '' for nowhere.  [default: journal.sqlite3 in your"
+    " state folder]",
 )
 
 _recording = click.option(
@@ -180,27 +187,31 @@ _recording = click.option(
 )
 
 _answer = _together(
-    click.option("--model", metavar="NAME", help="The model. None: the historic OA_SFT_Llama_30B_6."),
-    click.option("--system-prompt", metavar="TEXT", help="What the model is told beforehand."),
-    click.option("--temperature", type=float),
-    click.option("--top-k", type=int),
-    click.option("--top-p", type=float),
-    click.option("--typical-p", type=float),
-    click.option("--repetition-penalty", type=float),
-    click.option("--max-new-tokens", type=int),
+    click.option("--model", metavar="NAME", help="The model.  [default: OA_SFT_Llama_30B_6]"),
+    click.option("--system-prompt", metavar="TEXT", help="What the model is told first."),
+    click.option("--temperature", type=float, help="Above 0: the higher, the more varied the answer."),
+    click.option("--top-k", type=int, help="Choose among the K likeliest tokens."),
+    click.option("--top-p", type=float, help="Choose among tokens whose chances add up to P."),
+    click.option("--typical-p", type=float, help="The same, with the most typical tokens first."),
+    click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
+    click.option("--max-new-tokens", type=int, help="End the answer after so many tokens."),
     click.option(
         "--timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True),
-        help="How long to wait for an answer. None: for ever, for it may merely be queued.",
+        help="Give up if the answer takes longer. It may wait in a queue first.  [default: no limit]",
     ),
 )
 
 
-@click.group(epilog=_EPILOG)
+@click.group(epilog=_EPILOG, invoke_without_command=True)
 @click.version_option(__version__, prog_name="oa-protocol", message="%(prog)s %(version)s")
-def group() -> None:
+@click.pass_context
+def group(context: click.Context) -> None:
     """Talk to an Open Assistant server. Every chat that is made is deleted at the end, whatever the end is."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(ExitCode.USAGE)
 
 
 @group.command(epilog="`oa-protocol --help` has the exit codes.")
@@ -211,26 +222,36 @@ def group() -> None:
 @_journal
 @_output
 def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in Settings
-    """Print the answer to PROMPT, as it comes. Without PROMPT, or with -, the prompt is read from stdin."""
-    from oa_protocol.cli import session
+    """Print the answer to PROMPT, as it comes.
 
-    settings = _settings(options)
-    if prompt is None and sys.stdin is not None and sys.stdin.isatty():
-        raise click.UsageError("there is no prompt: give PROMPT, or pipe it in")
-    return session.ask(settings, None if prompt == "-" else prompt)
+    What is piped in belongs to the prompt: PROMPT comes first, then an empty line, then the text of stdin. Without
+    PROMPT, or if it is -, the prompt is stdin alone. For example: cat log | oa-protocol ask "Summarize:"
+    """
+    from oa_protocol.cli import _session
+
+    return _session.ask(_settings(options), prompt)
 
 
-@group.command(epilog="`oa-protocol --help` has the exit codes.")
+@group.command(
+    epilog="At a terminal you can edit the line, a pasted block is one prompt, and the Up key brings back what you"
+    " typed, also the next time: it is kept in chat_history in your state folder (on Linux ~/.local/state/oa-protocol),"
+    " which only you can read. If you pipe prompts in, each line is one. `oa-protocol --help` has the exit codes."
+)
 @_answer
 @_recording
 @_connection
 @_journal
+@click.option("--history/--no-history", default=True, help="Keep what is typed for the next time.  [default: history]")
 @_output
 def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
-    """Converse in one chat: a line is a prompt. Ctrl-D or /quit ends it; an answer that fails does, too."""
-    from oa_protocol.cli import session
+    """Converse in one chat, which is deleted when you leave.
 
-    return session.chat(_settings(options))
+    Ctrl-C stops an answer; at an empty line it leaves, as Ctrl-D and /exit do. /help lists the commands. An answer that
+    fails ends the chat.
+    """
+    from oa_protocol.cli import _session
+
+    return _session.chat(_settings(options))
 
 
 @group.command(epilog="`oa-protocol --help` has the exit codes.")
@@ -238,9 +259,9 @@ def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 @_output
 def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     """List the models that the server offers, one a line."""
-    from oa_protocol.cli import session
+    from oa_protocol.cli import _session
 
-    return session.models(_settings(options))
+    return _session.models(_settings(options))
 
 
 @group.command(
@@ -260,9 +281,9 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 @_output
 def sweep(grace: float, **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Delete the chats that dead processes left on the server."""
-    from oa_protocol.cli import session
+    from oa_protocol.cli import _session
 
-    return session.sweep(_settings(options), grace)
+    return _session.sweep(_settings(options), grace)
 
 
 @group.command(
@@ -272,9 +293,9 @@ def sweep(grace: float, **options: Any) -> int:  # noqa: ANN401  # named in Sett
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def replay(file: str) -> int:
     """Tell a tape as a story; see whether this engine does the same."""
-    from oa_protocol.cli import replaying
+    from oa_protocol.cli import _replaying
 
-    return replaying.replay(file)
+    return _replaying.replay(file)
 
 
 @group.command(
@@ -313,13 +334,13 @@ def serve(port: int, host: str, model: str, token_delay: float, workers: int, al
 
     stderr gets a line for each request: method, path, status and milliseconds.
     """
-    from oa_protocol.cli import serving
+    from oa_protocol.cli import _serving
 
     del host  # checked: the server listens on 127.0.0.1, which is what both names mean
-    return serving.serve(port, model, token_delay, workers, allowed_hosts)
+    return _serving.serve(port, model, token_delay, workers, allowed_hosts)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
-    from oa_protocol.cli.session import Settings
+    from oa_protocol.cli._session import Settings
 
     return Settings(**options)
