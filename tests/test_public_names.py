@@ -29,7 +29,7 @@ NAMES = [
     "Chat", "ChatLeakedWarning", "Cleanup", "Client", "Close", "CloseStream", "Conversation", "CookieSource",
     "Corrected", "CreateChat", "Created", "Credentials", "CredentialsFound", "DeleteChat", "Deleted", "Event",
     "Exchange", "ExchangeFailed", "Failed", "FetchChat", "FetchMessage", "HTTPStatusError", "HttpRequest",
-    "InferenceServer", "Input", "Intent", "Interrupted", "LeakRecord", "Leaked", "ListChats", "LoadCredentials",
+    "InferenceServer", "Input", "Intent", "Interrupted", "JournalError", "LeakRecord", "Leaked", "ListChats", "LoadCredentials",
     "LocalProtocolError", "MaybeSent", "Message", "ModelConfig", "NeverCreated", "NotSent", "OAError",
     "OpenAssistant", "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted", "ProtocolError",
     "Queued", "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response",

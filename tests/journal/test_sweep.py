@@ -17,6 +17,7 @@ from oa_protocol import AuthenticationError, Cleanup, Client
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
+from oa_protocol.client._accounts import session_name
 from oa_protocol.client.journal import Journal
 from oa_protocol.client.sweep import SweepResult
 from oa_protocol.engine.events import LeakRecord
@@ -46,14 +47,14 @@ def written(
     url: str = "",
 ) -> Journal:
     """Write a line, as if ``sent`` and ``settled`` seconds from now; return its owner, who lives."""
-    kind = Website if site.api == "website" else InferenceServer
+    binding = (Website if site.api == "website" else InferenceServer)(url or site.server.url)
     owner = Journal(path)
-    line = owner.creating(kind(url or site.server.url), credentials or Credentials(**site.credentials))
+    line = owner.creating(binding, session_name(binding, credentials or Credentials(**site.credentials)))
     now = time.time()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(
             "UPDATE chats SET chat_id = ?, sent_at = ?, settled_at = ? WHERE line = ?",
-            (chat_id, now + sent, None if settled is None else now + settled, line),
+            (chat_id, now + sent, None if settled is None else now + settled, line.line),
         )
     return owner
 
