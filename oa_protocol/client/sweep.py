@@ -102,8 +102,9 @@ class Sweeper:
         living = await in_thread(self._journal.living, owners)
         # Read again: a line may have been crossed out before its owner let go.
         lines = [line for line in await in_thread(self._journal.lines) if self._is_of_server(line)]
-        dead = [line for line in lines if line.owner in owners and line.owner not in living]
-        self._leave_alone([line for line in lines if line not in dead], "the process that made it still runs")
+        gone = set(owners) - living  # an owner that has come since lives, too
+        dead = [line for line in lines if line.owner in gone]
+        self._leave_alone((line for line in lines if line.owner not in gone), "the process that made it still runs")
         if dead:
             known = [line for line in dead if line.chat_id is not None]
             await self._find_accounts(known)
@@ -154,15 +155,11 @@ class Sweeper:
         ours: list[tuple[str, Line]] = []
         for line in lines:
             chat_id = line.chat_id or ""
-            if not self._binding.is_id(chat_id):
-                self._keep(line, f"not an id of this API: {chat_id!r}")
-            elif line.account in self._accounts:
+            if line.account in self._accounts or not self._binding.is_id(chat_id):
                 ours.append((chat_id, line))
             else:
-                why = str(
-                    self._unreachable or "another account made it, or it is gone: these credentials cannot read it"
-                )
-                self._keep(line, why)
+                why = "another account made it, or it is gone: these credentials cannot read it"
+                self._keep(line, str(self._unreachable or why))
         await self._drain([chat_id for chat_id, _ in ours])
         for chat_id, line in ours:
             await self._delete(chat_id, line)
@@ -192,6 +189,9 @@ class Sweeper:
         """Delete the chat as a conversation deletes its own; if the server can't be reached, don't try each one."""
         if self._unreachable is not None:
             self._keep(line, str(self._unreachable), chat_id)
+            return
+        if not self._binding.is_id(chat_id):
+            self._keep(line, f"not an id of this API: {chat_id!r}", chat_id)
             return
         conversation = Conversation.resume(
             self._binding,
@@ -225,7 +225,8 @@ class Sweeper:
         written = [line for line in await in_thread(self._journal.lines) if self._is_of_server(line)]
         others = [_window(line, skew) for line in written if line.chat_id is None and line.line not in held]
         windows = {line: _window(line, skew) for line in lines}
-        unexplained = {chat_id: at for chat_id, at in made.items() if chat_id not in {line.chat_id for line in written}}
+        named = {line.chat_id for line in written}
+        unexplained = {chat_id: at for chat_id, at in made.items() if chat_id not in named}
         ours = {chat_id: at for chat_id, at in unexplained.items() if _is_in_any(windows.values(), at)}
         makers = _makers(ours, windows)
         if len(makers) < len(ours):
@@ -242,9 +243,8 @@ class Sweeper:
             else:
                 await self._delete(chat_id, line)
         strangers = [chat_id for chat_id, at in unexplained.items() if not _is_in_any([*windows.values(), *others], at)]
-        for line, (begin, end) in windows.items():
-            if line in makers.values():
-                continue
+        for line in sorted(set(lines).difference(makers.values()), key=lambda line: line.line):
+            begin, end = windows[line]
             if begin - _LATE <= now <= end:
                 self._keep(line, "its create may still be carried out")
             elif begin < reached:

@@ -247,7 +247,7 @@ async def test_many_chats_of_many_clients_share_it(site: Site, path: Path) -> No
 
 def test_an_owner_takes_its_lock_once_however_many_threads_begin(path: Path) -> None:
     for _ in range(5):
-        journal, together, numbers = Journal(path), threading.Barrier(8), list[int]()
+        journal, together, numbers = Journal(path), threading.Barrier(8), list[Line]()
 
         def create(journal: Journal = journal, together: threading.Barrier = together) -> None:
             together.wait()
