@@ -58,7 +58,7 @@ def named_as_left(site: Site) -> Generator[None]:
     site.left = set(site.chats)
 
 
-@pytest.mark.clause("OA-7.2")
+@pytest.mark.clause("OA-7.2", "OA-9.1")
 async def test_a_chat_is_written_down_before_it_is_made_and_crossed_out_when_it_is_gone(site: Site, path: Path) -> None:
     create, prompt, delete = Hold(), Hold(), Hold()
     site.script(Fault("create", before=create), Fault("prompt", before=prompt), Fault("delete", after=delete))
@@ -93,6 +93,7 @@ async def test_nothing_is_written_for_a_client_that_makes_no_chat(site: Site, pa
     assert lines(path) == []
 
 
+@pytest.mark.clause("OA-9.1")
 async def test_neither_credentials_nor_text_are_in_it(site: Site, path: Path) -> None:
     site.script(Fault("delete", before=Reset(), times=3))
     client = site.client(journal=path, cleanup=Cleanup(drain=0.05, attempts=3))
@@ -154,7 +155,7 @@ async def test_a_chat_that_is_left_stays_in_it_with_its_id(site: Site, path: Pat
 
 
 @pytest.mark.parametrize("obstacle", ["a folder in its place", "a file in its folder's place", "no database"])
-@pytest.mark.clause("OA-7.2")
+@pytest.mark.clause("OA-7.2", "OA-9.1")
 async def test_without_a_journal_that_can_be_written_no_chat_is_made(site: Site, path: Path, obstacle: str) -> None:
     if obstacle == "a folder in its place":
         path.mkdir(parents=True)

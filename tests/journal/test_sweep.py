@@ -123,7 +123,8 @@ async def test_the_chats_of_a_dead_owner_are_deleted_and_crossed_out(site: Site,
     assert await sweep(site, path) == SweepResult((), ())
 
 
-async def test_the_chats_of_living_owners_are_left_alone(site: Site, path: Path) -> None:
+@pytest.mark.clause("OA-9.2")
+async def test_the_chats_of_living_owners_are_left_alone_and_named(site: Site, path: Path) -> None:
     [known, unknown] = await make_chats(site, 2)
     owners = [written(path, site, known), written(path, site)]
     assert await sweep(site, path) == in_use(known, None)
