@@ -31,11 +31,11 @@ NAMES = [
     "Exchange", "ExchangeFailed", "Failed", "FetchChat", "FetchMessage", "HTTPStatusError", "HttpRequest",
     "InferenceServer", "Input", "Intent", "Interrupted", "JournalError", "LeakRecord", "Leaked", "ListChats",
     "LoadCredentials", "LocalProtocolError", "MaybeSent", "Message", "ModelConfig", "NeverCreated", "NotSent",
-    "OAError", "OpenAssistant", "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted", "ProtocolError",
-    "Queued", "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response",
+    "OAError", "OpenAssistant", "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted",
+    "ProtocolError", "Queued", "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response",
     "SamplingParameters", "SendPrompt", "StreamData", "StreamEnded", "StreamOpened", "SweepResult", "TextStream",
-    "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website", "load_cookies",
-    "sync",
+    "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website",
+    "load_cookies", "sync",
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",

@@ -24,7 +24,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -136,13 +136,15 @@ class Journal:
                         self._lock_file.unlink()
                 self._open_lines = set()
 
-    def lines(self) -> list[Line]:
-        """Return every line of every owner, oldest first."""
-        with self._errors():
-            if not _exists(self.path):
-                return []
-        with self._database() as database:
-            return [Line(*row) for row in database.execute("SELECT * FROM chats ORDER BY line")]
+    def lines(self, binding: Binding | None = None) -> list[Line]:
+        """Return the lines of all owners, oldest first; with ``binding`` only those of its server."""
+        rows = self._read("SELECT * FROM chats WHERE ? IS NULL OR (api = ? AND base_url = ?) ORDER BY line", binding)
+        return [Line(*row) for row in rows]
+
+    def elsewhere(self, binding: Binding) -> list[str]:
+        """Return the base URLs of lines that aren't of the server of ``binding``."""
+        query = "SELECT DISTINCT base_url FROM chats WHERE ? IS NULL OR api != ? OR base_url != ? ORDER BY base_url"
+        return [base_url for [base_url] in self._read(query, binding)]
 
     # ---- for a sweep
 
@@ -197,6 +199,15 @@ class Journal:
                 self._lock_file = folder / self._owner
                 self._lock = _lock(self._lock_file, os.O_CREAT)
             return self._owner
+
+    def _read(self, query: str, binding: Binding | None) -> list[tuple[Any, ...]]:
+        """Read lines with a query that has a binding's API, again its API, and its base URL."""
+        with self._errors():
+            if not _exists(self.path):
+                return []
+        server = (None, None, None) if binding is None else (binding.api, binding.api, binding.base_url)
+        with self._database() as database:
+            return database.execute(query, server).fetchall()
 
     def _change(self, what: str, line: Line, *values: object) -> None:
         """Change a line. A journal that was replaced may have its number again, for a line of another owner."""

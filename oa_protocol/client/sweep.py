@@ -82,10 +82,8 @@ class Sweeper:
 
     async def sweep(self) -> SweepResult:
         """Delete what can be deleted, and cross it out. Raises JournalError."""
-        everything = await in_thread(self._journal.lines)
-        elsewhere = {line.base_url for line in everything if not self._is_of_server(line)}
-        found = [line for line in everything if self._is_of_server(line)]
-        if found:
+        elsewhere = await in_thread(self._journal.elsewhere, self._binding)
+        if found := await self._lines():
             claim = await in_thread(self._journal.claim)
             if claim is None:
                 self._leave_alone(found, "another sweep of this journal is at work")
@@ -96,12 +94,12 @@ class Sweeper:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await in_thread(self._journal.release, claim, owners)
-        return SweepResult(tuple(self._deleted), tuple(self._leaked), tuple(self._in_use), tuple(sorted(elsewhere)))
+        return SweepResult(tuple(self._deleted), tuple(self._leaked), tuple(self._in_use), tuple(elsewhere))
 
     async def _sweep(self, owners: Collection[str]) -> None:
         living = await in_thread(self._journal.living, owners)
         # Read again: a line may have been crossed out before its owner let go.
-        lines = [line for line in await in_thread(self._journal.lines) if self._is_of_server(line)]
+        lines = await self._lines()
         gone = set(owners) - living  # an owner that has come since lives, too
         dead = [line for line in lines if line.owner in gone]
         self._leave_alone((line for line in lines if line.owner not in gone), "the process that made it still runs")
@@ -117,8 +115,8 @@ class Sweeper:
                     self._keep(line, "another account may have made it, or an earlier login of this one")
         await self._report_kept()
 
-    def _is_of_server(self, line: Line) -> bool:
-        return (line.api, line.base_url) == (self._binding.api, self._binding.base_url)
+    async def _lines(self) -> list[Line]:
+        return await in_thread(self._journal.lines, self._binding)
 
     # ---- what is left
 
@@ -222,7 +220,7 @@ class Sweeper:
                 self._keep(line, str(error))
             return
         # Read after the list: each chat in there that a living owner has made is in here, or is gone.
-        written = [line for line in await in_thread(self._journal.lines) if self._is_of_server(line)]
+        written = await self._lines()
         others = [_window(line, skew) for line in written if line.chat_id is None and line.line not in held]
         windows = {line: _window(line, skew) for line in lines}
         named = {line.chat_id for line in written}
