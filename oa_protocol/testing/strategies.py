@@ -441,12 +441,14 @@ _ALMOST_USUAL = [
 def chunkings(draw: st.DrawFn, data: bytes) -> list[bytes]:
     """The ways to cut ``data`` into chunks, byte by byte and event by event among them; some chunks may be empty.
 
+    The simplest is not to cut it at all, so a failure that needs no cut is shown with one chunk.
+
     >>> @given(chunkings(b"data: 1"))
     ... def test_nothing_is_lost(chunks):
     ...     assert b"".join(chunks) == b"data: 1"
     >>> test_nothing_is_lost()
     """
-    match draw(st.sampled_from(["byte by byte", "event by event", "anywhere"])):
+    match draw(st.sampled_from(["anywhere", "event by event", "byte by byte"])):  # what is first is simplest
         case "byte by byte":
             return [data[index : index + 1] for index in range(len(data))]
         case "event by event":

@@ -128,6 +128,12 @@ def test_a_stream_can_be_cut_event_by_event_whatever_its_line_ends(end: bytes) -
     assert can_be(chunkings(b"".join(events)), lambda chunks: chunks == events)
 
 
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_a_failure_is_shown_with_as_few_chunks_as_it_needs(chunks: int) -> None:
+    stream = spellings([b"1", b"2", b"3"]).flatmap(chunkings)
+    assert len(find(stream, lambda cut: len(cut) >= chunks, settings=settings(FEW, database=None))) == chunks
+
+
 STATES = ["manual", "pending", "in_progress", "complete", "aborted_by_worker", "cancelled", "timeout"]
 JSON: dict[str, Callable[[Any], object]] = {
     "a token": lambda value: value["event_type"] == "token",
