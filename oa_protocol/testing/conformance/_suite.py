@@ -13,7 +13,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from oa_protocol.testing.conformance._waiting import expecting, without_our_frames
+from oa_protocol.testing._frames import from_user_code
+from oa_protocol.testing.conformance._waiting import expecting
 from oa_protocol.testing.conformance._wire import Serve, ask, chunked, over_tls, post, say, tls_contexts
 from oa_protocol.testing.peers import Peer, Signal
 from oa_protocol.transports import Transport
@@ -94,7 +95,7 @@ class Suite:
         try:
             anyio.run(bounded, backend=backend, backend_options=options)
         except (Exception, pytest.fail.Exception) as failure:
-            raise without_our_frames(failure)  # noqa: B904  # it is the same one
+            raise from_user_code(failure)  # noqa: B904  # it is the same one
 
     async def _let_an_hour_pass(self) -> None:
         """Turn the event loop's clock, but for the test's own time, and let everything happen that is due then."""

@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Protocol
 
 import anyio
@@ -31,27 +30,6 @@ def expecting(what: _What) -> Generator[None]:
         if anyio.current_effective_deadline() > -math.inf:
             raise  # it is a Ctrl-C
         raise AssertionError(what if isinstance(what, str) else what()) from cancelled  # which says where it waited
-
-
-def without_our_frames(failure: BaseException) -> BaseException:
-    """Return it with the frames below the suite's alone, and so what it came from: they are the transport's."""
-    seen: BaseException | None = failure
-    while seen is not None:
-        seen.with_traceback(_below(seen.__traceback__))
-        seen = seen.__cause__ or seen.__context__
-    return failure
-
-
-def _below(traceback: TracebackType | None) -> TracebackType | None:
-    entry, below = traceback, traceback
-    while entry is not None:
-        if entry.tb_frame.f_globals["__name__"].startswith(_OURS):
-            below = entry.tb_next
-        entry = entry.tb_next
-    return below
-
-
-_OURS = ("oa_protocol.testing.conformance", "oa_protocol.testing.peers")
 
 
 async def all_left(peer: Peer, after: str) -> None:
