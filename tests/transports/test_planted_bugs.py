@@ -8,13 +8,14 @@ import math
 import socket
 import ssl
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 from anyio.streams.tls import TLSStream
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from oa_protocol.transports import Response, Transport
 from oa_protocol.transports.blocking import BlockingExchange
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
+from oa_protocol.transports.httpx import HttpxTransport
 from tests.docs.transports_page import H11
 
 pytestmark = pytest.mark.once
@@ -272,6 +274,20 @@ class GivesUpAfterATimeOfItsOwn(Sound):
             return await super().open(request)
 
 
+class CallsEveryTlsFailureNotSent(Sound):
+    """Also one that comes after the handshake."""
+
+    takes = ("ssl_context",)
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except MaybeSent as error:
+            if any(isinstance(cause, ssl.SSLError) for cause in causes_of(error)):
+                raise NotSent(str(error)) from error
+            raise
+
+
 class TakesACutForAFailedHandshake(Sound):
     """An encrypted connection that ends before the reply."""
 
@@ -284,6 +300,13 @@ class TakesACutForAFailedHandshake(Sound):
             if request.url.startswith("https:") and "ssl" not in str(error).lower():
                 raise NotSent(str(error)) from error
             raise
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 class BodilessReply(Reply):
@@ -334,6 +357,16 @@ class SaysGoodbyeInTls(Sound):
                 if isinstance(connection.stream, TLSStream):
                     await connection.stream.unwrap()
         await super().aclose()
+
+
+class ReadsWhatIsLeft(HttpxTransport):
+    """A connection is used again, whatever came over it."""
+
+    takes = ()
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self._transport = httpx.AsyncHTTPTransport()
 
 
 class AsksAgainWhenRefusedForGood(Sound):
@@ -632,6 +665,9 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
     },
     SendsAgainAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "it was sent again"},
     GivesUpAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "it gave up by itself"},
+    CallsEveryTlsFailureNotSent: {
+        "test_a_tls_failure_before_the_reply_may_have_been_sent": "was sent, and is called not sent"
+    },
     TakesACutForAFailedHandshake: {
         "test_a_cut_after_the_tls_handshake_may_have_been_sent": "was sent, and is called not sent"
     },
@@ -644,6 +680,9 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
     },
     ClosesAfterItsPeers: {"test_closing_waits_for_no_peer": "transport.aclose() waits for its peers"},
     SaysGoodbyeInTls: {"test_closing_waits_for_no_peer": "transport.aclose() waits for its peers"},
+    ReadsWhatIsLeft: {
+        "test_what_comes_after_a_reply_is_not_read_as_the_next_one": "what came after a reply was read as the next one"
+    },
     AsksAgainWhenRefusedForGood: {
         "test_a_refusal_that_closes_its_connection_is_handed_over": "more was sent after the 401 to a GET"
     },

@@ -66,22 +66,27 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_proxy_is_asked_for_the_whole_url(self) -> None:
-        """A request to an http URL goes to it as it is, but for the target."""
+        """A request to an http URL goes to it as it is, but for the target; IPv6 addresses keep their brackets."""
         self._need("proxy")
-        async with self._peer(say(reply_of(b"ok"))) as proxy, self._transport(proxy=proxy.url) as transport:
-            asked = HttpRequest("POST", "http://oa.invalid/a%2Fb?c", (("x-one", "1"),), b"{}")
-            assert await ask(transport, asked) == b"ok"
-        (request,) = proxy.requests
-        assert (request.method, request.target) == ("POST", "http://oa.invalid/a%2Fb?c")
-        assert request.values("host") == ["oa.invalid"]
-        assert request.values("x-one") == ["1"]
-        assert request.body == b"{}"
+        for host in ("oa.invalid", "[2001:db8::1]:3000"):
+            async with self._peer(say(reply_of(b"ok"))) as proxy, self._transport(proxy=proxy.url) as transport:
+                asked = HttpRequest("POST", f"http://{host}/a%2Fb?c", (("x-one", "1"),), b"{}")
+                assert await ask(transport, asked) == b"ok"
+            (request,) = proxy.requests
+            assert (request.method, request.target) == ("POST", f"http://{host}/a%2Fb?c")
+            assert request.values("host") == [host]
+            assert request.values("x-one") == ["1"]
+            assert request.body == b"{}"
 
     @conformance
     async def test_a_proxy_is_asked_for_a_tunnel(self) -> None:
         """A request to an https URL goes through it, and the proxy sees none of it."""
         self._need("proxy", "ssl_context")
-        server, trusting = tls_contexts("oa.invalid")
+        for host, target in (("oa.invalid", "oa.invalid:443"), ("[2001:db8::1]:3000", "[2001:db8::1]:3000")):
+            await self._is_tunnelled(host, target)
+
+    async def _is_tunnelled(self, host: str, target: str) -> None:
+        server, trusting = tls_contexts(host.partition("]")[0].removeprefix("["))
         tunnels: list[Received] = []
 
         def serve(connection: Connection) -> None:
@@ -90,12 +95,14 @@ class Connecting(Suite):
             over_tls(server, say(reply_of(b"ok")))(connection)
 
         async with self._peer(serve) as proxy, self._transport(proxy=proxy.url, ssl_context=trusting) as transport:
-            secret = HttpRequest("POST", "https://oa.invalid/a?b", (("authorization", "Bearer secret"),), b"{}")
+            secret = HttpRequest("POST", f"https://{host}/a?b", (("authorization", "Bearer secret"),), b"{}")
             assert await ask(transport, secret) == b"ok"
         (tunnel,) = tunnels
-        assert (tunnel.method, tunnel.target) == ("CONNECT", "oa.invalid:443")
+        assert (tunnel.method, tunnel.target) == ("CONNECT", target)
+        assert tunnel.values("host") in ([target], [host])
         assert tunnel.values("authorization") == []
-        assert [(request.method, request.target) for request in proxy.requests[1:]] == [("POST", "/a?b")]
+        (inside,) = proxy.requests[1:]
+        assert (inside.method, inside.target, inside.values("host")) == ("POST", "/a?b", [host])
 
     @conformance
     async def test_a_refused_tunnel_was_not_sent(self) -> None:

@@ -148,6 +148,44 @@ class Connections(Suite):
             assert await read_all(response) == b"b", "the rest of the stream was lost"
 
     @conformance
+    async def test_what_comes_after_a_reply_is_not_read_as_the_next_one(self) -> None:
+        """A connection over which more came than was asked for is not used again, whether it came at once or later."""
+        for reply in (reply_of(b"ok"), chunked(b"ok"), head_of(status=b"204 No Content")):
+            await self._comes_after(reply, at_once=True)
+            await self._comes_after(reply, at_once=False)
+
+    @conformance
+    async def test_what_comes_after_an_encrypted_reply_is_not_read_as_the_next_one(self) -> None:
+        """TLS may hold it, when nothing is left to be read from the socket."""
+        await self._comes_after(reply_of(b"ok"), at_once=True, is_encrypted=True)
+        await self._comes_after(reply_of(b"ok"), at_once=False, is_encrypted=True)
+
+    async def _comes_after(self, reply: bytes, *, at_once: bool, is_encrypted: bool = False) -> None:
+        was_read, sent = self._signal("the reply was read"), self._signal("more was sent than was asked for")
+
+        def serve(connection: Connection) -> None:
+            connection.read_request()
+            if len(peer.requests) > 1:
+                connection.send(reply_of(b"next"))
+                return
+            connection.send(reply)
+            if not at_once:
+                was_read.wait()
+            connection.send(reply_of(b"surplus"))
+            sent.set()
+
+        async with self._served(serve, is_encrypted=is_encrypted) as (peer, transport):
+            response = await transport.open(get(peer.url))
+            if at_once:
+                await sent.reached()
+            assert await read_all(response) in (b"ok", b"")
+            was_read.set()
+            await sent.reached()
+            with expecting("a request goes over a connection over which more came than was asked for"):
+                body = await ask(transport, get(peer.url))
+            assert body == b"next", "what came after a reply was read as the next one"
+
+    @conformance
     async def test_a_reply_left_midway_is_not_read_by_the_next_request(self) -> None:
         """Nor is one that was there as a whole, and never asked for."""
         for former in (head_of(b"content-length: 6") + b"for", reply_of(b"former")):

@@ -149,8 +149,8 @@ class Failures(Suite):
 
     @conformance
     async def test_a_reply_that_is_no_http_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again."""
-        for reply in (b"SSH-2.0-x\r\n\r\n",):
+        """MaybeSent, and the request is not sent again; a version of HTTP that there isn't is none."""
+        for reply in (b"SSH-2.0-x\r\n\r\n", b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n"):
 
             def serve(connection: Connection, reply: bytes = reply) -> None:
                 connection.send(reply)
@@ -177,6 +177,13 @@ class Failures(Suite):
             which = "the second request" if earlier else "the first request"
             assert len(heads) == 1, f"{which} was sent again"
             check_maybe_sent(failure, which)
+
+    @conformance
+    async def test_a_tls_failure_before_the_reply_may_have_been_sent(self) -> None:
+        """MaybeSent, and the request is not sent again: only what fails in the handshake was not sent."""
+        await self._may_have_been_sent(
+            lambda connection: connection.send_bare(b"HTTP/1.1 400 Bad Request\r\n\r\n"), is_encrypted=True
+        )
 
     @conformance
     async def test_a_cut_after_the_tls_handshake_may_have_been_sent(self) -> None:
@@ -249,8 +256,8 @@ class Failures(Suite):
 
     @conformance
     async def test_a_cut_of_an_encrypted_body_is_no_clean_end(self) -> None:
-        """MaybeSent: an end without a goodbye, and a reset."""
-        for cut in (Connection.end, Connection.reset):
+        """MaybeSent: an end without a goodbye, a reset, and what is not encrypted."""
+        for cut in (Connection.end, Connection.reset, lambda connection: connection.send_bare(b"0\r\n\r\n")):
             await self._is_cut(head_of(b"content-length: 5") + b"abc", cut, is_encrypted=True)
 
     async def _is_cut(self, reply: bytes, cut: Serve, *, is_encrypted: bool = False) -> None:

@@ -51,6 +51,15 @@ class Replies(Suite):
             assert await ask(transport, get(peer.url)) == b"ok"
 
     @conformance
+    async def test_a_long_head_is_read(self) -> None:
+        """A field of 32 KiB, and 64 others."""
+        fields = [b"x-long: " + b"a" * 32 * 1024, *(b"x-%d: b" % number for number in range(64))]
+        async with self._served(say(reply_of(b"ok", *fields))) as (peer, transport):
+            response = await transport.open(get(peer.url))
+            assert [value for name, value in response.headers if name.lower() == "x-long"] == ["a" * 32 * 1024]
+            assert await read_all(response) == b"ok"
+
+    @conformance
     async def test_open_returns_when_the_head_is_there(self) -> None:
         """A body that has not begun is not waited for."""
         opened = self._signal("open returned")
