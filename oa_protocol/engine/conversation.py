@@ -148,7 +148,7 @@ class Conversation(Steps):
 
     @property
     def is_over(self) -> bool:
-        """Whether the phase is terminal: nothing follows."""
+        """Whether the phase is terminal, so that nothing follows."""
         return self.phase in TERMINAL
 
     @property
