@@ -261,6 +261,25 @@ def test_credentials_come_after_bad_json_and_before_the_fields(
     check(world, request_line, headers, status, said)
 
 
+def test_scripts_may_read_what_the_inference_server_says_but_for_plain_errors(world: World) -> None:
+    origin = (("origin", "http://localhost"), ("authorization", f"Bearer {world.names['token']}"))
+    preflight = (*origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type"))
+    replies = [
+        handle(world.state, Request(method, target, headers))[1]
+        for method, target, headers in (
+            ("OPTIONS", "/chats", preflight),
+            ("OPTIONS", "/chats", origin),
+            ("GET", "/chats/x/messages/y", origin),
+        )
+    ]
+    assert [(reply.status, dict(reply.headers).get("access-control-allow-origin")) for reply in replies] == [
+        (200, "http://localhost"),
+        (405, "*"),
+        (500, None),
+    ]
+    assert dict(replies[0].headers)["access-control-allow-headers"] == "content-type"
+
+
 @pytest.mark.parametrize("website", [True, False], ids=["website", "inference"])
 @pytest.mark.parametrize("name", STATES)
 def test_a_message_in_every_state(world: World, name: str, website: bool) -> None:
