@@ -105,10 +105,7 @@ def respond(state: ServerState, request: Request, trusted: str | None = None) ->
     origin, wanted = request.header("origin"), request.header("access-control-request-headers")
     if origin and request.method == "OPTIONS" and request.header("access-control-request-method"):
         allowed = (("access-control-allow-headers", wanted),) if wanted else ()
-        text = _text(200, b"OK")
-        return state, text._replace(
-            headers=(*_PREFLIGHT, ("access-control-allow-origin", origin), *allowed, *text.headers)
-        )
+        return state, _text(200, b"OK", (*_PREFLIGHT, ("access-control-allow-origin", origin), *allowed))
     state, reply = _respond(state, request, trusted)
     if origin and reply.body != INTERNAL_ERROR:
         reply = reply._replace(headers=(*reply.headers, *_FOR_SCRIPTS))
@@ -138,8 +135,8 @@ def _json(status: int, value: Value, extra: Headers = ()) -> Reply:
     return Reply(status, (*extra, ("content-type", "application/json")), encode(value))
 
 
-def _text(status: int, text: bytes) -> Reply:
-    return Reply(status, (("content-type", "text/plain; charset=utf-8"),), text)
+def _text(status: int, text: bytes, extra: Headers = ()) -> Reply:
+    return Reply(status, (*extra, ("content-type", "text/plain; charset=utf-8")), text)
 
 
 def _error(error: ClientError | ServerError | RateLimited, *, quiet: bool) -> Reply:
