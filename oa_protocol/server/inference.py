@@ -34,6 +34,14 @@ INTERNAL_ERROR = b"Internal Server Error"
 BODY_LIMIT = 16 * 1024 * 1024
 """The real server has no limit; this one keeps everything in memory."""
 
+_PREFLIGHT: Headers = (
+    ("vary", "Origin"),
+    ("access-control-allow-methods", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+    ("access-control-max-age", "600"),
+    ("access-control-allow-credentials", "true"),
+)
+_FOR_SCRIPTS: Headers = (("access-control-allow-origin", "*"), ("access-control-allow-credentials", "true"))
+
 _STREAM_HEADERS: Headers = (
     ("cache-control", "no-cache"),
     ("connection", "keep-alive"),
@@ -91,8 +99,20 @@ def step_of(request: Request) -> Step:
 def respond(state: ServerState, request: Request, trusted: str | None = None) -> tuple[ServerState, Reply]:
     """Carry out a request; return the state after it, and the reply.
 
-    The request is for the account ``trusted``, if given, or else for the one whose token it has.
+    The request is for the account ``trusted``, if given, or else for the one whose token it has. Scripts of any origin
+    may read the reply, except for a plain error.
     """
+    origin, wanted = request.header("origin"), request.header("access-control-request-headers")
+    if origin and request.method == "OPTIONS" and request.header("access-control-request-method"):
+        allowed = (("access-control-allow-headers", wanted),) if wanted else ()
+        return state, _text(200, b"OK", (*_PREFLIGHT, ("access-control-allow-origin", origin), *allowed))
+    state, reply = _respond(state, request, trusted)
+    if origin and reply.body != INTERNAL_ERROR:
+        reply = reply._replace(headers=(*reply.headers, *_FOR_SCRIPTS))
+    return state, reply
+
+
+def _respond(state: ServerState, request: Request, trusted: str | None) -> tuple[ServerState, Reply]:
     methods, path = _find(request)
     route = methods.get(request.method)
     if route is None:
@@ -115,8 +135,8 @@ def _json(status: int, value: Value, extra: Headers = ()) -> Reply:
     return Reply(status, (*extra, ("content-type", "application/json")), encode(value))
 
 
-def _text(status: int, text: bytes) -> Reply:
-    return Reply(status, (("content-type", "text/plain; charset=utf-8"),), text)
+def _text(status: int, text: bytes, extra: Headers = ()) -> Reply:
+    return Reply(status, (*extra, ("content-type", "text/plain; charset=utf-8")), text)
 
 
 def _error(error: ClientError | ServerError | RateLimited, *, quiet: bool) -> Reply:

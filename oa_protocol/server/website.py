@@ -30,6 +30,7 @@ _OWN_JSON = (("content-type", "application/json; charset=utf-8"),)
 
 _PLAIN_PATH = re.compile(r"[\w/?=&%-]*", re.ASCII)
 _STRIPPED = "".join(map(chr, range(33)))
+_CHARSET = re.compile(r";\s*charset=\"?([^\s\";]+)", re.IGNORECASE)
 _INEXACT_NUMBER = re.compile(rb"\d{16}|\.0\b|\d[eE][+-]?\d")
 
 
@@ -66,7 +67,9 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
     if len(request.body) + request.unread > BODY_LIMIT:
         return state, Reply(413, body=b"Body exceeded 1mb limit")
     try:
-        fields, body = _parse_body(request.body, request.media_type)
+        fields, body = _parse_body(request.body, request.header("content-type"))
+    except LookupError:
+        return state, Reply(400, body=b"Invalid body")
     except (ValueError, RecursionError):
         return state, Reply(400, body=b"Invalid JSON")
     if not state.quirks.chat_enabled:
@@ -102,13 +105,18 @@ def _joined(query: list[tuple[str, str]]) -> dict[str, str]:
 
 
 @remembered
-def _parse_body(body: bytes, media_type: str) -> tuple[Json | None, bytes]:
-    """Parse the body as the website's framework does. Without an object there are no fields."""
-    document = body.decode("utf-8", "replace")
+def _parse_body(body: bytes, content_type: str) -> tuple[Json | None, bytes]:
+    """Parse the body as the website's framework does. Without an object there are no fields.
+
+    Raises LookupError if it doesn't know the charset.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    charset = _CHARSET.search(content_type)
+    document = body.decode(charset[1] if charset else "utf-8", "replace").removeprefix("\ufeff")
     value: Value = {}
     if media_type == "application/x-www-form-urlencoded":
         value = dict(parse_qsl(document))
-    elif media_type == "application/json" and document:
+    elif media_type in {"application/json", "application/ld+json"} and document:
         value = _parse_like_javascript(document)
     fields: Json | None = value if value is None or isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType] - any JSON
     return fields, json.dumps(fields).encode()

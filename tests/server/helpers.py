@@ -12,7 +12,6 @@ import httpx
 from oa_protocol.server import Account, Server
 
 JSON = {"Content-Type": "application/json"}
-UNKNOWN_ID = "06b02a53-0000-7000-8000-000000000000"
 
 
 class Peer(Protocol):

@@ -142,10 +142,20 @@ def test_a_reader_who_leaves_takes_a_token_along_but_not_the_end(caller: Caller)
     state, _ = take(handle(state, caller.events(chat, answer))[0])
     state = leave(state, answer)
     state = finish(emit(emit(state, answer, "lost "), answer, "kept"), answer)
-    state = leave(handle(state, caller.events(chat, answer))[0], answer)
+    for _ in range(2):
+        state = leave(handle(state, caller.events(chat, answer))[0], answer)
     state, last = next_event(state, answer)
     assert last is not None
     assert last.final
+
+
+def test_a_request_cancels_nothing_of_another_account(caller: Caller) -> None:
+    state, _, answer = asked(new_state(), caller)
+    state, bob = with_account(state, "bob")
+    state, _, theirs = asked(state, Caller(bob.token, bob.session, website=caller.website))
+    state, _, _ = asked(state, caller)
+    found = [message and message.state for message in map(state.message, (answer, theirs))]
+    assert found == ["cancelled", "pending"]
 
 
 def test_what_is_deleted_leaves_nothing_behind_once_its_worker_has_reported(caller: Caller) -> None:

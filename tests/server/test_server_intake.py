@@ -4,12 +4,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import httpx
 import pytest
 
 from oa_protocol.server import Server, core
 from oa_protocol.server.http import _intake, app
+from oa_protocol.server.http.reader import Reader
 
-from .helpers import Inference, connected, exchange, received
+from .helpers import Inference, asked, connected, exchange, received
 
 LOGIN = "/auth/callback/debug?code=default"
 EVIL = "evil.example"
@@ -140,3 +142,17 @@ def test_an_error_of_the_servers_own_is_a_500_and_logged_with_its_request(
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert (record.getMessage(), record.name) == (f"POST {path} failed", "oa_protocol.server")
     assert logging.getLogger(record.name).handlers == []
+
+
+def test_an_error_in_mid_stream_breaks_it_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, inference: Inference
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Reader, "receive", fail)
+    chat, message = asked(inference)
+    with pytest.raises(httpx.RemoteProtocolError), inference.events(chat, message) as reply:
+        reply.read()
+    shown = [record.getMessage() for record in caplog.records if record.name == "oa_protocol.server"]
+    assert shown == [f"GET /chats/{chat}/messages/{message}/events failed"]

@@ -226,37 +226,6 @@ def test_a_chat_deleted_while_its_answer_runs_streams_on_without_an_end(connect:
             assert all(b"ping" in next(stream) for _ in range(2))
 
 
-def test_a_request_cancels_what_waits_elsewhere_but_not_what_runs_or_is_a_sibling(connect: Connect) -> None:
-    with Server(workers=1) as server:
-        server.script(Answer(then=Freeze()))
-        peer, other = connect(server), connect(server, server.account("ann"))
-        _, running = asked(peer)
-        _, foreign = asked(other)
-        chat, prompt = prompted(peer)
-        first, sibling = ask(peer, chat, prompt), ask(peer, chat, prompt)
-        assert [state(server, one) for one in (running, foreign, first, sibling)] == [
-            "in_progress",
-            "pending",
-            "pending",
-            "pending",
-        ]
-        asked(peer)
-        assert [state(server, one) for one in (running, foreign, first, sibling)] == [
-            "in_progress",
-            "pending",
-            "cancelled",
-            "cancelled",
-        ]
-
-
-def test_a_request_that_fails_cancels_too(connect: Connect) -> None:
-    with Server(workers=0) as server:
-        peer = connect(server)
-        chat, waiting = asked(peer)
-        peer.request(chat, parent_id=waiting, model_config_name="_lorem")
-        assert state(server, waiting) == "cancelled"
-
-
 def test_messages_wait_for_a_worker(connect: Connect) -> None:
     hold = Hold()
     with Server(workers=1, reader_grace=60) as server:

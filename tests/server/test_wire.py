@@ -239,6 +239,11 @@ NO_TOKEN = '{"detail":"Invalid token"}'
         ("GET /configs/model_configs", {}, 200, "["),
         ("POST /api/chat {", {}, 400, "Invalid JSON"),
         ("POST /api/chat {}", {}, 403, ""),
+        ("POST /api/chat {", {"content-type": "application/ld+json"}, 400, "Invalid JSON"),
+        ("POST /api/chat {", {"content-type": "text/plain"}, 403, ""),
+        ("POST /api/chat \ufeff{}", {}, 403, ""),
+        ("POST /api/chat {}", {"content-type": "application/json; charset=klingon"}, 400, "Invalid body"),
+        ('POST /api/chat {"é":1}', {"content-type": 'application/json; charset="latin1"'}, 403, ""),
         ("GET /api/chat/models", {"authorization": "Bearer x"}, 403, ""),
         ("GET /api/chat", {"cookie": "next-auth.session-token={session}", "x": 15_000 * "y"}, 200, "{"),
         ("GET /api/chat", {"cookie": f"a={16_000 * 'y'}"}, 431, ""),
@@ -259,6 +264,25 @@ def test_credentials_come_after_bad_json_and_before_the_fields(
     world: World, request_line: str, headers: dict[str, str], status: int, said: str
 ) -> None:
     check(world, request_line, headers, status, said)
+
+
+def test_scripts_may_read_what_the_inference_server_says_but_for_plain_errors(world: World) -> None:
+    origin = (("origin", "http://localhost"), ("authorization", f"Bearer {world.names['token']}"))
+    preflight = (*origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type"))
+    replies = [
+        handle(world.state, Request(method, target, headers))[1]
+        for method, target, headers in (
+            ("OPTIONS", "/chats", preflight),
+            ("OPTIONS", "/chats", origin),
+            ("GET", "/chats/x/messages/y", origin),
+        )
+    ]
+    assert [(reply.status, dict(reply.headers).get("access-control-allow-origin")) for reply in replies] == [
+        (200, "http://localhost"),
+        (405, "*"),
+        (500, None),
+    ]
+    assert dict(replies[0].headers)["access-control-allow-headers"] == "content-type"
 
 
 @pytest.mark.parametrize("website", [True, False], ids=["website", "inference"])

@@ -95,7 +95,8 @@ class App:
                 if status:
                     raise
                 await refusal(500, "Internal Server Error")(scope, receive, send_and_note)
-            ACCESS.info("%s %s %.0f ms", _line(scope), status or "cut", (time.perf_counter() - began) * 1000)
+            finally:
+                ACCESS.info("%s %s %.0f ms", _line(scope), status or "cut", (time.perf_counter() - began) * 1000)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

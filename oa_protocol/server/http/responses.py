@@ -57,7 +57,7 @@ def _date() -> tuple[str, str]:
 def _inference(reply: Reply) -> Response:
     headers = headers_of("inference", reply)
     if reply.status != 204 and "content-length" not in dict(headers):
-        place = len(headers) - ("content-type" in dict(reply.headers))
+        place = next((place for place, (name, _) in enumerate(headers) if name == "content-type"), len(headers))
         headers.insert(place, ("content-length", str(len(reply.body))))
     return BareReply(reply.status, headers, reply.body)
 
