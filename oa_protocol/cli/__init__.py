@@ -13,6 +13,8 @@ def main() -> None:
         from oa_protocol.cli._commands import run
 
         code = run()
+    except KeyboardInterrupt:  # the commands take their own; this one came while they were imported
+        sys.exit(130)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _OF_THE_EXTRA:

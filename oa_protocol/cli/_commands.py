@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from oa_protocol import __version__
 from oa_protocol.cli._exit_codes import ExitCode, table
+from oa_protocol.cli._options import answer, connection, journal, output, recording
 
 if TYPE_CHECKING:
     from oa_protocol.cli._session import Settings
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_MAX_TOKEN = 64 * 1024
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 _EPILOG = f"""\
@@ -60,69 +55,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.OTHER
 
 
-def _together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    def decorate(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def _cookies(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    del context, option
-    # A value that is no path may be the secret itself: it is not repeated.
-    if value is not None and not value.startswith("browser:") and not os.path.exists(value):  # noqa: PTH110  # pathlib costs time in --help
-        raise click.BadParameter(
-            "give the path of an existing file, or browser:NAME. A cookie itself would show in the list of processes:"
-            " put it into OA_COOKIES."
-        )
-    return value
-
-
-def _token(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    del context, option
-    if value is None:
-        return None
-    try:
-        with open(value, encoding="ascii", errors="replace") as file:  # noqa: PTH123  # pathlib costs time in --help
-            token = file.read(_MAX_TOKEN).strip()
-    except (OSError, ValueError):
-        raise click.BadParameter(
-            "give the path of a file that can be read. A token itself would show in the list of processes: put it into"
-            " OA_TOKEN."
-        ) from None
-    if not token:
-        raise click.BadParameter("the file is empty.")
-    return token
-
-
-def _proxy(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    del context, option
-    if value is not None and "@" in value:
-        raise click.BadParameter(
-            "a password would show in the list of processes: put the proxy's URL into HTTPS_PROXY or HTTP_PROXY."
-        )
-    return value
-
-
-def _tape(context: click.Context, option: click.Parameter, value: str | None) -> IO[str] | None:
-    del option
-    if value is None:
-        return None
-    try:
-        file = open(value, "w", encoding="utf-8", newline="\n")  # noqa: PTH123, SIM115  # pathlib costs time in --help
-    except OSError as error:
-        raise click.BadParameter(f"the file cannot be written: {error.strerror}.") from None
-    context.call_on_close(partial(_close, file))
-    return file
-
-
-def _close(file: IO[str]) -> None:
-    with suppress(OSError):  # that the disk is full has been told
-        file.close()
-
-
 def _loopback(context: click.Context, option: click.Parameter, value: str) -> str:
     del context, option
     if value not in _LOOPBACK:
@@ -130,78 +62,6 @@ def _loopback(context: click.Context, option: click.Parameter, value: str) -> st
             "it has no TLS and shows its credentials: it listens on loopback only, 127.0.0.1 or localhost."
         )
     return value
-
-
-_output = _together(
-    click.option("--json", is_flag=True, help="Print JSON, one object a line (ask, chat: the events)."),
-    click.option(
-        "--trace",
-        is_flag=True,
-        help="Show phases, intents and replies on stderr. The answer then comes a line at a time.",
-    ),
-    click.option("--quiet", is_flag=True, help="Show errors on stderr, but no progress and no notes."),
-)
-
-_connection = _together(
-    click.option(
-        "--url", metavar="URL", envvar="OA_URL", show_envvar=True, help="The server.  [default: an embedded one]"
-    ),
-    click.option(
-        "--api",
-        type=click.Choice(["website", "inference"]),
-        default="website",
-        show_default=True,
-        help="The API that it speaks.",
-    ),
-    click.option(
-        "--cookies",
-        metavar="FILE|browser:NAME",
-        callback=_cookies,
-        help="Cookies for the website: cookies.txt, a JSON export, a HAR file, or a browser's own.  [env var:"
-        " OA_COOKIES, which may also hold a Cookie header's value]",
-    ),
-    click.option(
-        "token",
-        "--token-file",
-        metavar="FILE",
-        callback=_token,
-        help="A file with a bearer token in it.  [env var: OA_TOKEN, which holds the token itself]",
-    ),
-    click.option("--proxy", metavar="URL", callback=_proxy, help="A proxy.  [default: HTTPS_PROXY and its like]"),
-)
-
-_journal = click.option(
-    "--journal",
-    metavar="FILE",
-    envvar="OA_JOURNAL",
-    show_envvar=True,
-    help="Where chats are noted until they are deleted, for `sweep`; '' for nowhere.  [default: journal.sqlite3 in your"
-    " state folder]",
-)
-
-_recording = click.option(
-    "--tape",
-    metavar="FILE",
-    callback=_tape,
-    help="Record the conversation, for `replay` and for bug reports: prompts and answers, but no credentials.",
-)
-
-_answer = _together(
-    click.option("--model", metavar="NAME", help="The model.  [default: OA_SFT_Llama_30B_6]"),
-    click.option("--system-prompt", metavar="TEXT", help="What the model is told first."),
-    click.option("--temperature", type=float, help="Above 0: the higher, the more varied the answer."),
-    click.option("--top-k", type=int, help="Choose among the K likeliest tokens."),
-    click.option("--top-p", type=float, help="Choose among tokens whose chances add up to P."),
-    click.option("--typical-p", type=float, help="The same, with the most typical tokens first."),
-    click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
-    click.option("--max-new-tokens", type=int, help="End the answer after so many tokens."),
-    click.option(
-        "--timeout",
-        metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
-        help="Give up if the answer takes longer. It may wait in a queue first.  [default: no limit]",
-    ),
-)
 
 
 @click.group(epilog=_EPILOG, invoke_without_command=True)
@@ -216,11 +76,11 @@ def group(context: click.Context) -> None:
 
 @group.command(epilog="`oa-protocol --help` has the exit codes.")
 @click.argument("prompt", required=False)
-@_answer
-@_recording
-@_connection
-@_journal
-@_output
+@answer
+@recording
+@connection
+@journal
+@output
 def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Print the answer to PROMPT, as it comes.
 
@@ -237,12 +97,12 @@ def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in 
     " typed, also the next time: it is kept in chat_history in your state folder (on Linux ~/.local/state/oa-protocol),"
     " which only you can read. If you pipe prompts in, each line is one. `oa-protocol --help` has the exit codes."
 )
-@_answer
-@_recording
-@_connection
-@_journal
+@answer
+@recording
+@connection
+@journal
 @click.option("--history/--no-history", default=True, help="Keep what is typed for the next time.  [default: history]")
-@_output
+@output
 def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Converse in one chat, which is deleted when you leave.
 
@@ -255,8 +115,8 @@ def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 
 
 @group.command(epilog="`oa-protocol --help` has the exit codes.")
-@_connection
-@_output
+@connection
+@output
 def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     """List the models that the server offers, one a line."""
     from oa_protocol.cli import _session
@@ -283,9 +143,9 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     multiple=True,
     help="Drop this line of the journal, and sweep nothing. For a chat that you have looked at yourself.",
 )
-@_connection
-@_journal
-@_output
+@connection
+@journal
+@output
 def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Delete the chats that dead processes left on the server."""
     from oa_protocol.cli import _session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 
 from oa_protocol.cli._interrupts import Interrupts
-from oa_protocol.cli._terminal import Terminal
+from oa_protocol.cli._terminal import Terminal, is_terminal
 
 
 async def typed_lines(terminal: Terminal, interrupts: Interrupts, history: Path | None) -> AsyncIterator[str]:
@@ -27,7 +28,7 @@ async def typed_lines(terminal: Terminal, interrupts: Interrupts, history: Path 
     session: PromptSession[str] = PromptSession(
         [("ansicyan", "> ")],
         history=InMemoryHistory() if history is None else _history(history, terminal),
-        output=create_output(always_prefer_tty=True),
+        output=None if is_terminal(sys.stdout) else create_output(sys.stderr),
         enable_suspend=True,
         reserve_space_for_menu=0,
     )

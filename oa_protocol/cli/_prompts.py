@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TextIO
@@ -18,6 +19,8 @@ MAX_PROMPT = 8 * 1024 * 1024
 BETWEEN = "\n\n"
 """What stands between an argument and the text of stdin: an empty line."""
 
+_PATIENCE = 2.0
+
 _HELP = """\
 /help  show this
 /exit  leave, and delete the chat (also /quit, Ctrl-D)
@@ -25,7 +28,7 @@ _HELP = """\
 Ctrl-C stops an answer; at an empty line it leaves. A pasted block is one prompt."""
 
 
-def one_prompt(argument: str | None) -> str:
+def one_prompt(argument: str | None, terminal: Terminal) -> str:
     """Return the prompt of ``ask``: the argument, then what is piped in; None or ``-`` wants stdin alone.
 
     Raises:
@@ -35,10 +38,10 @@ def one_prompt(argument: str | None) -> str:
     if argument is None and is_terminal(sys.stdin):
         raise click.UsageError("there is no prompt: give PROMPT, or pipe it in")
     if argument is None or argument == "-":
-        prompt = _whole_stdin(_stdin())
+        prompt = _whole_stdin(_stdin(), terminal)
     else:
         source = None if is_terminal(sys.stdin) else open_stream(sys.stdin)
-        piped = "" if source is None else _whole_stdin(source)
+        piped = "" if source is None else _whole_stdin(source, terminal)
         prompt = f"{argument}{BETWEEN}{piped}" if piped.strip() else argument
     if not prompt.strip():
         raise click.UsageError("the prompt is empty")
@@ -96,8 +99,16 @@ async def _piped_lines(interrupts: Interrupts) -> AsyncIterator[str]:
         yield _decoded(line, "a prompt on stdin").rstrip("\r\n")
 
 
-def _whole_stdin(source: TextIO) -> str:
-    content = source.buffer.read(MAX_PROMPT + 1)
+def _whole_stdin(source: TextIO, terminal: Terminal) -> str:
+    # It may merely be open, for example in a service or a loop of a shell, though nobody means to pipe anything in.
+    text = "Waiting for the end of stdin, which belongs to the prompt. If nothing is piped in, add: </dev/null"
+    timer = threading.Timer(_PATIENCE, terminal.note, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        content = source.buffer.read(MAX_PROMPT + 1)
+    finally:
+        timer.cancel()
     return _decoded(content, "the prompt on stdin").removesuffix("\n").removesuffix("\r")
 
 

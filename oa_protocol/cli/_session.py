@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 import traceback
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._interrupts import Interrupts, heartbeat
 from oa_protocol.cli._prompts import are_typed, chat_prompts, one_prompt
-from oa_protocol.cli._terminal import Terminal, is_terminal
+from oa_protocol.cli._terminal import Terminal
 from oa_protocol.cli._words import in_our_words
 from oa_protocol.client.client import Answer, Chat, Client
 from oa_protocol.client.journal import Journal
@@ -86,12 +85,7 @@ class Settings:
 def ask(settings: Settings, argument: str | None) -> int:
     """Print the answer to ``argument`` and what is piped in; return the exit code. Raises UsageError."""
     session = _Session(settings)
-    if not is_terminal(sys.stdin):
-        session.terminal.progress("reading stdin…")
-    try:
-        prompt = one_prompt(argument)
-    finally:
-        session.terminal.clear()
+    prompt = one_prompt(argument, session.terminal)
 
     async def prompts() -> AsyncIterator[str]:
         yield prompt
@@ -173,7 +167,14 @@ class _Session:
             async with chat:
                 try:
                     async for prompt in prompts:
-                        await answer(chat.send(prompt))
+                        try:
+                            sent = chat.send(prompt)
+                        except ValueError as error:  # no server stores this text, but the next one may be better
+                            if not self._typed:
+                                raise
+                            self.terminal.complain(f"Error: {in_our_words(error)}")
+                        else:
+                            await answer(sent)
                 except OAError as error:
                     self._record("failed", error=type(error).__name__, message=str(error))
                     raise

@@ -37,7 +37,6 @@ class Terminal:
             raise click.UsageError("stdout is closed: there is nowhere to print to")
         if reconfigure := getattr(sys.stdout, "reconfigure", None):
             reconfigure(errors="replace")
-        self.json = json
         self.shows_progress = is_terminal(sys.stderr) and not (json or trace or quiet)
         self._trace = trace
         self._quiet = quiet

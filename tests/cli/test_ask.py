@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,13 @@ def prompt(server: Server) -> str:
 def test_what_is_piped_in_comes_after_the_argument(server: Server, argument: str, piped: bytes, sent: str) -> None:
     assert oa_protocol("ask", argument, stdin=piped, env=credentials(server)).code == 0
     assert prompt(server) == sent
+
+
+def test_a_stdin_that_stays_open_is_told(server: Server) -> None:
+    with started(["ask", "Hello"], credentials(server), stdin=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"Waiting for the end of stdin")
+        assert ended(process).out == "Hello\n"
 
 
 def test_a_queued_answer_is_told_once_also_where_stderr_is_no_terminal(server: Server) -> None:

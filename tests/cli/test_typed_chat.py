@@ -169,6 +169,18 @@ def test_commands_are_told_and_not_sent(server: Server, terminal: Pseudo) -> Non
     assert contents(server) == ["/etc"]
 
 
+def test_a_prompt_that_no_server_stores_is_told_and_the_next_one_is_answered(server: Server, terminal: Pseudo) -> None:
+    process = chat(server, terminal)
+    terminal.type("\x1b[200~a\0b\x1b[201~\r")
+    terminal.wait_for("Error: prompt has a NUL character")
+    wait_for_prompt(terminal)
+    terminal.type("Hello\r")
+    terminal.wait_for("Hello\r\n")
+    wait_for_prompt(terminal)
+    terminal.type("/exit\r")
+    assert ended(process).code == 0
+
+
 def history(state_folder: Path) -> Path:
     return state_folder / "oa-protocol" / "chat_history"
 
