@@ -59,6 +59,7 @@ _OWNER = re.compile(r"[0-9a-f]{32}")
 _THREADS = 8
 _LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("_oa_protocol_journal")
 _TARDINESS = 0.5  # what SQLite's waiting may take longer on a busy machine
+_LAST_PATIENCE = 0.25
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -248,7 +249,11 @@ class Journal:
         except (OSError, sqlite3.Error) as error:
             why = str(error.strerror or error) if isinstance(error, OSError) else str(error)
             if "locked" in why:
-                why = f"another process has held it for {self.patience:g} s"
+                why = (
+                    f"another process has held it for {self.patience:g} s"
+                    if self.patience
+                    else "another process holds it"
+                )
             raise JournalError(
                 f"the journal {self.path} cannot be used: {why}. Choose another file for it, or do without a journal."
             ) from error
@@ -381,7 +386,7 @@ class Entry:
         try:
             await self._write(partial(self._journal.gone, self._line), shield=False)
         except Exception as error:
-            logger.warning("cannot cross the chat out in the journal %s: %s", self._journal.path, error)
+            logger.warning("the chat is gone, but still in the journal: %s", error)
 
     async def _write(self, write: Callable[[], _T], *, shield: bool) -> _T:
         try:
@@ -389,9 +394,13 @@ class Entry:
                 return await to_thread.run_sync(write, abandon_on_cancel=True, limiter=_limiter())
         except JournalError:
             raise
-        except RuntimeError:  # no thread can be started, because Python shuts down: now nobody may wait here
-            self._journal.patience = 0.0
-            return write()
+        except RuntimeError:  # no thread can be started, because Python shuts down: only once, a short wait is in order
+            self._journal.patience = min(self._journal.patience, _LAST_PATIENCE)
+            try:
+                return write()
+            except JournalError:
+                self._journal.patience = 0.0
+                raise
         raise JournalError(
             f"the journal {self._journal.path} cannot be used: writing to it takes more than"
             f" {self._journal.patience:g} s. Choose another file for it, or do without a journal."

@@ -549,17 +549,26 @@ async def test_a_disk_that_hangs_is_not_waited_for(site: Site, path: Path, monke
 
 
 async def test_while_python_shuts_down_the_journal_is_written_without_a_thread(
-    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Once it waits a little, and never again."""
+
     async def refuse(*_: object, **__: object) -> Never:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     client = site.client(journal=path)
-    await client.chat().ask("Hello")
-    monkeypatch.setattr("oa_protocol.client.journal.to_thread.run_sync", refuse)
-    await client.aclose()
-    monkeypatch.undo()
-    assert lines(path) == []
+    first, *others = [client.chat() for _ in range(3)]
+    for chat in (first, *others):
+        await chat.ask("Hello")
+    with monkeypatch.context() as shutting_down:
+        shutting_down.setattr("oa_protocol.client.journal.to_thread.run_sync", refuse)
+        await first.aclose()
+        shutting_down.setattr("oa_protocol.client.journal._LAST_PATIENCE", 0.01)
+        with held(path):
+            await client.aclose()
+    assert caplog.text.count("another process has held it for 0.01 s") == 1
+    assert caplog.text.count("another process holds it") == 1
+    assert [line.chat_id for line in lines(path)] == [chat.id for chat in others]
 
 
 async def test_what_is_left_behind_names_the_command_that_deletes_it(site: Site, path: Path) -> None:
