@@ -360,9 +360,10 @@ def _limiter() -> anyio.CapacityLimiter:
 class Entry:
     """One chat's line in the journal. It is written by threads, each time within the journal's ``patience``."""
 
+    _line: Line  # of the last create
+
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._line: Line | None = None
 
     async def creating(self, binding: Binding, account: str) -> None:
         """Write down that a chat may be made, before it can be. An interruption waits for that. Raises JournalError."""
@@ -370,8 +371,6 @@ class Entry:
 
     async def settled(self, chat_id: str | None, *, is_unclear: bool) -> None:
         """Write down what became of the create. An interruption waits for that. Raises JournalError."""
-        if self._line is None:
-            return
         if chat_id is not None:
             await self._write(partial(self._journal.created, self._line, chat_id), shield=True)
         elif is_unclear:
@@ -381,8 +380,6 @@ class Entry:
 
     async def gone(self) -> None:
         """Cross the chat out. A line too many does no harm, because a sweep finds no chat and drops it."""
-        if self._line is None:
-            return
         try:
             await self._write(partial(self._journal.gone, self._line), shield=False)
         except Exception as error:

@@ -466,12 +466,13 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
 
 def test_a_line_that_somebody_has_looked_at_is_forgotten_unless_its_owner_lives(path: Path) -> None:
     journal = Journal(path)
-    line = journal.creating(BINDING, ACCOUNT)
+    other, line = journal.creating(BINDING, ACCOUNT), journal.creating(BINDING, ACCOUNT)
     with pytest.raises(JournalError, match="still runs"):
         journal.forget(line.line)
     journal.close()
     assert journal.forget(line.line) == line
     assert journal.forget(line.line) is None
+    assert lines(path) == [other]
 
 
 @contextmanager
