@@ -531,7 +531,7 @@ async def test_a_chat_that_cannot_be_written_down_in_time_is_not_made(site: Site
 
 
 def test_changes_that_threads_ask_for_at_once_fail_together_and_each_with_an_error_of_its_own(path: Path) -> None:
-    journal, raised = Journal(path, patience=PATIENCE), list[JournalError]()
+    journal, raised = Journal(path, patience=0.01), list[JournalError]()
     path.mkdir(parents=True)
     writing: threading.Lock = vars(journal)["_writing"]
 
@@ -542,12 +542,12 @@ def test_changes_that_threads_ask_for_at_once_fail_together_and_each_with_an_err
 
     threads = [threading.Thread(target=create, daemon=True) for _ in range(3)]
     with writing:
+        create()
+        journal.patience = PATIENCE
         for thread in threads:
             thread.start()
-        while len(vars(journal)["_changes"]) < len(threads):
+        while len(vars(journal)["_changes"]) <= len(threads):
             threads[0].join(0.001)
-        journal.patience = 0.01
-        create()
     for thread in threads:
         thread.join(PATIENCE)
     assert "writing to it takes more than 0.01 s" in str(raised.pop(0))
