@@ -466,12 +466,13 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
 
 def test_a_line_that_somebody_has_looked_at_is_forgotten_unless_its_owner_lives(path: Path) -> None:
     journal = Journal(path)
-    line = journal.creating(BINDING, ACCOUNT)
+    other, line = journal.creating(BINDING, ACCOUNT), journal.creating(BINDING, ACCOUNT)
     with pytest.raises(JournalError, match="still runs"):
         journal.forget(line.line)
     journal.close()
     assert journal.forget(line.line) == line
     assert journal.forget(line.line) is None
+    assert lines(path) == [other]
 
 
 @contextmanager
@@ -529,6 +530,31 @@ async def test_a_chat_that_cannot_be_written_down_in_time_is_not_made(site: Site
     assert lines(path) == [lines_so_far]
 
 
+def test_changes_that_threads_ask_for_at_once_fail_together_and_each_with_an_error_of_its_own(path: Path) -> None:
+    journal, raised = Journal(path, patience=0.01), list[JournalError]()
+    path.mkdir(parents=True)
+    writing: threading.Lock = vars(journal)["_writing"]
+
+    def create() -> None:
+        with pytest.raises(JournalError) as caught:
+            journal.creating(BINDING, ACCOUNT)
+        raised.append(caught.value)
+
+    threads = [threading.Thread(target=create, daemon=True) for _ in range(3)]
+    with writing:
+        create()
+        journal.patience = PATIENCE
+        for thread in threads:
+            thread.start()
+        while len(vars(journal)["_changes"]) <= len(threads):
+            threads[0].join(0.001)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert "writing to it takes more than 0.01 s" in str(raised.pop(0))
+    assert len({id(error) for error in raised}) == 3
+    assert {str(error) for error in raised} == {str(raised[0])}
+
+
 async def test_a_disk_that_hangs_is_not_waited_for(site: Site, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oa_protocol.client.journal._TARDINESS", 0.0)
     hangs, wakes = threading.Event(), threading.Event()
@@ -549,17 +575,26 @@ async def test_a_disk_that_hangs_is_not_waited_for(site: Site, path: Path, monke
 
 
 async def test_while_python_shuts_down_the_journal_is_written_without_a_thread(
-    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Once it waits a little, and never again."""
+
     async def refuse(*_: object, **__: object) -> Never:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     client = site.client(journal=path)
-    await client.chat().ask("Hello")
-    monkeypatch.setattr("oa_protocol.client.journal.to_thread.run_sync", refuse)
-    await client.aclose()
-    monkeypatch.undo()
-    assert lines(path) == []
+    first, *others = [client.chat() for _ in range(3)]
+    for chat in (first, *others):
+        await chat.ask("Hello")
+    with monkeypatch.context() as shutting_down:
+        shutting_down.setattr("oa_protocol.client.journal.to_thread.run_sync", refuse)
+        await first.aclose()
+        shutting_down.setattr("oa_protocol.client.journal._LAST_PATIENCE", 0.01)
+        with held(path):
+            await client.aclose()
+    assert caplog.text.count("another process has held it for 0.01 s") == 1
+    assert caplog.text.count("another process holds it") == 1
+    assert [line.chat_id for line in lines(path)] == [chat.id for chat in others]
 
 
 async def test_what_is_left_behind_names_the_command_that_deletes_it(site: Site, path: Path) -> None:
