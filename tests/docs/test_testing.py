@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from oa_protocol.testing import explore
+from oa_protocol.testing.servers import vectors_for
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -20,8 +21,8 @@ pytest_plugins = ["pytester"]
 def test_the_page_is_a_test_file_that_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_page="\n\n".join(CODE))
     done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--hypothesis-seed=0")
-    # The greeting and the peer's test run on asyncio and on trio.
-    done.assert_outcomes(passed=8)
+    # The greeting and the peer's test run on asyncio and on trio, the suite for servers on each vector.
+    done.assert_outcomes(passed=9 + 3 + len(list(vectors_for("inference"))))
 
 
 @pytest.mark.parametrize("target", LINKS)
