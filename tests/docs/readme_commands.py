@@ -25,6 +25,10 @@ def test_the_vectors_are_installed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path)], check=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", str(ROOT)], check=True)
     told = subprocess.run(
-        [python, "-m", "oa_protocol.testing.vectors", "folder"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [python, "-m", "oa_protocol.testing.vectors", "folder"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert {"README.md", "sse.jsonl"} <= {path.name for path in Path(told.stdout.strip()).iterdir()}

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from oa_protocol.server import Server
-from tests.docs.readme import COMMANDS, LINKS, PYTHON, ROOT
+from tests.docs.readme import COMMANDS, PYTHON, ROOT
 
 COOKIE = "next-auth.session-token"
 
@@ -42,8 +42,3 @@ def test_each_block_of_python_runs_and_leaves_no_chat(
 def test_ci_runs_the_printed_test_command() -> None:
     assert [command for command in COMMANDS if command.startswith("pip install nox && nox")] == [COMMANDS[1]]
     assert "pip install nox && nox" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("target", sorted(set(LINKS)))
-def test_each_link_into_the_project_leads_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
