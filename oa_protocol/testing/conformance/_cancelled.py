@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Unpack
 
 import anyio
 import anyio.lowlevel
 
 from oa_protocol.engine.errors import MaybeSent
-from oa_protocol.testing.conformance._suite import Suite, conformance
+from oa_protocol.testing.conformance._suite import Options, Suite, conformance
 from oa_protocol.testing.conformance._waiting import SWALLOWED, Cancels, all_left, ways_to_cancel
 from oa_protocol.testing.conformance._wire import (
     BEGUN,
@@ -52,51 +54,44 @@ class Cancelled(Suite):
         """It ends, and the transport is as good as before."""
         self._need("ssl_context")
         _, trusting = tls_contexts("127.0.0.1")
-        for cancel in ways_to_cancel():
-            greeted = self._signal("the peer was greeted")
-
-            def serve(connection: Connection, greeted: Signal = greeted) -> None:
-                connection.read_some()
-                greeted.set()
-
-            async with self._served(serve, scheme="https", ssl_context=trusting) as (peer, transport):
-                assert await cancel(functools.partial(transport.open, get(peer.url)), greeted), SWALLOWED
-                await self._works(transport)
-                await all_left(peer, "open() was cancelled")
+        await self._open_is_cancelled(
+            "the peer was greeted", Connection.read_some, scheme="https", ssl_context=trusting
+        )
 
     @conformance
     async def test_open_can_be_cancelled_while_it_sends(self) -> None:
         """A peer that reads no body: open ends, the connection is closed, and the transport is as good as before."""
-        for cancel in ways_to_cancel():
-            begun = self._signal("the head was sent")
-            over = self._signal("open was cancelled")
-
-            def serve(connection: Connection, begun: Signal = begun, over: Signal = over) -> None:
-                connection.read_head()
-                begun.set()
-                over.wait()
-
-            async with self._served(serve) as (peer, transport):
-                assert await cancel(functools.partial(transport.open, post(peer.url, bytes(4 * BIG))), begun), SWALLOWED
-                over.set()
-                await self._works(transport)
-                await all_left(peer, "open() was cancelled")
+        await self._open_is_cancelled("the head was sent", Connection.read_head, body=bytes(4 * BIG))
 
     @conformance
     async def test_open_can_be_cancelled_while_it_waits_for_the_head(self) -> None:
         """It ends, the connection is closed, and the transport is as good as before."""
+        await self._open_is_cancelled("the request was read", Connection.read_request)
+
+    async def _open_is_cancelled(
+        self,
+        what: str,
+        read: Callable[[Connection], object],
+        *,
+        body: bytes = b"",
+        scheme: str = "http",
+        **options: Unpack[Options],
+    ) -> None:
+        """Once the peer has ``read`` so much of it. It is not sent again."""
         for cancel in ways_to_cancel():
-            read = self._signal("the request was read")
+            begun, over = self._signal(what), self._signal("open was cancelled")
 
-            def serve(connection: Connection, read: Signal = read) -> None:
-                connection.read_request()
-                read.set()
+            def serve(connection: Connection, begun: Signal = begun, over: Signal = over) -> None:
+                read(connection)
+                begun.set()
+                over.wait()
 
-            async with self._served(serve) as (peer, transport):
-                assert await cancel(functools.partial(transport.open, get(peer.url)), read), SWALLOWED
+            async with self._served(serve, scheme=scheme, **options) as (peer, transport):
+                assert await cancel(functools.partial(transport.open, post(peer.url, body)), begun), SWALLOWED
+                over.set()
                 await self._works(transport)
                 await all_left(peer, "open() was cancelled")
-            assert len(peer.requests) == 1, "it was sent again"
+            assert len(peer.connections) == 1, "it was sent again"
 
     @conformance
     async def test_receive_can_be_cancelled(self) -> None:
