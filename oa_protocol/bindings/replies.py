@@ -117,7 +117,7 @@ class Reply(Struct, frozen=True):
         """Return the exception that this reply becomes; ``doing`` says what was being done ("creating the chat")."""
         words = self.words
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
-        hint = self._hint(words)
+        hint = self._hint(words, doing)
         if self.rejects_credentials:
             return AuthenticationError(
                 f"{words or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
@@ -127,14 +127,14 @@ class Reply(Struct, frozen=True):
         text = self.body[:_SNIPPET].decode(errors="replace").strip()
         return HTTPStatusError(f"{said}{f': {text!r}' if text else ''}{hint}", phase=phase, status=self.status)
 
-    def _hint(self, words: str) -> str:
+    def _hint(self, words: str, doing: str) -> str:
         match self.status:
             case 429 | 503:
                 hint = "The server is busy: try again later"
             case status if 300 <= status < 400:
                 hint = f"It points to {self.location!r}, and redirects are not followed: use that server's URL"
             case status:
-                hint = self.binding.hint(status, words)
+                hint = self.binding.hint(status, words, doing)
         return f". {hint}" if hint else ""
 
 
