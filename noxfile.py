@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import nox
 
@@ -76,6 +77,25 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under=100", "--include", ",".join(CORE))
     session.run(*pytest, *(f"--ignore={path}" for path in CORE_TESTS))
+
+
+# What differs with the versions of what we depend on: HTTP libraries, event loops, click, msgspec, pytest.
+ON_LOWEST = ["tests/cli/test_ask.py", "tests/client", "tests/tape", "tests/testing/test_plugin.py", "tests/transports"]
+
+
+@nox.session(python=PYTHONS[:1])
+def lowest(session: nox.Session) -> None:
+    """A part of the tests with the oldest versions that are allowed, and the pytest plugin in an old pytest."""
+    session.install("uv")
+    install = ("uv", "pip", "install", f"--python={session.virtualenv.location}")
+    needed = ["-e", ".[aiohttp,cli,fast,httpx2,testing]", "pytest-xdist>=3.6"]
+    session.run(*install, "--resolution=lowest-direct", *needed)
+    session.run("pytest", f"--numprocesses={PROCESSES}", "--dist=worksteal", "-m", "not once", *ON_LOWEST)
+    session.run(*install, "pytest==6.2.5", "pluggy==0.12")
+    foreign = Path(session.create_tmp(), "test_foreign.py")
+    foreign.write_text("def test_it(): pass\n", "utf-8")
+    only_ours = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    session.run("pytest", "-W", "error", "-c", os.devnull, "-p", "oa_protocol.testing.plugin", foreign, env=only_ours)
 
 
 @nox.session

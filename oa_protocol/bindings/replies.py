@@ -135,7 +135,7 @@ class Reply(Struct, frozen=True):
         words = self.words
         shown = self._hide(words)
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
-        hint = self._hint(words)
+        hint = self._hint(words, doing)
         if self.rejects_credentials:
             return AuthenticationError(
                 f"{shown or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
@@ -148,7 +148,7 @@ class Reply(Struct, frozen=True):
     def _hide(self, text: str) -> str:
         return self.credentials.hide_in(text, self.binding.base_url)
 
-    def _hint(self, words: str) -> str:
+    def _hint(self, words: str, doing: str) -> str:
         match self.status:
             case 429 | 503:
                 hint = "The server is busy: try again later"
@@ -156,7 +156,7 @@ class Reply(Struct, frozen=True):
                 target = self._hide(self.location or "")
                 hint = f"It points to {target!r}, and redirects are not followed: use that server's URL"
             case status:
-                hint = self.binding.hint(status, words)
+                hint = self.binding.hint(status, words, doing)
         return f". {hint}" if hint else ""
 
 
