@@ -74,6 +74,11 @@ class Credentials:
         if self.token is not None:
             yield "authorization", f"Bearer {self.token}"
 
+    @property
+    def text(self) -> str:
+        """All of it as text, whatever the order of the cookies."""
+        return "\0".join([self.token or "", *(f"{name}={value}" for name, value in sorted(self.cookies.items()))])
+
     def __bool__(self) -> bool:
         return bool(self.cookies or self.token)
 
@@ -240,6 +245,20 @@ class Binding(Protocol):
     def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
         """Delete a chat."""
         ...
+
+    # ---- accounts
+
+    def ask_account(self, credentials: Credentials) -> HttpRequest | None:
+        """Ask whose credentials these are, or return None if the API doesn't say."""
+        return None
+
+    def read_account(self, body: bytes, /) -> str:
+        """Read what names the account, from the reply to ``ask_account``. It must outlast a new login."""
+        return body.decode()
+
+    def session(self, credentials: Credentials, /) -> str:
+        """Return what stands for the account if nobody says whose it is: nothing that changes without a new login."""
+        return credentials.text
 
     # ---- replies
 

@@ -13,6 +13,7 @@
         ├── ProtocolError
         │   ├── LocalProtocolError  the caller did what the phase does not allow
         │   └── RemoteProtocolError the server sent what the protocol does not allow
+        ├── JournalError            the journal of chats to be deleted cannot be used
         └── AnswerFailed            the answer ended badly; text: what there is of it
     UserWarning
     └── ChatLeakedWarning           a chat is, or may be, left on the server
@@ -97,6 +98,10 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The server sent something that is not in the protocol, or is over a size limit."""
+
+
+class JournalError(OAError):
+    """The journal cannot be read or written, or another process holds it. No chat is made that is not in it."""
 
 
 class AnswerFailed(OAError):

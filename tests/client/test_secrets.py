@@ -31,14 +31,14 @@ from oa_protocol.tape.format import Json, take_step
 from tests.tape.taping import CASES, recorder
 
 SECRETS = {
-    "cookie": 'cookie-8c1f"quoted\\slashed',
-    "part": "part-of-a-cookie-7d20",
-    "token": "eyJhbGciOiJIUzI1NiJ9.token.9a4e",
-    "user": "proxy-user-5b3c",
-    "password": "proxy-password-6e2d",
+    "cookie": 'cookie-qzxa"quoted\\slashed',
+    "part": "part-of-a-cookie-qzxb",
+    "token": "eyJhbGciOiJIUzI1NiJ9.token.qzxc",
+    "user": "proxy-user-qzxd",
+    "password": "proxy-password-qzxe",
 }
-MARKS = ("8c1f", "7d20", "9a4e", "5b3c", "6e2d")
-"""What no two of them have in common, and no escape changes."""
+MARKS = ("qzxa", "qzxb", "qzxc", "qzxd", "qzxe")
+"""What no two of them have in common, no escape changes, and no id has in it."""
 
 PROXY = f"http://{SECRETS['user']}:{SECRETS['password']}@127.0.0.1:1"
 ECHO = " ".join((SECRETS["cookie"], SECRETS["part"], SECRETS["token"]))
@@ -63,7 +63,7 @@ def echoes(*, of_stream: bool) -> Iterator[Input]:
     if of_stream:
         yield from (StreamData(f"data: {json.dumps(event)}\r\n\r\n".encode()) for event in EVENTS)
         return
-    for status, body in itertools.product((200, 302, 401, 404, 422, 429, 500, 503), BODIES):
+    for status, body in itertools.product((200, 302, 401, 422, 500, 503), BODIES):
         headers = (("location", f"/login?{ECHO}"), ("set-cookie", f"a={SECRETS['part']}"), ("retry-after", "70"))
         yield ReplyReceived(status, headers, body.encode())
     yield ExchangeFailed(NotSent(f"cannot connect to {PROXY}"))
@@ -130,7 +130,7 @@ async def test_no_word_of_a_server_puts_a_secret_into_a_warning_a_log_or_a_trace
     shown: list[str] = []
     with Server() as server:
         cookies = {**server.cookies, **{name: SECRETS[name] for name in ("cookie", "part", "token")}}
-        for status, body in itertools.product((200, 302, 422, 500), BODIES):
+        for status, body in zip((422, 302, 200, 500), BODIES, strict=True):
             header = ("location", f"/login?{quote(ECHO)}")
             server.script(Fault(step, before=Reply(status, body.encode(), (header,))))
             tape = tmp_path / f"{status}.jsonl"
