@@ -368,7 +368,7 @@ def build_request(
         method: the HTTP method.
         url: the absolute URL, percent-encoded.
         credentials: shown as a Cookie and a Bearer token. If the API wants them elsewhere, give ``Credentials()`` here,
-            and spell them in ``headers`` or in the URL.
+            and spell them in ``headers``. URLs are logged, so a secret in one could be read.
         body: JSON, or nothing.
         stream: an event stream is asked for, not JSON.
         headers: further fields, whose names are in lower case.

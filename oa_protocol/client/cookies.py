@@ -301,13 +301,14 @@ def _from_netscape(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
 
 def _from_json(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
     # Not msgspec.json, which refuses the lone surrogates that a HAR file has where a body was cut.
-    match json.loads(text):
-        case list() as exports:
+    document: Any = json.loads(text)
+    match document:
+        case [*exports]:
             return _exported(exports, left_out)
-        case {"log": {"entries": list(entries)}}:
-            return _from_har(entries, left_out)
-        case {"cookies": list(exports)}:
-            return _exported(exports, left_out)
+        case {"log": {"entries": list()}}:
+            return _from_har(document["log"]["entries"], left_out)
+        case {"cookies": list()}:
+            return _exported(document["cookies"], left_out)
         case _:
             raise ValueError("its JSON is no list of cookies, and has neither `log` nor `cookies`")
 

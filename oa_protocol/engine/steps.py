@@ -244,7 +244,7 @@ class Steps(Moves):
         """Take what the server says of the answer; return whether that settles it."""
         turn = self._current
         if message.id not in ("", turn.message_id):
-            raise self._broken(f"the server sent message {message.id!r} instead of {turn.message_id}")
+            raise self._broken(f"the server sent message {self._hide(message.id)[:80]!r} instead of {turn.message_id}")
         match message.state:
             case "complete":
                 if message.content is None:

@@ -110,8 +110,11 @@ def _time(text: object) -> datetime | None:
 
 def _pairs(items: list[Any]) -> Pairs:
     """Return the headers or cookies that have a name and a value."""
-    return [(i["name"], i["value"]) for i in items if isinstance(i, dict) and _is_pair(i.get("name"), i.get("value"))]
-
-
-def _is_pair(name: object, value: object) -> bool:
-    return isinstance(name, str) and isinstance(value, str)
+    found: Pairs = []
+    for item in items:
+        match item:
+            case {"name": str(name), "value": str(value)}:
+                found.append((name, value))
+            case _:
+                pass
+    return found

@@ -79,8 +79,8 @@ def parse_har(text: str) -> list[Tape]:
         raise ValueError(f"this is no HAR file: {error}") from None
     left_out: list[str] = []
     match document:
-        case {"log": {"entries": list(items)}}:
-            entries = read_entries(items, left_out)
+        case {"log": {"entries": list()}}:
+            entries = read_entries(document["log"]["entries"], left_out)
         case _:
             raise ValueError("this is no HAR file: it has no `log` with `entries`")
     if left_out:
