@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from oa_protocol.server.core import body_limit
+from oa_protocol.server.http.connection import has_connection
 from oa_protocol.server.requests import Request
 
 BODIES_LIMIT = 64 * 1024 * 1024
@@ -50,7 +51,8 @@ class Intake:
         target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
         headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
         request = Request(scope["method"], target, headers)
-        self._check_names(request)
+        if has_connection(scope):  # otherwise it comes from this process, and from no browser
+            self._check_names(request)
         if _ABSOLUTE.match(target):
             request = request._replace(target="/" + target.partition("://")[2].partition("/")[2])
         limit = body_limit(request)
