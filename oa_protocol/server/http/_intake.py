@@ -22,6 +22,8 @@ LINGER_SECONDS = 1.0
 
 _ABSOLUTE = re.compile(r"[a-z][a-z\d+.-]*://", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^][/@?#:\s]+))(?::\d*)?", re.ASCII | re.IGNORECASE)
+# Names that no site can have point elsewhere.
+_LOOPBACK = re.compile(r"(.+\.)?localhost|127(\.\d{1,3}){3}|::1", re.ASCII)
 
 
 class Refused(Exception):
@@ -34,7 +36,7 @@ class Refused(Exception):
 
 
 class Intake:
-    """Reads requests for a server that goes by ``names``.
+    """Reads requests for a server that goes by ``names``, besides those of loopback, where it listens.
 
     A page of any site may have its name resolve to this machine, and its scripts then read whatever a server here says,
     credentials included. The page cannot change what its browser puts into ``Host`` and ``Origin``: all must name us.
@@ -81,7 +83,8 @@ class Intake:
     def _check_names(self, request: Request) -> None:
         for header, value in _names_in(request):
             found = _HOST.fullmatch(value)
-            if found is None or (found[1] or found[2]).lower() not in self._names:
+            name = (found[1] or found[2]).lower().removesuffix(".") if found else ""
+            if name not in self._names and not _LOOPBACK.fullmatch(name):
                 raise Refused(
                     403,
                     f"This server does not go by the name in the request's {header}, so a page of another site may have"
