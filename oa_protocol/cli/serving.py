@@ -46,7 +46,8 @@ def serve(port: int, model: str, token_delay: float, workers: int, allowed_hosts
         code = 141
     finally:
         server.stop()
-    terminal.note(f"{len(server.chats)} chats left.")
+    left = len(server.chats)
+    terminal.note(f"{left} {'chat' if left == 1 else 'chats'} left.")
     return code
 
 
