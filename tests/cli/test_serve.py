@@ -59,7 +59,7 @@ def test_it_shows_each_request_without_secrets_and_says_how_many_chats_are_left(
 def test_on_a_full_disk_it_does_not_blame_the_port() -> None:
     with FULL.open("wb") as full, started(["serve"], stdout=full.fileno()) as running:
         done = ended(running)
-    assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n")
+    assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n0 chats left.\n")
 
 
 def test_a_port_that_is_taken_is_named() -> None:
