@@ -1,5 +1,6 @@
 """The journal: a chat is written down before it is made, and crossed out when it is gone."""
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -473,6 +474,36 @@ def test_a_line_that_somebody_has_looked_at_is_forgotten_unless_its_owner_lives(
     assert journal.forget(line.line) == line
     assert journal.forget(line.line) is None
     assert lines(path) == [other]
+
+
+_FORK = """
+import os, sys
+from oa_protocol.bindings.website import Website
+from oa_protocol.client.journal import Journal
+
+journal, website = Journal(sys.argv[1]), Website("http://oa.example.org")
+journal.gone(journal.creating(website, "an account"))
+child = os.fork()
+if not child:
+    if sys.argv[2] == "creates":
+        journal.creating(website, "an account")
+    journal.close()
+    os._exit(0)
+os.waitpid(child, 0)
+line = journal.creating(website, "an account")
+owners = {each.owner for each in journal.lines()}
+print(journal.living(owners) == {line.owner}, len(owners))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize(("child", "owners_in_all"), [("closes", 1), ("creates", 2)])
+def test_a_forked_process_is_an_owner_of_its_own(path: Path, child: str, owners_in_all: int) -> None:
+    """If it closes what it inherited, its parent still lives; and if it dies, what it made is free for a sweep."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORK, str(path), child], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.stdout, done.stderr) == (f"True {owners_in_all}\n", "")
 
 
 @contextmanager
