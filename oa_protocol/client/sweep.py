@@ -164,10 +164,12 @@ class Sweeper:
 
     async def _drain(self, chat_ids: list[str]) -> None:
         """Wait for the answers that still run, all together: deleting their chats breaks other users' (OA-7.1)."""
-        with anyio.move_on_after(self._shared.cleanup.drain):
-            while chat_ids:
-                chat_ids = [chat_id for chat_id in chat_ids if _is_running(await self._read(chat_id))]
-                await anyio.sleep(_LOOK_EVERY if chat_ids else 0)
+        left = self._shared.cleanup.drain  # looking takes its time, too, but each chat is to be looked at
+        while left > 0 and chat_ids:
+            chat_ids = [chat_id for chat_id in chat_ids if _is_running(await self._read(chat_id))]
+            if chat_ids:
+                await anyio.sleep(min(_LOOK_EVERY, left))
+                left -= _LOOK_EVERY
 
     async def _read(self, chat_id: str) -> Chat | None:
         """Read a chat; None if it can't be read, for whatever reason."""
