@@ -1,5 +1,6 @@
 """The journal: a chat is written down before it is made, and crossed out when it is gone."""
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -466,12 +467,43 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
 
 def test_a_line_that_somebody_has_looked_at_is_forgotten_unless_its_owner_lives(path: Path) -> None:
     journal = Journal(path)
-    line = journal.creating(BINDING, ACCOUNT)
+    other, line = journal.creating(BINDING, ACCOUNT), journal.creating(BINDING, ACCOUNT)
     with pytest.raises(JournalError, match="still runs"):
         journal.forget(line.line)
     journal.close()
     assert journal.forget(line.line) == line
     assert journal.forget(line.line) is None
+    assert lines(path) == [other]
+
+
+_FORK = """
+import os, sys
+from oa_protocol.bindings.website import Website
+from oa_protocol.client.journal import Journal
+
+journal, website = Journal(sys.argv[1]), Website("http://oa.example.org")
+journal.gone(journal.creating(website, "an account"))
+child = os.fork()
+if not child:
+    if sys.argv[2] == "creates":
+        journal.creating(website, "an account")
+    journal.close()
+    os._exit(0)
+os.waitpid(child, 0)
+line = journal.creating(website, "an account")
+owners = {each.owner for each in journal.lines()}
+print(journal.living(owners) == {line.owner}, len(owners))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize(("child", "owners_in_all"), [("closes", 1), ("creates", 2)])
+def test_a_forked_process_is_an_owner_of_its_own(path: Path, child: str, owners_in_all: int) -> None:
+    """If it closes what it inherited, its parent still lives; and if it dies, what it made is free for a sweep."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORK, str(path), child], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.stdout, done.stderr) == (f"True {owners_in_all}\n", "")
 
 
 @contextmanager
@@ -527,6 +559,31 @@ async def test_a_chat_that_cannot_be_written_down_in_time_is_not_made(site: Site
                 await chat.ask("Hello")
     assert chat.phase.name == "NEVER_CREATED"
     assert lines(path) == [lines_so_far]
+
+
+def test_changes_that_threads_ask_for_at_once_fail_together_and_each_with_an_error_of_its_own(path: Path) -> None:
+    journal, raised = Journal(path, patience=0.01), list[JournalError]()
+    path.mkdir(parents=True)
+    writing: threading.Lock = vars(journal)["_writing"]
+
+    def create() -> None:
+        with pytest.raises(JournalError) as caught:
+            journal.creating(BINDING, ACCOUNT)
+        raised.append(caught.value)
+
+    threads = [threading.Thread(target=create, daemon=True) for _ in range(3)]
+    with writing:
+        create()
+        journal.patience = PATIENCE
+        for thread in threads:
+            thread.start()
+        while len(vars(journal)["_changes"]) <= len(threads):
+            threads[0].join(0.001)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert "writing to it takes more than 0.01 s" in str(raised.pop(0))
+    assert len({id(error) for error in raised}) == 3
+    assert {str(error) for error in raised} == {str(raised[0])}
 
 
 async def test_a_disk_that_hangs_is_not_waited_for(site: Site, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
