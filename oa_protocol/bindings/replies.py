@@ -40,6 +40,7 @@ class Reply(Struct, frozen=True):
     date: str | None = None
     location: str | None = None
     retry_after: float | None = None
+    content_encoding: str | None = None
     credentials: Credentials = _NONE
 
     @classmethod
@@ -60,8 +61,16 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"headers must be a mapping or pairs, not {type(headers).__name__}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         date = found.get("date")
-        wait = _seconds(found.get("retry-after"), date)
-        return cls(binding, status, bytes(body), date, found.get("location"), wait, credentials)
+        return cls(
+            binding,
+            status,
+            bytes(body),
+            date,
+            found.get("location"),
+            _seconds(found.get("retry-after"), date),
+            found.get("content-encoding"),
+            credentials,
+        )
 
     @property
     def is_success(self) -> bool:
@@ -109,10 +118,11 @@ class Reply(Struct, frozen=True):
                     status=self.status,
                     message=words,
                 )
+        hint = "Is the base URL that of an Open Assistant server, and the api the right one?"
+        if self.content_encoding:
+            hint = f"Its content-encoding is {self.content_encoding}, though none was asked for: does a proxy do that?"
         raise RemoteProtocolError(
-            f"the server sent something else than {what}: {problem}{_in(phase)}. "
-            "Is the base URL that of an Open Assistant server, and the api the right one?",
-            phase=phase,
+            f"the server sent something else than {what}: {problem}{_in(phase)}. {hint}", phase=phase
         )
 
     @property
@@ -125,7 +135,7 @@ class Reply(Struct, frozen=True):
         words = self.words
         shown = self._hide(words)
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
-        hint = self._hint(words)
+        hint = self._hint(words, doing)
         if self.rejects_credentials:
             return AuthenticationError(
                 f"{shown or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
@@ -138,7 +148,7 @@ class Reply(Struct, frozen=True):
     def _hide(self, text: str) -> str:
         return self.credentials.hide_in(text, self.binding.base_url)
 
-    def _hint(self, words: str) -> str:
+    def _hint(self, words: str, doing: str) -> str:
         match self.status:
             case 429 | 503:
                 hint = "The server is busy: try again later"
@@ -146,12 +156,14 @@ class Reply(Struct, frozen=True):
                 target = self._hide(self.location or "")
                 hint = f"It points to {target!r}, and redirects are not followed: use that server's URL"
             case status:
-                hint = self.binding.hint(status, words)
+                hint = self.binding.hint(status, words, doing)
         return f". {hint}" if hint else ""
 
 
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:
     """Return header fields as pairs of text, however an HTTP library spells them."""
+    if not isinstance(cast("object", headers), Iterable):
+        raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
     return [
         (name if isinstance(name, str) else _text(name), value if isinstance(value, str) else _text(value))
