@@ -34,8 +34,8 @@ def check_base_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"base_url is no URL: {error}") from None
+    except ValueError:  # which repeats what it can't read
+        raise ValueError("base_url is no URL: its host or its port can't be read") from None
     if parts.scheme not in _DEFAULT_PORTS or not _HOST_AND_PORT.fullmatch(parts.netloc):
         raise ValueError("base_url must be an http or https URL with a host")
     if not parts.path.isascii():
@@ -50,8 +50,8 @@ def _host(parts: SplitResult) -> str:
         if parts.netloc.startswith("["):
             return f"[{ipaddress.IPv6Address(name).compressed}]"
         name = ".".join(_ascii(label) for label in unquote(name, errors="strict").lower().split("."))
-    except ValueError as error:
-        raise ValueError(f"base_url has no valid host: {error}") from None
+    except ValueError:
+        raise ValueError("base_url has no valid host") from None
     if not _REGISTERED_NAME.fullmatch(name):
         raise ValueError("base_url has characters in its host that a host's name cannot have")
     return name

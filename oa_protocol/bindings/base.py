@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -12,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from oa_protocol._version import __version__
 from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings._base_url import check_base_url as check_base_url
+from oa_protocol.bindings._secrets import hide
 from oa_protocol.bindings.ids import check_id
 from oa_protocol.bindings.json import Chat, ChatList, ModelConfig, StreamEvent
 from oa_protocol.engine.events import Message
@@ -23,6 +25,12 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, 
 _WHOLE = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", f"oa_protocol/{__version__}"))
 _STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
 _BODY = ("content-type", "application/json")
+
+_NAME = re.compile(r"[!-+\--:<>-~]+")  # printable ASCII without space , ; =
+_VALUE = re.compile(r"(?! )[ -:<-~]*(?<! )")  # printable ASCII without ; and without spaces at its ends
+_TOKEN = re.compile(r"[!-~]+")
+_PART = re.compile(r"(.+)\.([0-9]{1,9})")
+_TELLABLE_NAME = re.compile(r"[A-Za-z_.-]{1,64}(\.[0-9]{1,9})?")  # a secret in the place of a name has digits in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +46,31 @@ class Credentials:
     headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in self.cookies.items():
+        for number, (name, value) in enumerate(self.cookies.items(), 1):
+            _check_text(name)
+            _check_text(value)
             # What is in a bad name may be a whole Cookie header, so no error tells it.
-            if not _is_header_text(name) or not name or ";" in name or "=" in name:
+            if not is_cookie(name, ""):
                 raise ValueError("the name of a cookie has characters that a Cookie header cannot carry")
-            if not _is_header_text(value) or ";" in value:
-                raise ValueError(f"cookie {name!r} has characters that a Cookie header cannot carry")
-        if self.token is not None and (not _is_header_text(self.token) or not self.token or " " in self.token):
-            raise ValueError("the token has characters that an Authorization header cannot carry")
+            if not is_cookie(name, value):
+                known = repr(name) if _TELLABLE_NAME.fullmatch(name) else f"number {number}"
+                raise ValueError(f"cookie {known} has characters that a Cookie header cannot carry")
+        if self.token is not None:
+            _check_text(self.token)
+            if not _TOKEN.fullmatch(self.token):
+                raise ValueError("the token has characters that an Authorization header cannot carry")
         # Nobody else is to change them after this check.
         object.__setattr__(self, "cookies", dict(self.cookies))
         object.__setattr__(self, "headers", tuple(self._spell()))
 
     def _spell(self) -> Iterator[tuple[str, str]]:
         if self.cookies:
-            yield "cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+            # A split session cookie is put together in the order of the header, not of its parts' numbers (WIRE 9).
+            parts = iter(
+                sorted(filter(None, map(_PART.fullmatch, self.cookies)), key=lambda part: (part[1], int(part[2])))
+            )
+            names = [next(parts)[0] if _PART.fullmatch(name) else name for name in self.cookies]
+            yield "cookie", "; ".join(f"{name}={self.cookies[name]}" for name in names)
         if self.token is not None:
             yield "authorization", f"Bearer {self.token}"
 
@@ -64,11 +82,23 @@ class Credentials:
     def __bool__(self) -> bool:
         return bool(self.cookies or self.token)
 
+    def hide_in(self, text: str, base_url: str) -> str:
+        """Return what a server says without the credentials that it repeats."""
+        return hide(text, filter(None, (*self.cookies.values(), self.token)), base_url)
 
-def _is_header_text(text: object) -> bool:
+
+def is_cookie(name: str, value: str) -> bool:
+    """Return whether a Cookie header can carry this.
+
+    RFC 6265 allows less, but browsers send more (spaces, quotes, commas in values). What must not pass is what could
+    end the cookie or the header line, and what HTTP libraries disagree about how to encode.
+    """
+    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+
+
+def _check_text(text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"cookies and tokens must be text, not {type(text).__name__}")
-    return text.isascii() and text.isprintable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +320,11 @@ class Binding(Protocol):
         """Return whether a refused request for an answer leaves a message behind that never runs (OA-6.7)."""
         return False
 
-    def hint(self, status: int, words: str, /) -> str:
-        """Return what a person can do about this error, as a sentence, or an empty text."""
+    def hint(self, status: int, words: str, doing: str, /) -> str:
+        """Return what a person can do about an error in ``doing`` something, as a sentence, or an empty text.
+
+        ``doing`` is that of an exchange, such as ``RequestAssistant.doing``.
+        """
         return ""
 
     # ---- the stream
@@ -335,7 +368,7 @@ def build_request(
         method: the HTTP method.
         url: the absolute URL, percent-encoded.
         credentials: shown as a Cookie and a Bearer token. If the API wants them elsewhere, give ``Credentials()`` here,
-            and spell them in ``headers`` or in the URL.
+            and spell them in ``headers``. URLs are logged, so a secret in one could be read.
         body: JSON, or nothing.
         stream: an event stream is asked for, not JSON.
         headers: further fields, whose names are in lower case.

@@ -23,6 +23,10 @@ All of them pickle. ``OAError`` is a ``RuntimeError`` because code for the histo
 
 from __future__ import annotations
 
+import re
+
+_USER_AND_PASSWORD = re.compile(r"//\S*@")
+
 
 class OAError(RuntimeError):
     """Whatever goes wrong in a conversation.
@@ -67,7 +71,13 @@ class AuthenticationError(OAError):
 
 
 class TransportError(OAError):
-    """The network failed. A transport raises one of the two subclasses, for what follows differs."""
+    """The network failed. A transport raises one of the two subclasses, for what follows differs.
+
+    HTTP libraries repeat the URL of a proxy, so the user and the password of a URL are left out of the text.
+    """
+
+    def __init__(self, text: str, *, phase: str | None = None) -> None:
+        super().__init__(_USER_AND_PASSWORD.sub("//***@", str(text)), phase=phase)
 
 
 class NotSent(TransportError):
