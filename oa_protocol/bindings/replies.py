@@ -54,7 +54,7 @@ class Reply(Struct, frozen=True):
 
         """
         if isinstance(cast("object", status), bool) or not isinstance(cast("object", status), int):
-            raise TypeError(f"status must be a number, not {type(status).__name__}")
+            raise TypeError(f"status must be a number, not {status!r}")
         if not isinstance(cast("object", body), (bytes, bytearray, memoryview)):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
         if not isinstance(cast("object", headers), Iterable):

@@ -391,7 +391,8 @@ class Conversation(Steps):
             case Close() | Abandon() | Interrupted() | StreamData() | TimePassed():
                 pass
             case _:
-                raise TypeError(f"not an input of a conversation: {type(happened).__name__}")
+                kind = happened if isinstance(happened, type) else type(happened)  # what is in it may be a secret
+                raise TypeError(f"not an input of a conversation: {kind.__name__}")
         return None
 
     def _exchange(self, name: str) -> Exchange:
