@@ -47,11 +47,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:  # a Ctrl-C that came before or after the work itself
         return ExitCode.INTERRUPTED
-    except OSError as error:  # the help could not be printed; the commands tell their own
+    except OSError as error:
         from oa_protocol.cli._terminal import discard_stdout
 
         discard_stdout()
-        click.echo(f"Error: stdout: {error.strerror}", err=True)
+        # One with a number is the help's, which couldn't be printed; the commands give theirs a text.
+        click.echo(f"Error: {f'stdout: {error.strerror}' if error.errno else error}", err=True)
         return ExitCode.OTHER
 
 
