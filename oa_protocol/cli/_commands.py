@@ -148,12 +148,12 @@ def sweep(grace: float, **options: Any) -> int:  # noqa: ANN401  # named in Sett
 
 
 @group.command(
-    epilog="Exit code 1 where the engine does something else than the tape says. FILE may also be a browser's"
-    " recording of a website, with a name that ends in .har."
+    epilog="The exit code is 1 if this engine does something else than the tape says. FILE may also be a browser's"
+    " recording of a website; its name must end in .har."
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def replay(file: str) -> int:
-    """Tell a tape as a story; see whether this engine does the same."""
+    """Print what a tape recorded, and whether this engine still does the same."""
     from oa_protocol.cli import _replaying
 
     return _replaying.replay(file)
