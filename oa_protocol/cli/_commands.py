@@ -127,7 +127,7 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 
 @group.command(
     epilog="Chats of processes that still run are left alone, and so are chats that may be somebody else's. stdout gets"
-    " the ids that were deleted. Exit code 6 where something is, or may be, left."
+    " the ids that were deleted. Exit code 6 if something is, or may be, left; chats in use don't count."
 )
 @click.option(
     "--grace",
@@ -137,14 +137,21 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     show_default=True,
     help="A chat whose id was never learned is left alone while it is younger.",
 )
+@click.option(
+    "--forget",
+    metavar="LINE",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Drop this line of the journal, and sweep nothing. For a chat that you have looked at yourself.",
+)
 @connection
 @journal
 @output
-def sweep(grace: float, **options: Any) -> int:  # noqa: ANN401  # named in Settings
+def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Delete the chats that dead processes left on the server."""
     from oa_protocol.cli import _session
 
-    return _session.sweep(_settings(options), grace)
+    return _session.sweep(_settings(options), grace, forget)
 
 
 @group.command(
@@ -176,12 +183,29 @@ def replay(file: str) -> int:
     show_default=True,
     help="Between two tokens.",
 )
-def serve(port: int, host: str, model: str, token_delay: float) -> int:
-    """Run the embedded server, both APIs on one port, until Ctrl-C. It keeps everything in memory."""
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="How many answers run at a time. With 0, none ever does.",
+)
+@click.option(
+    "allowed_hosts",
+    "--allow-host",
+    metavar="NAME",
+    multiple=True,
+    help="A name that requests may use for this server, besides localhost and 127.0.0.1. Others get a 403.",
+)
+def serve(port: int, host: str, model: str, token_delay: float, workers: int, allowed_hosts: tuple[str, ...]) -> int:
+    """Run the embedded server, both APIs on one port, until Ctrl-C. It keeps everything in memory.
+
+    stderr gets a line for each request: method, path, status and milliseconds.
+    """
     from oa_protocol.cli import _serving
 
     del host  # checked: the server listens on 127.0.0.1, which is what both names mean
-    return _serving.serve(port, model, token_delay)
+    return _serving.serve(port, model, token_delay, workers, allowed_hosts)
 
 
 def _settings(options: dict[str, Any]) -> Settings:
