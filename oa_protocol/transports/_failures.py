@@ -9,6 +9,8 @@ import anyio
 
 from oa_protocol.engine.errors import MaybeSent, NotSent
 
+NO_REPLY = "this is no reply of HTTP/1"
+
 
 def cannot_reach(origin: object, error: Exception) -> NotSent:
     """Return what to raise where no connection came about."""

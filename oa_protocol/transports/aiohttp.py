@@ -6,13 +6,15 @@ import asyncio
 import io
 import ssl
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import aiohttp
 from yarl import URL
 
+from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import LONGEST_HEAD
-from oa_protocol.transports._failures import cannot_reach, connection_failed, reply_broke, route_to
+from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, reply_broke, route_to
 
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
@@ -70,6 +72,9 @@ class AiohttpTransport:
             raise cannot_reach(route, error) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise connection_failed(route, error) from error
+        if response.status < HTTPStatus.OK:
+            response.close()
+            raise MaybeSent(f"the connection to {route} failed: {NO_REPLY}")
         return AiohttpResponse(response)
 
     async def aclose(self) -> None:

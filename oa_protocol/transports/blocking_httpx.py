@@ -13,10 +13,9 @@ import httpx
 
 from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.transports._failures import cannot_reach, connection_failed, reply_broke, route_to
+from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, reply_broke, route_to
 from oa_protocol.transports.blocking import BlockingTransport
 from oa_protocol.transports.httpx import (
-    NO_REPLY,
     NOT_SENT,
     build_request,
     default_ssl_context,

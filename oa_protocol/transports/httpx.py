@@ -24,6 +24,7 @@ import httpx
 from oa_protocol.engine.errors import MaybeSent, NotSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports._failures import (
+    NO_REPLY,
     cannot_reach,
     connection_failed,
     raise_ungrouped,
@@ -169,12 +170,9 @@ def build_request(library: ModuleType, request: HttpRequest, *, proxy: str | Non
     sent: httpx.Request = library.Request(
         request.method, request.url, headers=list(request.headers), content=request.body
     )
-    if proxy is not None and proxy.startswith("http") and ":" in sent.url.host:
+    if proxy is not None and not proxy.lower().startswith("socks") and ":" in sent.url.host:
         sent.url = _BracketedUrl(request.url)
     return sent
-
-
-NO_REPLY = "this is no reply of HTTP/1"
 
 
 def is_final(response: httpx.Response) -> bool:
