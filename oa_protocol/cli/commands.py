@@ -245,7 +245,7 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 
 @group.command(
     epilog="Chats of processes that still run are left alone, and so are chats that may be somebody else's. stdout gets"
-    " the ids that were deleted. Exit code 6 where something is, or may be, left."
+    " the ids that were deleted. Exit code 6 if something is, or may be, left; chats in use don't count."
 )
 @click.option(
     "--grace",
@@ -255,14 +255,21 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     show_default=True,
     help="A chat whose id was never learned is left alone while it is younger.",
 )
+@click.option(
+    "--forget",
+    metavar="LINE",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Drop this line of the journal, and sweep nothing. For a chat that you have looked at yourself.",
+)
 @_connection
 @_journal
 @_output
-def sweep(grace: float, **options: Any) -> int:  # noqa: ANN401  # named in Settings
+def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Delete the chats that dead processes left on the server."""
     from oa_protocol.cli import session
 
-    return session.sweep(_settings(options), grace)
+    return session.sweep(_settings(options), grace, forget)
 
 
 @group.command(

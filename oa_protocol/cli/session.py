@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sqlite3
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +21,14 @@ from oa_protocol.bindings.json import SamplingParameters
 from oa_protocol.cli.interrupts import Interrupts, heartbeat
 from oa_protocol.cli.terminal import Terminal, discard_stdout, tracing
 from oa_protocol.client.client import Answer, Chat, Client
+from oa_protocol.client.journal import Journal
 from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
     AuthenticationError,
     ChatLeakedWarning,
     HTTPStatusError,
+    JournalError,
     OAError,
 )
 from oa_protocol.engine.events import (
@@ -99,13 +100,15 @@ def models(settings: Settings) -> int:
     return session.run(session.list_models)
 
 
-def sweep(settings: Settings, grace: float) -> int:
-    """Delete what was left behind; return the exit code. Raises UsageError."""
-    if settings.url is None:
-        raise click.UsageError("there is no server to sweep: give --url, or set OA_URL")
+def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
+    """Delete what was left behind, or forget lines of the journal; return the exit code. Raises UsageError."""
     if settings.journal == "":
         raise click.UsageError("there is no journal to sweep: --journal or OA_JOURNAL is empty")
     session = _Session(settings)
+    if forget:
+        return session.forget(forget)
+    if settings.url is None:
+        raise click.UsageError("there is no server to sweep: give --url, or set OA_URL")
     return session.run(lambda client: session.sweep(client, grace))
 
 
@@ -184,7 +187,40 @@ class _Session:
                 self.terminal.record({"event": "deleted", "chat_id": chat_id})
             else:
                 self.terminal.line(chat_id)
+        for record in swept.in_use:
+            self._record("in_use", chat_id=record.chat_id, reason=record.reason)
+            self.terminal.note(f"In use: chat {record.chat_id or '(id unknown)'}: {record.reason}")
+        if swept.leaked:
+            self._record("leaked", records=swept.leaked)
+            self.terminal.note(
+                "If you have looked at a line of the journal, `oa-protocol sweep --forget LINE` drops it."
+            )
+        elif not swept.deleted and not swept.in_use:
+            self.terminal.note(f"Nothing is left on {self._settings.url}, says the journal {self._journal}")
+        for base_url in swept.elsewhere:
+            self.terminal.note(
+                f"The journal also has chats on {base_url}: sweep it, too, with that --url and its --api"
+            )
         client.leaked.extend(swept.leaked)
+
+    def forget(self, lines: Iterable[int]) -> int:
+        """Drop lines of the journal, whose owners must not live; return the exit code."""
+        journal, code = Journal(self._journal), 0
+        for number in lines:
+            try:
+                line = journal.forget(number)
+            except JournalError as error:
+                return self._conclude(error, leaked=False)
+            if line is None:
+                self.terminal.complain(f"Error: there is no line {number} in the journal {journal.path}")
+                code = 1
+            else:
+                self.terminal.note(f"Dropped line {number}: chat {line.chat_id or '(id unknown)'} on {line.base_url}")
+        return code
+
+    @property
+    def _journal(self) -> str | Path:
+        return _default_journal() if self._settings.journal is None else self._settings.journal
 
     def _connect(self, stack: ExitStack) -> Client:
         """Return a client of the server that is named, or of an embedded one, which lives as long as ``stack``."""
@@ -198,7 +234,7 @@ class _Session:
                 token=settings.token,
                 proxy=settings.proxy,
                 timeouts=timeouts,
-                journal=_default_journal() if settings.journal is None else settings.journal or None,
+                journal=self._journal or None,
             )
         if settings.cookies or settings.token or settings.proxy:
             raise click.UsageError(
@@ -282,13 +318,14 @@ class _Session:
             discard_stdout()
         elif isinstance(failure, (OAError, OSError)):
             self.terminal.complain(f"Error: {failure}")
-        elif isinstance(failure, sqlite3.Error):
-            self.terminal.complain(f"Error: the journal cannot be used: {failure}. --journal '' does without.")
         elif failure is not None:
             self.terminal.complain(f"Error: unexpected {type(failure).__name__}: {failure} (--trace shows where)")
             if self._settings.trace:
                 self.terminal.complain("".join(traceback.format_exception(failure)))
         match failure:
+            case JournalError():
+                self.terminal.complain("Here the journal is --journal or OA_JOURNAL, and --journal '' does without.")
+                return 1
             case AuthenticationError():
                 self.terminal.complain("Here credentials are --cookies or OA_COOKIES, and --token-file or OA_TOKEN.")
                 return 3

@@ -14,7 +14,8 @@ from yarl import URL
 from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import LONGEST_HEAD
-from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, reply_broke, route_to
+from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, origin_of, reply_broke, through
+from oa_protocol.transports._proxies import HTTP, check_proxy
 
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
@@ -30,7 +31,7 @@ class AiohttpTransport:
     """Sends requests over aiohttp.
 
     ``connect_timeout`` is in seconds; ``proxy`` is an http or https URL; ``ssl_context`` says whom to trust, and None
-    is Python's choice.
+    is Python's choice. Raises ValueError for a proxy that cannot be used.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class AiohttpTransport:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._proxy = proxy
+        proxy = None if proxy is None else check_proxy(proxy, HTTP)
+        self._through = through(proxy)
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             # On a connection that is used again, aiohttp would read what has come meanwhile as the next reply.
@@ -58,7 +60,7 @@ class AiohttpTransport:
 
     async def open(self, request: HttpRequest) -> AiohttpResponse:
         """Send the request. Raises NotSent or MaybeSent."""
-        route = route_to(request.url, self._proxy)
+        route = origin_of(request.url) + self._through
         try:
             response = await self._session.request(
                 request.method,
@@ -90,7 +92,7 @@ class AiohttpTransport:
         except _NOT_SENT:
             raise
         except aiohttp.ClientError as error:
-            raise connection_failed(route_to(str(request.url), self._proxy), error) from error
+            raise connection_failed(origin_of(str(request.url)) + self._through, error) from error
 
 
 class AiohttpResponse:

@@ -27,11 +27,13 @@ from oa_protocol.transports._failures import (
     NO_REPLY,
     cannot_reach,
     connection_failed,
+    origin_of,
     raise_ungrouped,
     reply_broke,
-    route_to,
+    through,
     words_of,
 )
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 
 NOT_SENT: tuple[type[Exception], ...] = (
     httpx.ConnectError,
@@ -109,7 +111,9 @@ class HttpxTransport:
     ) -> None:
         # The body's time is the driver's business: it knows what it waits for.
         self._timeout = {"connect": connect_timeout, "pool": connect_timeout, "read": None, "write": None}
-        self._proxy = proxy
+        proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
+        self._through = through(proxy)
+        self._has_http_proxy = has_http(proxy)
         library = self._httpx
         try:
             self._transport = library.AsyncHTTPTransport(
@@ -120,15 +124,13 @@ class HttpxTransport:
             )
         except ImportError as error:
             raise ValueError(f"a socks proxy needs another package: {error}") from error
-        except (ValueError, library.InvalidURL) as error:
-            raise ValueError(f"proxy must be an http, https or socks5 URL: {error}") from error
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
         """Send the request. Raises NotSent or MaybeSent."""
-        route = route_to(request.url, self._proxy)
+        route = origin_of(request.url) + self._through
         connecting = _Connecting()
         try:
-            sent = build_request(self._httpx, request, proxy=self._proxy)
+            sent = build_request(self._httpx, request, has_http_proxy=self._has_http_proxy)
             sent.extensions = {"timeout": self._timeout, "trace": connecting.trace}
             sent.stream = self._make_body(request.body)
             response = await self._transport.handle_async_request(sent)
@@ -162,7 +164,12 @@ class _BracketedUrl(httpx.URL):
         return b"[%b]" % super().raw_host
 
 
-def build_request(library: ModuleType, request: HttpRequest, *, proxy: str | None) -> httpx.Request:
+def has_http(proxy: str | None) -> bool:
+    """Return whether there is a proxy that speaks HTTP."""
+    return proxy is not None and proxy.startswith(HTTP)
+
+
+def build_request(library: ModuleType, request: HttpRequest, *, has_http_proxy: bool) -> httpx.Request:
     """Return the request as httpx takes it.
 
     httpcore asks an HTTP proxy for the host of the URL as it is, so an IPv6 address must have its brackets there.
@@ -170,7 +177,7 @@ def build_request(library: ModuleType, request: HttpRequest, *, proxy: str | Non
     sent: httpx.Request = library.Request(
         request.method, request.url, headers=list(request.headers), content=request.body
     )
-    if proxy is not None and not proxy.lower().startswith("socks") and ":" in sent.url.host:
+    if has_http_proxy and ":" in sent.url.host:
         sent.url = _BracketedUrl(request.url)
     return sent
 

@@ -307,9 +307,21 @@ def test_an_answer_over_the_limit_fails_the_conversation(story: Story, monkeypat
 
 
 @pytest.mark.clause("OA-5.10")
+def test_a_stream_of_empty_tokens_that_never_ends_fails_the_conversation(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = Data(token(""))
+    monkeypatch.setattr(engine, "MAX_ANSWER", 0)
+    monkeypatch.setattr(engine, "MAX_STREAM", 2 * len(empty.data))
+    script = story.streaming() >> empty << Token("") >> empty << Token("") >> empty << Token("")
+    assert script << Fails(RemoteProtocolError, "the stream has more than") << Phase.FAILED
+
+
+@pytest.mark.clause("OA-5.10")
 def test_the_limits_are_those_of_the_specification() -> None:
     assert steps.MAX_EVENT == 8 * 1024**2
     assert steps.MAX_ANSWER == 64 * 1024**2
+    assert steps.MAX_STREAM == 128 * 1024**2
 
 
 @pytest.mark.clause("OA-5.10")

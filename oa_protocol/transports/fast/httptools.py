@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
@@ -32,9 +32,10 @@ from oa_protocol.transports._failures import (
     connection_failed,
     raise_ungrouped,
     reply_broke,
-    route_to,
+    through,
     words_of,
 )
+from oa_protocol.transports._proxies import HTTP, check_proxy
 from oa_protocol.transports.fast._reply import Reply
 from oa_protocol.transports.fast.sockets import connect, is_silent
 
@@ -60,8 +61,8 @@ class HttptoolsTransport:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._connect_timeout = connect_timeout
-        self._proxy_url = proxy
         self._proxy = None if proxy is None else _Proxy.of(proxy)
+        self._through = through(proxy)
         self._ssl_context = ssl_context
         self._connections: list[_Connection] = []
 
@@ -72,7 +73,7 @@ class HttptoolsTransport:
             message = _spell(request, origin, self._proxy)
         except ValueError as error:
             raise NotSent(f"cannot send the request: {error}") from error
-        route = route_to(request.url, self._proxy_url)
+        route = f"{origin}{self._through}"
         response = HttptoolsResponse(await self._idle_connection(origin) or await self._connect(origin, route))
         try:
             await response.begin(message)
@@ -246,16 +247,13 @@ class _Proxy:
     """An HTTP proxy: it forwards requests to http servers, and opens tunnels to https ones."""
 
     origin: _Origin
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
 
     @classmethod
     def of(cls, url: str) -> Self:
         """Raises ValueError where it is no URL of a proxy."""
-        try:
-            origin = _Origin.of(url)
-        except ValueError as error:
-            raise ValueError(f"proxy must be an http or https URL: {error}") from error
-        parts = urlsplit(url)
+        url = check_proxy(url, HTTP)
+        origin, parts = _Origin.of(url), urlsplit(url)
         if parts.username is None:
             return cls(origin, ())
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
