@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+import anyio
+
 from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.client._carrier import fetch
@@ -21,18 +23,25 @@ class Accounts:
         self._open_transport = open_transport
         self._seconds = seconds
         self._names: dict[str, str] = {}
+        self._asking: dict[str, anyio.Event] = {}
 
     async def name(self, binding: Binding, credentials: Credentials) -> str:
         """Return the account's name. It is asked for once, for at most the ``seconds`` that were given."""
         session = session_name(binding, credentials)
-        if session not in self._names:
+        if (asking := self._asking.get(session)) is not None:
+            await asking.wait()
+        elif session not in self._names:
+            asking = self._asking[session] = anyio.Event()
             try:
                 self._names[session] = await self._ask(binding, credentials) or session
             except TransportError:
-                return session  # ask again next time
+                pass  # ask again next time
             except OAError:
                 self._names[session] = session
-        return self._names[session]
+            finally:
+                del self._asking[session]
+                asking.set()
+        return self._names.get(session, session)
 
     async def _ask(self, binding: Binding, credentials: Credentials) -> str | None:
         request = binding.ask_account(credentials)

@@ -227,11 +227,12 @@ class Client:
         )
 
     async def models(self) -> list[ModelConfig]:
-        """Return the models that the server offers.
+        """Return the models that the server offers. An inference server tells them without credentials, too.
 
         Raises AuthenticationError, ApiError, HTTPStatusError, RemoteProtocolError or TransportError.
         """
-        credentials = await self._some_credentials()
+        tells_anybody = self._binding.api == "inference"  # and takes a token, which needs no loading
+        credentials = self._credentials if tells_anybody else await self._some_credentials()
         request = self._binding.list_models(credentials)
         status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
         reply = Reply.of(self._binding, status, headers, body, credentials)

@@ -19,8 +19,11 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,7 +59,7 @@ CREATE TABLE IF NOT EXISTS home (path TEXT NOT NULL);
 _OWNER = re.compile(r"[0-9a-f]{32}")
 
 # The journal's own threads, so that it never waits for those that the program keeps busy.
-_THREADS = 8
+_THREADS = 40
 _LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("_oa_protocol_journal")
 _TARDINESS = 0.5  # what SQLite's waiting may take longer on a busy machine
 _LAST_PATIENCE = 0.25
@@ -99,16 +102,21 @@ class Journal:
         self._lock_file = self.path
         self._open_lines: set[int] = set()
         self._locking = threading.Lock()
+        self._writing = threading.Lock()
+        self._changes: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
 
     def creating(self, binding: Binding, account: str) -> Line:
         """Write down that a chat is about to be made for ``account``."""
-        with self._database() as database:
+
+        def insert(database: sqlite3.Connection) -> Line:
             owner = self._begin(_folders(database, self.path)[0])
             row = database.execute(
                 "INSERT INTO chats (owner, api, base_url, account, sent_at) VALUES (?, ?, ?, ?, ?) RETURNING *",
                 (owner, binding.api, binding.base_url, account, time.time()),
             ).fetchone()
-        line = Line(*row)
+            return Line(*row)
+
+        line = self._write(insert)
         self._open_lines.add(line.line)
         return line
 
@@ -212,8 +220,42 @@ class Journal:
 
     def _change(self, what: str, line: Line, *values: object) -> None:
         """Change a line. A journal that was replaced may have its number again, for a line of another owner."""
-        with self._database() as database:
+
+        def change(database: sqlite3.Connection) -> None:
             database.execute(f"{what} WHERE line = ? AND owner = ?", (*values, line.line, line.owner))
+
+        self._write(change)
+
+    def _write(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Make a change. What other threads ask for meanwhile becomes one transaction, because a disk is slow."""
+        future: Future[_T] = Future()
+        self._changes.append((change, future))
+        if not self._writing.acquire(timeout=self.patience):
+            future.cancel()
+            raise self.error(f"writing to it takes more than {self.patience:g} s")
+        try:
+            if not future.done():
+                self._write_all()
+        finally:
+            self._writing.release()
+        if isinstance(error := future.exception(), JournalError):
+            raise copy(error) from error  # it is that of all who asked, and each may get notes of its own
+        return future.result()
+
+    def _write_all(self) -> None:
+        asked = [self._changes.popleft() for _ in range(len(self._changes))]
+        changes = [(change, future) for change, future in asked if future.set_running_or_notify_cancel()]
+        try:
+            with self._database() as database:
+                database.execute("BEGIN IMMEDIATE")
+                results = [change(database) for change, _ in changes]
+                database.execute("COMMIT")
+        except BaseException as error:
+            for _, future in changes:
+                future.set_exception(error)
+        else:
+            for (_, future), result in zip(changes, results, strict=True):
+                future.set_result(result)
 
     @contextmanager
     def _database(self) -> Generator[sqlite3.Connection]:
@@ -241,6 +283,12 @@ class Journal:
             database.execute(f"PRAGMA user_version = {_VERSION}")
         database.execute("COMMIT")
 
+    def error(self, why: str) -> JournalError:
+        """Return the error that says why the journal can't be used."""
+        return JournalError(
+            f"the journal {self.path} cannot be used: {why}. Choose another file for it, or do without a journal."
+        )
+
     @contextmanager
     def _errors(self) -> Generator[None]:
         """Turn what the disk and SQLite raise into an error that names the journal, and not a file beside it."""
@@ -254,9 +302,7 @@ class Journal:
                     if self.patience
                     else "another process holds it"
                 )
-            raise JournalError(
-                f"the journal {self.path} cannot be used: {why}. Choose another file for it, or do without a journal."
-            ) from error
+            raise self.error(why) from error
 
 
 def _version(database: sqlite3.Connection) -> int:
@@ -360,9 +406,10 @@ def _limiter() -> anyio.CapacityLimiter:
 class Entry:
     """One chat's line in the journal. It is written by threads, each time within the journal's ``patience``."""
 
+    _line: Line  # of the last create
+
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._line: Line | None = None
 
     async def creating(self, binding: Binding, account: str) -> None:
         """Write down that a chat may be made, before it can be. An interruption waits for that. Raises JournalError."""
@@ -370,8 +417,6 @@ class Entry:
 
     async def settled(self, chat_id: str | None, *, is_unclear: bool) -> None:
         """Write down what became of the create. An interruption waits for that. Raises JournalError."""
-        if self._line is None:
-            return
         if chat_id is not None:
             await self._write(partial(self._journal.created, self._line, chat_id), shield=True)
         elif is_unclear:
@@ -381,8 +426,6 @@ class Entry:
 
     async def gone(self) -> None:
         """Cross the chat out. A line too many does no harm, because a sweep finds no chat and drops it."""
-        if self._line is None:
-            return
         try:
             await self._write(partial(self._journal.gone, self._line), shield=False)
         except Exception as error:
@@ -401,7 +444,4 @@ class Entry:
             except JournalError:
                 self._journal.patience = 0.0
                 raise
-        raise JournalError(
-            f"the journal {self._journal.path} cannot be used: writing to it takes more than"
-            f" {self._journal.patience:g} s. Choose another file for it, or do without a journal."
-        )
+        raise self._journal.error(f"writing to it takes more than {self._journal.patience:g} s")

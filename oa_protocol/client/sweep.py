@@ -275,8 +275,8 @@ class Sweeper:
         reached, skew = math.inf, 0.0
         for _ in range(_MAX_PAGES):
             seen.add(cursor)
-            found = await self._fetch(self._binding.list_chats(self._credentials, after=cursor))
-            reply = Reply.of(self._binding, *found, self._credentials)
+            request = self._binding.list_chats(self._credentials, after=cursor)
+            reply = Reply.of(self._binding, *await self._fetch(request), self._credentials)
             if not reply.is_success:
                 raise reply.error("listing the chats")
             page = reply.decode(self._binding.read_chat_list, "a list of chats", None)

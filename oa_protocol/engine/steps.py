@@ -46,6 +46,7 @@ MAX_STREAM = 128 * 1024 * 1024
 _PENDINGS_PER_CHECK = 10
 _KEEPALIVES_PER_CHECK = 3
 _PAGES = 50  # of the account's chats, behind the first one
+_CAUSES = {"cancelled": ": another request of the same account, maybe another program's, cancelled it while it waited"}
 
 Events = list[ev.Event]
 
@@ -258,7 +259,9 @@ class Steps(Moves):
                 return True
             case "aborted_by_worker" | "cancelled" | "timeout":
                 self._remote.may_be_running = False
-                raise self._answer_failed(f"the server says that the answer is in state {message.state}")
+                raise self._answer_failed(
+                    f"the server says that the answer is in state {message.state}{_CAUSES.get(message.state, '')}"
+                )
             case _:
                 turn.is_at_work = message.state == "in_progress"
                 return False

@@ -136,7 +136,7 @@ class HttpxTransport:
             response = await self._transport.handle_async_request(sent)
         except self._not_sent as error:
             raise cannot_reach(route, error) from error
-        except self._httpx.TransportError as error:
+        except (self._httpx.TransportError, ssl.SSLError) as error:  # on asyncio TLS' own is not translated
             raise connection_failed(route, error) from error
         except BaseExceptionGroup as group:
             await connecting.abandon()
@@ -144,7 +144,7 @@ class HttpxTransport:
         except BaseException:
             await connecting.abandon()
             raise
-        reply = HttpxResponse(response, (self._httpx.TransportError, self._httpx.StreamError))
+        reply = HttpxResponse(response, (self._httpx.TransportError, self._httpx.StreamError, ssl.SSLError))
         if not is_final(response):
             await reply.aclose()
             raise MaybeSent(f"the connection to {route} failed: {NO_REPLY}")

@@ -396,6 +396,9 @@ def test_a_binding_of_ones_own_need_not_know_the_oddities_of_open_assistant() ->
     assert not api.is_prompt_there(400, "words")
     assert not api.leaves_message(503, "words")
     assert api.hint(500, "words", "x") == ""
+    assert api.ask_account(TOKEN) is None
+    assert api.read_account(b"me") == WEBSITE.read_account(b"me") == "me"
+    assert api.session(TOKEN) != api.session(COOKIES)
 
 
 @pytest.mark.clause("OA-6.7", "OA-6.10")

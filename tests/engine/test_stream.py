@@ -158,6 +158,12 @@ def test_a_polled_message_in_a_bad_state_fails_the_answer(story: Story, state: s
     assert script << Fails(AnswerFailed, state, text="Hi") << Phase.FAILED << None
 
 
+@pytest.mark.clause("OA-4.7", "OA-5.9")
+def test_a_cancelled_answer_names_who_cancels_answers(story: Story) -> None:
+    script = story.polling("Hi") >> Reply(200, assistant(state="cancelled"))
+    assert script << Fails(AnswerFailed, "another request of the same account", text="Hi") << Phase.FAILED
+
+
 @pytest.mark.clause("OA-5.7")
 @pytest.mark.parametrize("state", ["pending", "in_progress", "manual", "unheard_of"])
 def test_a_final_message_that_is_not_complete_is_no_success(story: Story, state: str) -> None:

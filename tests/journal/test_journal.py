@@ -466,12 +466,13 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
 
 def test_a_line_that_somebody_has_looked_at_is_forgotten_unless_its_owner_lives(path: Path) -> None:
     journal = Journal(path)
-    line = journal.creating(BINDING, ACCOUNT)
+    other, line = journal.creating(BINDING, ACCOUNT), journal.creating(BINDING, ACCOUNT)
     with pytest.raises(JournalError, match="still runs"):
         journal.forget(line.line)
     journal.close()
     assert journal.forget(line.line) == line
     assert journal.forget(line.line) is None
+    assert lines(path) == [other]
 
 
 @contextmanager
@@ -527,6 +528,31 @@ async def test_a_chat_that_cannot_be_written_down_in_time_is_not_made(site: Site
                 await chat.ask("Hello")
     assert chat.phase.name == "NEVER_CREATED"
     assert lines(path) == [lines_so_far]
+
+
+def test_changes_that_threads_ask_for_at_once_fail_together_and_each_with_an_error_of_its_own(path: Path) -> None:
+    journal, raised = Journal(path, patience=0.01), list[JournalError]()
+    path.mkdir(parents=True)
+    writing: threading.Lock = vars(journal)["_writing"]
+
+    def create() -> None:
+        with pytest.raises(JournalError) as caught:
+            journal.creating(BINDING, ACCOUNT)
+        raised.append(caught.value)
+
+    threads = [threading.Thread(target=create, daemon=True) for _ in range(3)]
+    with writing:
+        create()
+        journal.patience = PATIENCE
+        for thread in threads:
+            thread.start()
+        while len(vars(journal)["_changes"]) <= len(threads):
+            threads[0].join(0.001)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert "writing to it takes more than 0.01 s" in str(raised.pop(0))
+    assert len({id(error) for error in raised}) == 3
+    assert {str(error) for error in raised} == {str(raised[0])}
 
 
 async def test_a_disk_that_hangs_is_not_waited_for(site: Site, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

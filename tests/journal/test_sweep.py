@@ -147,6 +147,13 @@ async def test_a_chat_that_is_gone_already_is_crossed_out(site: Site, path: Path
     assert ids(path) == []
 
 
+async def test_a_chat_that_reads_badly_is_deleted_all_the_same(site: Site, path: Path) -> None:
+    [chat_id] = await make_chats(site)
+    left_behind(path, site, chat_id)
+    site.script(Fault("chat", before=Reply(200, b"{")))
+    assert (await sweep(site, path)).deleted == (chat_id,)
+
+
 async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> None:
     hold = Hold()
     made = await make_chats(site, 2)

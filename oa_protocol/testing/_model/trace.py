@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TRANSPORT = "the transport's contract"
+"""What a transport breaks, in place of an invariant of the engine's."""
+
+
+class TransportFault(AssertionError):
+    """What the transport that is tested does wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
