@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import click
 
-from oa_protocol.cli.terminal import Terminal, discard_stdout
+from oa_protocol.cli._terminal import Terminal, discard_stdout
 from oa_protocol.server import Echo, Lorem, Server
 
 
