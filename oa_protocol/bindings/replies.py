@@ -57,20 +57,11 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"status must be a number, not {status!r}")
         if not isinstance(cast("object", body), (bytes, bytearray, memoryview)):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
-        if not isinstance(cast("object", headers), Iterable):
-            raise TypeError(f"headers must be a mapping or pairs, not {type(headers).__name__}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         date = found.get("date")
-        return cls(
-            binding,
-            status,
-            bytes(body),
-            date,
-            found.get("location"),
-            _seconds(found.get("retry-after"), date),
-            found.get("content-encoding"),
-            credentials,
-        )
+        wait = _seconds(found.get("retry-after"), date)
+        coding = found.get("content-encoding")
+        return cls(binding, status, bytes(body), date, found.get("location"), wait, coding, credentials)
 
     @property
     def is_success(self) -> bool:
@@ -163,7 +154,7 @@ class Reply(Struct, frozen=True):
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:
     """Return header fields as pairs of text, however an HTTP library spells them."""
     if not isinstance(cast("object", headers), Iterable):
-        raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
+        raise TypeError(f"headers must be a mapping or pairs, not {type(headers).__name__}")
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
     return [
         (name if isinstance(name, str) else _text(name), value if isinstance(value, str) else _text(value))

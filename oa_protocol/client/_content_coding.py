@@ -38,7 +38,7 @@ class _Decoded:
         self._response = response
         self._coding = coding
         self._coded = b""
-        self._decoder: zlib._Decompress | None = None
+        self._decoder: zlib._Decompress | None = None  # pyright: ignore[reportPrivateUsage]  # it has no other name
         self._is_plain = False
         self._holds_more = False
 

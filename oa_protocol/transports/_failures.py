@@ -9,6 +9,8 @@ import anyio
 
 from oa_protocol.engine.errors import MaybeSent, NotSent
 
+NO_REPLY = "this is no reply of HTTP/1"
+
 
 def cannot_reach(origin: object, error: Exception) -> NotSent:
     """Return what to raise where no connection came about."""
@@ -32,9 +34,9 @@ def raise_ungrouped(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     raise group
 
 
-def route_to(url: str, proxy: str | None) -> str:
-    """Return what to call the way to ``url``: scheme, host and port of the server, and of the proxy."""
-    return origin_of(url) if proxy is None else f"{origin_of(url)} through the proxy {origin_of(proxy)}"
+def through(proxy: str | None) -> str:
+    """Return what follows a server's name if there is a proxy on the way: its scheme, host and port."""
+    return "" if proxy is None else f" through the proxy {origin_of(proxy)}"
 
 
 def origin_of(url: str) -> str:

@@ -6,13 +6,15 @@ import asyncio
 import io
 import ssl
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import aiohttp
 from yarl import URL
 
+from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import LONGEST_HEAD
-from oa_protocol.transports._failures import cannot_reach, connection_failed, reply_broke, route_to
+from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, origin_of, reply_broke, through
 from oa_protocol.transports._proxies import HTTP, check_proxy
 
 _NOT_SENT = (
@@ -39,7 +41,8 @@ class AiohttpTransport:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._proxy = None if proxy is None else check_proxy(proxy, HTTP)
+        proxy = None if proxy is None else check_proxy(proxy, HTTP)
+        self._through = through(proxy)
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             # On a connection that is used again, aiohttp would read what has come meanwhile as the next reply.
@@ -49,7 +52,7 @@ class AiohttpTransport:
             max_headers=LONGEST_HEAD,
             max_line_size=LONGEST_HEAD,
             middlewares=[self._send_once],
-            proxy=self._proxy,
+            proxy=proxy,
             skip_auto_headers=_ADDED_BY_AIOHTTP,
             # The body's time is the driver's business: it knows what it waits for.
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
@@ -57,7 +60,7 @@ class AiohttpTransport:
 
     async def open(self, request: HttpRequest) -> AiohttpResponse:
         """Send the request. Raises NotSent or MaybeSent."""
-        route = route_to(request.url, self._proxy)
+        route = origin_of(request.url) + self._through
         try:
             response = await self._session.request(
                 request.method,
@@ -71,6 +74,9 @@ class AiohttpTransport:
             raise cannot_reach(route, error) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise connection_failed(route, error) from error
+        if response.status < HTTPStatus.OK:
+            response.close()
+            raise MaybeSent(f"the connection to {route} failed: {NO_REPLY}")
         return AiohttpResponse(response)
 
     async def aclose(self) -> None:
@@ -86,7 +92,7 @@ class AiohttpTransport:
         except _NOT_SENT:
             raise
         except aiohttp.ClientError as error:
-            raise connection_failed(route_to(str(request.url), self._proxy), error) from error
+            raise connection_failed(origin_of(str(request.url)) + self._through, error) from error
 
 
 class AiohttpResponse:

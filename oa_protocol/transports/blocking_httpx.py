@@ -13,14 +13,14 @@ import httpx
 
 from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.transports._failures import cannot_reach, connection_failed, reply_broke, route_to
+from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, origin_of, reply_broke, through
 from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 from oa_protocol.transports.blocking import BlockingTransport
 from oa_protocol.transports.httpx import (
-    NO_REPLY,
     NOT_SENT,
     build_request,
     default_ssl_context,
+    has_http,
     is_final,
     without_brackets,
 )
@@ -45,11 +45,13 @@ class BlockingHttpxTransport(BlockingTransport):
 
 class _Client:
     def __init__(self, connect_timeout: float | None, proxy: str | None, ssl_context: ssl.SSLContext | None) -> None:
-        self.proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
+        proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
+        self.through = through(proxy)
+        self.has_http_proxy = has_http(proxy)
         self.timeout = {"connect": connect_timeout, "pool": None, "read": None, "write": None}
         self.transport = httpx.HTTPTransport(
             verify=ssl_context or default_ssl_context(),
-            proxy=self.proxy,
+            proxy=proxy,
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
@@ -75,9 +77,9 @@ class _Exchange:
 
     def begin(self) -> None:
         request = self._request
-        route = route_to(request.url, self._client.proxy)
+        route = origin_of(request.url) + self._client.through
         try:
-            sent = build_request(httpx, request, proxy=self._client.proxy)
+            sent = build_request(httpx, request, has_http_proxy=self._client.has_http_proxy)
             sent.extensions = {"timeout": self._client.timeout, "trace": self._trace}
             response = self._client.transport.handle_request(sent)
         except NOT_SENT as error:

@@ -24,11 +24,13 @@ import httpx
 from oa_protocol.engine.errors import MaybeSent, NotSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports._failures import (
+    NO_REPLY,
     cannot_reach,
     connection_failed,
+    origin_of,
     raise_ungrouped,
     reply_broke,
-    route_to,
+    through,
     words_of,
 )
 from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
@@ -109,12 +111,14 @@ class HttpxTransport:
     ) -> None:
         # The body's time is the driver's business: it knows what it waits for.
         self._timeout = {"connect": connect_timeout, "pool": connect_timeout, "read": None, "write": None}
-        self._proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
+        proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
+        self._through = through(proxy)
+        self._has_http_proxy = has_http(proxy)
         library = self._httpx
         try:
             self._transport = library.AsyncHTTPTransport(
                 verify=ssl_context or self._default_ssl_context(),
-                proxy=self._proxy,
+                proxy=proxy,
                 trust_env=False,
                 limits=library.Limits(max_keepalive_connections=0),
             )
@@ -123,10 +127,10 @@ class HttpxTransport:
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
         """Send the request. Raises NotSent or MaybeSent."""
-        route = route_to(request.url, self._proxy)
+        route = origin_of(request.url) + self._through
         connecting = _Connecting()
         try:
-            sent = build_request(self._httpx, request, proxy=self._proxy)
+            sent = build_request(self._httpx, request, has_http_proxy=self._has_http_proxy)
             sent.extensions = {"timeout": self._timeout, "trace": connecting.trace}
             sent.stream = self._make_body(request.body)
             response = await self._transport.handle_async_request(sent)
@@ -160,7 +164,12 @@ class _BracketedUrl(httpx.URL):
         return b"[%b]" % super().raw_host
 
 
-def build_request(library: ModuleType, request: HttpRequest, *, proxy: str | None) -> httpx.Request:
+def has_http(proxy: str | None) -> bool:
+    """Return whether there is a proxy that speaks HTTP."""
+    return proxy is not None and proxy.startswith(HTTP)
+
+
+def build_request(library: ModuleType, request: HttpRequest, *, has_http_proxy: bool) -> httpx.Request:
     """Return the request as httpx takes it.
 
     httpcore asks an HTTP proxy for the host of the URL as it is, so an IPv6 address must have its brackets there.
@@ -168,12 +177,9 @@ def build_request(library: ModuleType, request: HttpRequest, *, proxy: str | Non
     sent: httpx.Request = library.Request(
         request.method, request.url, headers=list(request.headers), content=request.body
     )
-    if proxy is not None and proxy.startswith("http") and ":" in sent.url.host:
+    if has_http_proxy and ":" in sent.url.host:
         sent.url = _BracketedUrl(request.url)
     return sent
-
-
-NO_REPLY = "this is no reply of HTTP/1"
 
 
 def is_final(response: httpx.Response) -> bool:

@@ -220,7 +220,11 @@ async def test_a_loop_whose_near_timers_do_not_say_when_they_ring_is_good_enough
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(loop, "call_at", lambda when, callback: loop.call_soon(callback))  # as uvloop does
+
+    def call_at(when: float, callback: Callable[[], object]) -> asyncio.Handle:
+        return loop.call_soon(callback)  # as uvloop does
+
+    monkeypatch.setattr(loop, "call_at", call_at)
     scope = read_scope()
     for _ in range(2):
         with scope.until(in_(0)):

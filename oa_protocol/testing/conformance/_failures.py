@@ -150,7 +150,11 @@ class Failures(Suite):
     @conformance
     async def test_a_reply_that_is_no_http_may_have_been_sent(self) -> None:
         """MaybeSent, and the request is not sent again; a version of HTTP that there isn't is none."""
-        for reply in (b"SSH-2.0-x\r\n\r\n", b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n"):
+        for reply in (
+            b"SSH-2.0-x\r\n\r\n",
+            b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+        ):
 
             def serve(connection: Connection, reply: bytes = reply) -> None:
                 connection.send(reply)

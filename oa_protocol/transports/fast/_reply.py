@@ -14,7 +14,7 @@ from http import HTTPStatus
 import httptools
 
 from oa_protocol.transports import LONGEST_HEAD
-from oa_protocol.transports._failures import words_of
+from oa_protocol.transports._failures import NO_REPLY, words_of
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(rb"[ \t]*\r?\n[ \t]+")
@@ -115,7 +115,7 @@ class Reply:
             or not head.version.startswith("1.")
             or head.status < HTTPStatus.CONTINUE
         ):
-            raise ValueError("this is no reply of HTTP/1")
+            raise ValueError(NO_REPLY)
         if head.status >= HTTPStatus.OK:
             self._begin_body(head)
         return True

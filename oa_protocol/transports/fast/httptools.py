@@ -32,7 +32,7 @@ from oa_protocol.transports._failures import (
     connection_failed,
     raise_ungrouped,
     reply_broke,
-    route_to,
+    through,
     words_of,
 )
 from oa_protocol.transports._proxies import HTTP, check_proxy
@@ -61,8 +61,8 @@ class HttptoolsTransport:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._connect_timeout = connect_timeout
-        self._proxy_url = proxy
         self._proxy = None if proxy is None else _Proxy.of(proxy)
+        self._through = through(proxy)
         self._ssl_context = ssl_context
         self._connections: list[_Connection] = []
 
@@ -73,7 +73,7 @@ class HttptoolsTransport:
             message = _spell(request, origin, self._proxy)
         except ValueError as error:
             raise NotSent(f"cannot send the request: {error}") from error
-        route = route_to(request.url, self._proxy_url)
+        route = f"{origin}{self._through}"
         response = HttptoolsResponse(await self._idle_connection(origin) or await self._connect(origin, route))
         try:
             await response.begin(message)
