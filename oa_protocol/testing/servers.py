@@ -124,7 +124,7 @@ class ServerConformance:
         return _ask(request, self.patience)
 
     def _visit(self, config: Json) -> _Visit:
-        options = {**(config.get("options") or {}), "model": self.model}
+        options: Json = {**(config.get("options") or {}), "model": self.model}
         long = self.patience * _SPEED
         conversation = new_conversation(
             {
@@ -235,7 +235,9 @@ class _Visit:
     def go(self, fate: Fate = "arrives") -> bool:
         """Do the next thing on the network, if there is one: its fate is that of an exchange."""
         while True:
-            match self.conversation.next_intent(self.now):
+            intent = self.conversation.next_intent(self.now)
+            deadline = self.conversation.deadline
+            match intent:
                 case Exchange() as exchange:
                     self.hand_in(self._exchange(exchange, fate))
                     return True
@@ -247,10 +249,10 @@ class _Visit:
                 case None if self._stream is not None:
                     self.hand_in(self._read(self._stream[1]))
                     return True
-                case None if self.conversation.deadline is None:
+                case None if deadline is None:
                     return False
                 case None:
-                    time.sleep(max(0.0, self.conversation.deadline - self.now) / _SPEED)
+                    time.sleep(max(0.0, deadline - self.now) / _SPEED)
                     self.hand_in(TimePassed())
 
     def _exchange(self, exchange: Exchange, fate: Fate) -> Input:
