@@ -274,8 +274,11 @@ class Binding(Protocol):
         """Return whether a refused request for an answer leaves a message behind that never runs (OA-6.7)."""
         return False
 
-    def hint(self, status: int, words: str, /) -> str:
-        """Return what a person can do about this error, as a sentence, or an empty text."""
+    def hint(self, status: int, words: str, doing: str, /) -> str:
+        """Return what a person can do about an error in ``doing`` something, as a sentence, or an empty text.
+
+        ``doing`` is that of an exchange, such as ``RequestAssistant.doing``.
+        """
         return ""
 
     # ---- the stream

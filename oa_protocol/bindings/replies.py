@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Reply(Struct, frozen=True):
-    """A status, a body, and the three headers that matter; ``retry_after`` is in seconds."""
+    """A status, a body, and the headers that matter; ``retry_after`` is in seconds."""
 
     binding: Binding
     status: int
@@ -33,6 +33,7 @@ class Reply(Struct, frozen=True):
     date: str | None = None
     location: str | None = None
     retry_after: float | None = None
+    content_encoding: str | None = None
 
     @classmethod
     def of(cls, binding: Binding, status: int, headers: Headers, body: bytes) -> Reply:
@@ -46,11 +47,15 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"status must be a number, not {status!r}")
         if not isinstance(cast("object", body), (bytes, bytearray, memoryview)):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
-        if not isinstance(cast("object", headers), Iterable):
-            raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         return cls(
-            binding, status, bytes(body), found.get("date"), found.get("location"), _seconds(found.get("retry-after"))
+            binding,
+            status,
+            bytes(body),
+            found.get("date"),
+            found.get("location"),
+            _seconds(found.get("retry-after")),
+            found.get("content-encoding"),
         )
 
     @property
@@ -96,10 +101,11 @@ class Reply(Struct, frozen=True):
                 raise ApiError(
                     f"{words} (instead of {what}){_in(phase)}", phase=phase, status=self.status, message=words
                 )
+        hint = "Is the base URL that of an Open Assistant server, and the api the right one?"
+        if self.content_encoding:
+            hint = f"Its content-encoding is {self.content_encoding}, though none was asked for: does a proxy do that?"
         raise RemoteProtocolError(
-            f"the server sent something else than {what}: {problem}{_in(phase)}. "
-            "Is the base URL that of an Open Assistant server, and the api the right one?",
-            phase=phase,
+            f"the server sent something else than {what}: {problem}{_in(phase)}. {hint}", phase=phase
         )
 
     @property
@@ -111,7 +117,7 @@ class Reply(Struct, frozen=True):
         """Return the exception that this reply becomes; ``doing`` says what was being done ("creating the chat")."""
         words = self.words
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
-        hint = self._hint(words)
+        hint = self._hint(words, doing)
         if self.rejects_credentials:
             return AuthenticationError(
                 f"{words or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
@@ -121,19 +127,21 @@ class Reply(Struct, frozen=True):
         text = self.body[:_SNIPPET].decode(errors="replace").strip()
         return HTTPStatusError(f"{said}{f': {text!r}' if text else ''}{hint}", phase=phase, status=self.status)
 
-    def _hint(self, words: str) -> str:
+    def _hint(self, words: str, doing: str) -> str:
         match self.status:
             case 429 | 503:
                 hint = "The server is busy: try again later"
             case status if 300 <= status < 400:
                 hint = f"It points to {self.location!r}, and redirects are not followed: use that server's URL"
             case status:
-                hint = self.binding.hint(status, words)
+                hint = self.binding.hint(status, words, doing)
         return f". {hint}" if hint else ""
 
 
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:
     """Return header fields as pairs of text, however an HTTP library spells them."""
+    if not isinstance(cast("object", headers), Iterable):
+        raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
     return [
         (name if isinstance(name, str) else _text(name), value if isinstance(value, str) else _text(value))

@@ -20,6 +20,7 @@ import anyio
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import MAX_BODY
+from oa_protocol.client._content_coding import decoded
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._read_timeout import ReadScope, read_scope
 from oa_protocol.client.journal import Entry, Journal
@@ -215,6 +216,7 @@ class Carrier:
             transport = self._transport = self._transport or self._shared.open_transport()
             kind = MaybeSent
             response = await transport.open(exchange.request)
+            response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
                 self._response, self.reads, response = response, read_scope(), None
                 logger.debug("<- 200, a stream")
@@ -286,6 +288,7 @@ async def fetch(
         with anyio.move_on_after(seconds):
             response = await transport.open(request)
             try:
+                response = decoded(response)
                 return response.status, response.headers, await read_body(response)
             finally:
                 await close_quietly(response)
@@ -303,6 +306,19 @@ async def read_body(response: Response) -> bytes:
 
 
 async def close_quietly(resource: Response | Transport) -> None:
-    """Close it even when cancelled. Errors are ignored, because it may already be broken."""
-    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(Exception):
-        await resource.aclose()
+    """Close it, even when cancelled. Errors are ignored, because it may already be broken.
+
+    It has a task of its own, which is left to itself after ``CLOSE_TIMEOUT``: one that waits for the peer's goodbye in
+    TLS under a shield of its own can't be cancelled.
+    """
+    done, scope = anyio.Event(), anyio.CancelScope()
+
+    async def close() -> None:
+        with scope, suppress(Exception):
+            await resource.aclose()
+        done.set()
+
+    _spawn(close(), done.set)
+    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        await done.wait()
+    scope.cancel()

@@ -371,7 +371,7 @@ def test_a_binding_of_ones_own_need_not_know_the_oddities_of_open_assistant() ->
     assert not api.list_confirms_gone
     assert not api.is_prompt_there(400, "words")
     assert not api.leaves_message(503, "words")
-    assert api.hint(500, "words") == ""
+    assert api.hint(500, "words", "x") == ""
 
 
 @pytest.mark.clause("OA-6.7", "OA-6.10")

@@ -12,6 +12,7 @@ from oa_protocol.bindings.base import Headers
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.replies import MAX_BODY, Reply
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
+from oa_protocol.engine.intents import CreateChat, RequestAssistant
 
 BINDING = InferenceServer("http://oa.test")
 DOING = "reading the chat"
@@ -85,7 +86,6 @@ def test_what_a_status_means(status: int) -> None:
         (403, b"", AuthenticationError, "Log in again"),
         (401, b'{"detail":"Token has expired"}', AuthenticationError, "Token has expired: HTTP 401"),
         (500, b"Internal Server Error", HTTPStatusError, "HTTP 500 while reading the chat (phase X): 'Internal Server"),
-        (500, b"", HTTPStatusError, "rate limit"),
         (502, b"", HTTPStatusError, "HTTP 502 while reading the chat (phase X)"),
         (413, b'{"message":"too long"}', ApiError, "Shorten the prompt"),
         (422, b'{"message":"Model X not found"}', ApiError, "client.models()"),
@@ -109,6 +109,11 @@ def test_the_exception_for_an_unwelcome_reply(status: int, body: bytes, kind: ty
     assert error.phase == "X"
     assert getattr(error, "status", None) == status
     assert len(str(error)) < 1000
+
+
+def test_only_a_request_that_is_limited_may_have_met_the_rate_limit() -> None:
+    assert "rate limit" in str(reply(500, b"").error(RequestAssistant.doing))
+    assert "rate limit" not in str(reply(500, b"").error(CreateChat.doing))
 
 
 @pytest.mark.clause("OA-8.1")

@@ -213,3 +213,16 @@ async def test_a_scope_that_is_closed_is_kept_by_no_timer(seconds: float) -> Non
     remembered = weakref.ref(scope)
     del scope
     assert remembered() is None
+
+
+@ON_ASYNCIO
+async def test_a_loop_whose_near_timers_do_not_say_when_they_ring_is_good_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_at", lambda when, callback: loop.call_soon(callback))  # as uvloop does
+    scope = read_scope()
+    for _ in range(2):
+        with scope.until(in_(0)):
+            pass
+    scope.close()

@@ -49,13 +49,12 @@ class Reply:
         self._left = 0
         self._trailer_bytes = 0
         # Reads one part of what has arrived, and returns whether it was all there.
-        self._read_part: Callable[[], bool] = self._read_head
+        self._read_part: Callable[[Reply], bool] = Reply._read_head
 
     def close(self) -> None:
         """Let go of it: what comes later is no part of it."""
         if not self.is_complete:
             self._fail("it was closed")
-        del self._read_part  # a cycle, which would wait for the garbage collector
 
     def take_body(self) -> bytes:
         """Return what has arrived of the body since the last call."""
@@ -67,11 +66,11 @@ class Reply:
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived."""
-        if not self._unread and self._read_part == self._read_chunk_size and self._is_one_chunk(data):
+        if not self._unread and self._read_part is Reply._read_chunk_size and self._is_one_chunk(data):
             return
         self._unread += data
         try:
-            while not self.is_complete and self._read_part():
+            while not self.is_complete and self._read_part(self):
                 pass
         except (ValueError, httptools.HttpParserError) as error:
             self._fail(f"this is no HTTP: {words_of(error)}")
@@ -88,7 +87,7 @@ class Reply:
 
     def feed_end(self) -> None:
         """Note that nothing more will come."""
-        if self._read_part == self._read_to_end:
+        if self._read_part is Reply._read_to_end:
             self.is_complete = True
         elif not self.is_complete:
             self._fail("the server closed the connection")
@@ -129,13 +128,13 @@ class Reply:
         elif coding:
             if coding != "chunked":
                 raise ValueError("its transfer coding is not chunked")
-            self._read_part = self._read_chunk_size
+            self._read_part = Reply._read_chunk_size
         elif lengths:
             self._left = int(lengths[0])
             self.is_complete = not self._left
-            self._read_part = self._read_rest
+            self._read_part = Reply._read_rest
         else:
-            self._read_part = self._read_to_end
+            self._read_part = Reply._read_to_end
         self.status, self.headers = head.status, head.headers
         self._is_kept_alive = head.is_kept_alive and not (coding and lengths)
 
@@ -157,13 +156,13 @@ class Reply:
         if size is None:
             raise ValueError("a chunk's size is no number")
         self._left = int(size[1], 16)
-        self._read_part = self._read_chunk if self._left else self._read_trailer
+        self._read_part = Reply._read_chunk if self._left else Reply._read_trailer
         return True
 
     def _read_chunk(self) -> bool:
         if not self._take_left():
             return False
-        self._read_part = self._read_chunk_end
+        self._read_part = Reply._read_chunk_end
         return True
 
     def _read_chunk_end(self) -> bool:
@@ -171,7 +170,7 @@ class Reply:
         if line not in (b"", b"\r\n", b"\n"):
             raise ValueError("a chunk is longer than its size")
         if line:
-            self._read_part = self._read_chunk_size
+            self._read_part = Reply._read_chunk_size
         return bool(line)
 
     def _read_trailer(self) -> bool:

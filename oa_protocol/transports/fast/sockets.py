@@ -52,14 +52,14 @@ async def _race(addresses: list[str], port: int) -> AsyncioStream:
     none.
     """
     streams: list[AsyncioStream] = []
-    errors: list[OSError] = []
+    errors: dict[str, OSError] = {}
 
     async def attempt(address: str, ended: anyio.Event) -> None:
         try:
             streams.append(await _connect_asyncio(address, port))
             group.cancel_scope.cancel()
         except OSError as error:
-            errors.append(error)
+            errors[address] = error
         finally:
             ended.set()
 
@@ -75,7 +75,7 @@ async def _race(addresses: list[str], port: int) -> AsyncioStream:
             stream.abort()
         raise
     if not streams:
-        raise OSError("; ".join(dict.fromkeys(str(error) for error in errors))) from errors[0]
+        raise OSError("; ".join(f"{address}: {error}" for address, error in errors.items())) from errors[addresses[0]]
     for late in streams[1:]:
         late.abort()
     return streams[0]
