@@ -249,9 +249,9 @@ class _Visit:
                 case None if self._stream is not None:
                     self.hand_in(self._read(self._stream[1]))
                     return True
-                case None if deadline is None:
-                    return False
                 case None:
+                    if deadline is None:
+                        return False
                     time.sleep(max(0.0, deadline - self.now) / _SPEED)
                     self.hand_in(TimePassed())
 
