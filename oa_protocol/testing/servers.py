@@ -24,7 +24,7 @@ from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, NotSent, TransportError
-from oa_protocol.engine.events import Answered, Deleted, Event, Failed, Prompted
+from oa_protocol.engine.events import Answered, Deleted, Event, Failed, Prompted, Token
 from oa_protocol.engine.inputs import (
     Close,
     CredentialsFound,
@@ -189,6 +189,7 @@ class _Visit:
         self._prompts: dict[str, str] = {}  # by the ids of their messages
         self._made: list[str] = []
         self._stream: tuple[http.client.HTTPConnection, http.client.HTTPResponse] | None = None
+        self._opened_at = 0
 
     def __enter__(self) -> Self:
         return self
@@ -263,12 +264,14 @@ class _Visit:
         connection, response = _send(exchange.request, self._patience)
         if isinstance(exchange, OpenStream) and response.status == 200 and fate == "arrives":
             self._stream = connection, response
+            self._opened_at = len(self.events)
             return StreamOpened()
         with closing(connection):
             is_lost = fate != "arrives"
             body = b"" if is_lost and isinstance(exchange, OpenStream) else response.read()
             if isinstance(exchange, CreateChat) and response.status == 200:
-                self._made.append(self.conversation.binding.read_chat_id(body))
+                with suppress(ValueError):  # if there is no id, the engine says so
+                    self._made.append(self.conversation.binding.read_chat_id(body))
             if is_lost:
                 return ExchangeFailed(MaybeSent(fate))
             return ReplyReceived(response.status, response.getheaders(), body)
@@ -280,6 +283,8 @@ class _Visit:
             raise AssertionError(f"nothing comes over the stream for {self._patience:g} s") from error
         except (OSError, http.client.HTTPException):
             data = b""
+        has_begun = any(isinstance(event, Token) for event in self.events[self._opened_at :])
+        assert data or not has_begun, "the stream ends in the middle of an answer"
         return StreamData(data) if data else StreamEnded()
 
     # ---- the end
