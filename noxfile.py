@@ -107,6 +107,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def nightly(session: nox.Session) -> None:
+    """What takes long: thousands of random conversations, on each backend and transport."""
+    install(session, "test")
+    for backend in ("asyncio", "trio", "sync"):
+        for transport in ("httptools", "httpx"):
+            session.run("python", "-m", "tests.chaos.run", f"--backend={backend}", f"--transport={transport}")
+
+
+@nox.session(default=False)
 def links(session: nox.Session) -> None:
     """The links to other sites, which needs a network."""
     session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))

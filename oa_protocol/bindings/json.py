@@ -174,6 +174,7 @@ _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
 _decode_created = msgspec.json.Decoder(Created).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_error = msgspec.json.Decoder(ErrorBody).decode
+decode_account = msgspec.json.Decoder(str).decode
 _decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
 encode = msgspec.json.Encoder().encode
 

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, assert_never, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
 import anyio
 
@@ -46,6 +46,9 @@ from oa_protocol.engine.intents import (
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.transports import Response, Transport, TransportFactory
 
+if TYPE_CHECKING:
+    from oa_protocol.client._accounts import Accounts
+
 logger = logging.getLogger("oa_protocol")
 """At level DEBUG it logs every phase, intent and reply; never a secret, never a token."""
 
@@ -65,6 +68,7 @@ class Shared:
     timeouts: Timeouts
     cleanup: Cleanup
     slot: PendingSlot
+    accounts: Accounts
     journal: Journal | None
 
 
@@ -199,7 +203,8 @@ class Carrier:
         leaked = len(conversation.leaked)
         if self._entry is not None:
             try:
-                await self._entry.creating(conversation.binding, conversation.credentials)
+                account = await self._shared.accounts.name(conversation.binding, conversation.credentials)
+                await self._entry.creating(conversation.binding, account)
             except BaseException as error:
                 flight.land(ExchangeFailed(NotSent(f"{type(error).__name__} before it was sent")))
                 raise

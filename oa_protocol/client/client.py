@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from oa_protocol.bindings.json import ModelConfig, SamplingParameters
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.bindings.website import Website
 from oa_protocol.client import cookies as cookie_sources
+from oa_protocol.client._accounts import Accounts
 from oa_protocol.client._carrier import Shared, fetch
 from oa_protocol.client._driver import Driver
 from oa_protocol.client._pending_slot import PendingSlot
@@ -110,13 +112,17 @@ class Client:
             if proxy is None:
                 proxy = proxy_of_environment(self._binding.base_url)
             transport = default_transport_factory(connect_timeout=timeouts.connect, proxy=proxy)
-        self._journal = Journal(journal) if journal is not None else None
+        cleanup = cleanup or Cleanup()
+        # Of the time for cleaning up, naming the account may take a quarter before a create, and writing to the
+        # journal half each time: so a create that waits for the journal is never given up as one that was sent.
+        self._journal = Journal(journal, patience=cleanup.timeout / 2) if journal is not None else None
         self._shared = Shared(
             open_transport=transport,
             load_credentials=self._load,
             timeouts=timeouts,
-            cleanup=cleanup or Cleanup(),
+            cleanup=cleanup,
             slot=PendingSlot(self._is_waiting),
+            accounts=Accounts(transport, cleanup.timeout / 4),
             journal=self._journal,
         )
 
@@ -195,7 +201,7 @@ class Client:
             user_response_instructions=user_response_instructions,
         )
         driver = Driver(self._conversation(options, tape), self._shared)
-        return Chat(driver, self._open_chats, self.leaked)
+        return Chat(driver, self._open_chats, self.leaked, self._journal)
 
     def _conversation(self, options: AnswerOptions, tape: TapeFile | None) -> Conversation:
         shared = self._shared
@@ -221,14 +227,15 @@ class Client:
         )
 
     async def models(self) -> list[ModelConfig]:
-        """Return the models that the server offers.
+        """Return the models that the server offers. An inference server tells them without credentials, too.
 
         Raises AuthenticationError, ApiError, HTTPStatusError, RemoteProtocolError or TransportError.
         """
-        credentials = await self._some_credentials()
+        tells_anybody = self._binding.api == "inference"  # and takes a token, which needs no loading
+        credentials = self._credentials if tells_anybody else await self._some_credentials()
         request = self._binding.list_models(credentials)
         status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-        reply = Reply.of(self._binding, status, headers, body)
+        reply = Reply.of(self._binding, status, headers, body, credentials)
         if not reply.is_success:
             raise reply.error("listing the models")
         return reply.decode(self._binding.read_models, "a list of models", None)
@@ -236,18 +243,26 @@ class Client:
     async def sweep(self, *, grace: float = 60.0) -> SweepResult:
         """Delete what the journal says was left behind on this server by owners that do not live any more.
 
-        ``grace`` is in seconds: a chat whose id nobody wrote down is left alone while it is younger. Raises ValueError
-        where the client has no journal, OSError or sqlite3.Error where it cannot be used, and AuthenticationError.
+        Args:
+            grace: in seconds; a chat whose id nobody wrote down is left alone while it is younger.
+
+        Raises:
+            ValueError: the client has no journal.
+            JournalError: the journal can't be used.
+            AuthenticationError: there are no credentials.
+
         """
         if self._journal is None:
             raise ValueError("there is no journal to sweep: give Client(journal=PATH)")
-        credentials = await self._some_credentials()
+        credentials = await self._load()  # a file may have newer ones by now
+        if credentials is None:
+            raise _no_credentials()
         return await Sweeper(self._journal, self._binding, credentials, self._shared, grace).sweep()
 
     async def _some_credentials(self) -> Credentials:
         credentials = self._credentials or await self._load()
         if credentials is None:
-            raise AuthenticationError("there are no credentials: give cookies= or token=")
+            raise _no_credentials()
         return credentials
 
     async def _is_waiting(self, conversation: Conversation) -> bool:
@@ -277,8 +292,11 @@ class Client:
 class Chat:
     """One chat on the server. Leaving it, by whatever path, deletes it there, or names it in ``client.leaked``."""
 
-    def __init__(self, driver: Driver, open_chats: dict[Chat, None], leaked: list[LeakRecord]) -> None:
+    def __init__(
+        self, driver: Driver, open_chats: dict[Chat, None], leaked: list[LeakRecord], journal: Journal | None
+    ) -> None:
         self._driver = driver
+        self._journal = journal
         self._open_chats = open_chats
         self._leaked = leaked
         self._turns = _Turns(driver, self._note_use)
@@ -374,6 +392,8 @@ class Chat:
         self._leaked.extend(records)
         named = "; ".join(f"chat {record.chat_id or '(id unknown)'}: {record.reason}" for record in records)
         text = f"left, or maybe left, on {self._driver.conversation.binding.base_url}: {named}"
+        if self._journal is not None:
+            text += f". `oa-protocol sweep --journal {shlex.quote(str(self._journal.path))}` deletes it later"
         if in_flight is None or isinstance(in_flight, GeneratorExit):  # which nobody gets to see
             warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)
             return
@@ -503,6 +523,10 @@ def streamed_text(event: Event) -> str:
             text=event.text,
         )
     return ""
+
+
+def _no_credentials() -> AuthenticationError:
+    return AuthenticationError("there are no credentials: give cookies= or token=")
 
 
 def _check_type(name: str, value: object, kind: type) -> None:

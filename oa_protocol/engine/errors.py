@@ -13,6 +13,7 @@
         ├── ProtocolError
         │   ├── LocalProtocolError  the caller did what the phase does not allow
         │   └── RemoteProtocolError the server sent what the protocol does not allow
+        ├── JournalError            the journal of chats to be deleted cannot be used
         └── AnswerFailed            the answer ended badly; text: what there is of it
     UserWarning
     └── ChatLeakedWarning           a chat is, or may be, left on the server
@@ -21,6 +22,10 @@ All of them pickle. ``OAError`` is a ``RuntimeError`` because code for the histo
 """
 
 from __future__ import annotations
+
+import re
+
+_USER_AND_PASSWORD = re.compile(r"//\S*@")
 
 
 class OAError(RuntimeError):
@@ -66,7 +71,13 @@ class AuthenticationError(OAError):
 
 
 class TransportError(OAError):
-    """The network failed. A transport raises one of the two subclasses, for what follows differs."""
+    """The network failed. A transport raises one of the two subclasses, for what follows differs.
+
+    HTTP libraries repeat the URL of a proxy, so the user and the password of a URL are left out of the text.
+    """
+
+    def __init__(self, text: str, *, phase: str | None = None) -> None:
+        super().__init__(_USER_AND_PASSWORD.sub("//***@", str(text)), phase=phase)
 
 
 class NotSent(TransportError):
@@ -87,6 +98,10 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The server sent something that is not in the protocol, or is over a size limit."""
+
+
+class JournalError(OAError):
+    """The journal cannot be read or written, or another process holds it. No chat is made that is not in it."""
 
 
 class AnswerFailed(OAError):

@@ -40,9 +40,13 @@ MAX_EVENT = 8 * 1024 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
 """The most characters that one answer's tokens may have; once it is over, no more are taken."""
 
+MAX_STREAM = 128 * 1024 * 1024
+"""The most bytes that one stream may have. It bounds how many events there are, because a token may be empty."""
+
 _PENDINGS_PER_CHECK = 10
 _KEEPALIVES_PER_CHECK = 3
 _PAGES = 50  # of the account's chats, behind the first one
+_CAUSES = {"cancelled": ": another request of the same account, maybe another program's, cancelled it while it waited"}
 
 Events = list[ev.Event]
 
@@ -191,7 +195,7 @@ class Steps(Moves):
                     self._fail(error, events)
             case ev.WorkerError():
                 self._remote.may_be_running = False
-                self._fail(self._answer_failed(f"the server says {event.error!r}"), events)
+                self._fail(self._answer_failed(f"the server says {self._hide(event.error)!r}"), events)
             case _:
                 assert_never(event)
 
@@ -240,7 +244,7 @@ class Steps(Moves):
         """Take what the server says of the answer; return whether that settles it."""
         turn = self._current
         if message.id not in ("", turn.message_id):
-            raise self._broken(f"the server sent message {message.id!r} instead of {turn.message_id}")
+            raise self._broken(f"the server sent message {self._hide(message.id)[:80]!r} instead of {turn.message_id}")
         match message.state:
             case "complete":
                 if message.content is None:
@@ -255,7 +259,9 @@ class Steps(Moves):
                 return True
             case "aborted_by_worker" | "cancelled" | "timeout":
                 self._remote.may_be_running = False
-                raise self._answer_failed(f"the server says that the answer is in state {message.state}")
+                raise self._answer_failed(
+                    f"the server says that the answer is in state {message.state}{_CAUSES.get(message.state, '')}"
+                )
             case _:
                 turn.is_at_work = message.state == "in_progress"
                 return False

@@ -13,6 +13,7 @@ from yarl import URL
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import LONGEST_HEAD
 from oa_protocol.transports._failures import cannot_reach, connection_failed, reply_broke, route_to
+from oa_protocol.transports._proxies import HTTP, check_proxy
 
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
@@ -28,7 +29,7 @@ class AiohttpTransport:
     """Sends requests over aiohttp.
 
     ``connect_timeout`` is in seconds; ``proxy`` is an http or https URL; ``ssl_context`` says whom to trust, and None
-    is Python's choice.
+    is Python's choice. Raises ValueError for a proxy that cannot be used.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class AiohttpTransport:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy(proxy, HTTP)
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             # On a connection that is used again, aiohttp would read what has come meanwhile as the next reply.
@@ -48,7 +49,7 @@ class AiohttpTransport:
             max_headers=LONGEST_HEAD,
             max_line_size=LONGEST_HEAD,
             middlewares=[self._send_once],
-            proxy=proxy,
+            proxy=self._proxy,
             skip_auto_headers=_ADDED_BY_AIOHTTP,
             # The body's time is the driver's business: it knows what it waits for.
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),

@@ -14,6 +14,7 @@ import httpx
 from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports._failures import cannot_reach, connection_failed, reply_broke, route_to
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 from oa_protocol.transports.blocking import BlockingTransport
 from oa_protocol.transports.httpx import (
     NO_REPLY,
@@ -44,11 +45,11 @@ class BlockingHttpxTransport(BlockingTransport):
 
 class _Client:
     def __init__(self, connect_timeout: float | None, proxy: str | None, ssl_context: ssl.SSLContext | None) -> None:
-        self.proxy = proxy
+        self.proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
         self.timeout = {"connect": connect_timeout, "pool": None, "read": None, "write": None}
         self.transport = httpx.HTTPTransport(
             verify=ssl_context or default_ssl_context(),
-            proxy=proxy,
+            proxy=self.proxy,
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )

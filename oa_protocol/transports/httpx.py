@@ -31,6 +31,7 @@ from oa_protocol.transports._failures import (
     route_to,
     words_of,
 )
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 
 NOT_SENT: tuple[type[Exception], ...] = (
     httpx.ConnectError,
@@ -108,19 +109,17 @@ class HttpxTransport:
     ) -> None:
         # The body's time is the driver's business: it knows what it waits for.
         self._timeout = {"connect": connect_timeout, "pool": connect_timeout, "read": None, "write": None}
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
         library = self._httpx
         try:
             self._transport = library.AsyncHTTPTransport(
                 verify=ssl_context or self._default_ssl_context(),
-                proxy=proxy,
+                proxy=self._proxy,
                 trust_env=False,
                 limits=library.Limits(max_keepalive_connections=0),
             )
         except ImportError as error:
             raise ValueError(f"a socks proxy needs another package: {error}") from error
-        except (ValueError, library.InvalidURL) as error:
-            raise ValueError(f"proxy must be an http, https or socks5 URL: {error}") from error
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
         """Send the request. Raises NotSent or MaybeSent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import httpx
 import pytest
 from hypothesis import given
@@ -49,10 +51,33 @@ def test_a_header_in_bytes_may_be_latin_1() -> None:
 @pytest.mark.clause("OA-6.3")
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("0", 0.0), (" 12 ", 12.0), ("1.5", 1.5), ("-3", 0.0), ("inf", None), ("nan", None), ("", None), ("soon", None)],
+    [
+        *(("0", 0.0), (" 12 ", 12.0), ("1.5", 1.5), ("-3", 0.0), ("+3", 3.0), ("9" * 400, math.inf)),
+        *((odd, None) for odd in ("inf", "nan", "", "soon", "1e3", "1_0", "12 s", "3 Nov", "Sun, 22 Nov 2026")),
+        ("Sun, 22 Nov 2026 08:18:16 GMT", 10.0),
+        ("Sunday, 22-Nov-26 08:18:16 GMT", 10.0),
+        ("Sun Nov 22 08:18:16 2026", 10.0),
+        (" Tue Dec  1 08:18:06 2026 ", 9 * 86400.0),
+        ("Sun, 22 Nov 2026 08:17:60 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 251606965313.0),
+        ("Sun, 22 Nov 99999 08:18:16 GMT", None),
+        ("Sun, 22 Nov 99999999999999999999 08:18:16 GMT", None),
+        ("Sun, 22 November 2026 08:18:16 GMT", None),
+        ("Sun, 22 Nov 2026 08:18:16 CET", None),
+    ],
 )
-def test_retry_after_counts_if_it_is_in_seconds(value: str, seconds: float | None) -> None:
-    assert reply(503, headers=[("retry-after", value)]).retry_after == seconds
+def test_retry_after_is_in_seconds_or_a_date_by_the_servers_clock(value: str, seconds: float | None) -> None:
+    headers = [("date", "Sun, 22 Nov 2026 08:18:06 GMT"), ("retry-after", value)]
+    assert reply(503, headers=headers).retry_after == seconds
+
+
+@pytest.mark.clause("OA-6.3")
+@pytest.mark.parametrize("date", [{}, {"date": "soon"}])
+def test_retry_after_as_a_date_says_nothing_if_the_reply_has_none(date: dict[str, str]) -> None:
+    headers = {**date, "retry-after": "Sun, 22 Nov 2026 08:18:16 GMT"}
+    assert reply(503, headers=headers).retry_after is None
 
 
 @pytest.mark.parametrize("body", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=lambda body: type(body).__name__)

@@ -15,6 +15,7 @@ from oa_protocol import (
     ChatLeakedWarning,
     Cleanup,
     HTTPStatusError,
+    JournalError,
     LocalProtocolError,
     MaybeSent,
     NotSent,
@@ -39,6 +40,7 @@ ERRORS: list[Exception] = [
     LocalProtocolError("text", phase="FAILED"),
     RemoteProtocolError("text"),
     AnswerFailed("text", phase="STREAMING", text="so far"),
+    JournalError("text"),
     ChatLeakedWarning("text"),
 ]
 

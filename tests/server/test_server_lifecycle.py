@@ -115,7 +115,7 @@ def test_stopping_cuts_open_streams_hanging_requests_and_held_workers(caplog: py
             thread.join()
         assert server.connections == 0
     gc.collect()
-    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 def test_many_servers_start_and_stop_one_after_the_other() -> None:
@@ -128,7 +128,9 @@ def test_the_application_can_be_used_in_memory() -> None:
     async def run() -> int:
         server = Server(reader_grace=0)
         transport = httpx.ASGITransport(server.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x", cookies=server.cookies) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", cookies=server.cookies
+        ) as client:
             await client.post("/api/chat", json={})
         return len(server.chats)
 
@@ -140,7 +142,9 @@ def test_a_fault_that_cuts_is_an_error_in_memory() -> None:
         server = Server()
         server.script(Fault("create", before=Reset()))
         transport = httpx.ASGITransport(server.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x", cookies=server.cookies) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", cookies=server.cookies
+        ) as client:
             await client.post("/api/chat", json={})
 
     with pytest.raises(ConnectionResetError):
@@ -158,7 +162,7 @@ def test_a_thousand_streams_at_once() -> None:
             reader, writer = await asyncio.open_connection(host, port)
 
             async def call(method: str, path: str, body: str = "") -> bytes:
-                head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+                head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
                 writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
                 status = await reader.readuntil(b"\r\n\r\n")
                 assert status.startswith(b"HTTP/1.1 200 "), status

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
@@ -35,6 +35,7 @@ from oa_protocol.transports._failures import (
     route_to,
     words_of,
 )
+from oa_protocol.transports._proxies import HTTP, check_proxy
 from oa_protocol.transports.fast._reply import Reply
 from oa_protocol.transports.fast.sockets import connect, is_silent
 
@@ -246,16 +247,13 @@ class _Proxy:
     """An HTTP proxy: it forwards requests to http servers, and opens tunnels to https ones."""
 
     origin: _Origin
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
 
     @classmethod
     def of(cls, url: str) -> Self:
         """Raises ValueError where it is no URL of a proxy."""
-        try:
-            origin = _Origin.of(url)
-        except ValueError as error:
-            raise ValueError(f"proxy must be an http or https URL: {error}") from error
-        parts = urlsplit(url)
+        url = check_proxy(url, HTTP)
+        origin, parts = _Origin.of(url), urlsplit(url)
         if parts.username is None:
             return cls(origin, ())
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
