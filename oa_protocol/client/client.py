@@ -34,6 +34,7 @@ from oa_protocol.engine.errors import (
     AnswerFailed,
     AuthenticationError,
     ChatLeakedWarning,
+    ClosedError,
     OAError,
 )
 from oa_protocol.engine.events import Answered, Corrected, Event, Failed, LeakRecord, Message, Token
@@ -106,6 +107,7 @@ class Client:
         timeouts = timeouts or Timeouts()
         self._retries = retries
         self._open_chats: dict[Chat, None] = {}  # in their order, which a set has not
+        self._is_closed = False
         if transport is None:
             if proxy is None:
                 proxy = proxy_of_environment(self._binding.base_url)
@@ -139,16 +141,19 @@ class Client:
         try:
             await self._end_chats()
         except BaseException as interruption:
+            await self._end_chats()  # it may have come before anything had begun
             self._tell_leaks(error or interruption)
             raise
         self._tell_leaks(error)
 
     async def _end_chats(self) -> None:
         """End the chats that are still open; ``_tell_leaks`` then tells what they left."""
+        self._is_closed = True
         try:
-            if self._open_chats:
+            if not all(chat._is_over for chat in self._open_chats):
                 # Each chat keeps its own deadline; a second of its own later it is too late.
-                await run_to_completion(self._end_each, seconds=self._shared.cleanup.timeout + 2.0)
+                seconds = self._shared.cleanup.timeout + 2.0
+                await run_to_completion(self._end_each, seconds=seconds, at_last=self._abandon_chats)
         finally:
             if self._journal is not None:
                 self._journal.close()
@@ -157,6 +162,14 @@ class Client:
         async with anyio.create_task_group() as group:
             for chat in list(self._open_chats):
                 group.start_soon(chat._end)
+
+    def _abandon_chats(self) -> None:
+        for chat in self._open_chats:
+            chat._driver.abandon()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the client is closed, and what it did now nothing would clean up: make another one")
 
     def _tell_leaks(self, in_flight: BaseException | None) -> None:
         """Have each chat that ended tell what it left, also where warnings are errors, and one of them is raised."""
@@ -186,6 +199,7 @@ class Client:
         written there, with credentials masked (``oa_protocol.tape``). Raises TypeError or ValueError, naming the field,
         for what no server takes.
         """
+        self._check_open()
         options = AnswerOptions(
             model=model or schemas.DEFAULT_MODEL,
             sampling=SamplingParameters.of(sampling),
@@ -195,7 +209,7 @@ class Client:
             user_response_instructions=user_response_instructions,
         )
         driver = Driver(self._conversation(options, tape), self._shared)
-        return Chat(driver, self._open_chats, self.leaked)
+        return Chat(driver, self)
 
     def _conversation(self, options: AnswerOptions, tape: TapeFile | None) -> Conversation:
         shared = self._shared
@@ -245,6 +259,7 @@ class Client:
         return await Sweeper(self._journal, self._binding, credentials, self._shared, grace).sweep()
 
     async def _some_credentials(self) -> Credentials:
+        self._check_open()
         credentials = self._credentials or await self._load()
         if credentials is None:
             raise AuthenticationError("there are no credentials: give cookies= or token=")
@@ -277,10 +292,10 @@ class Client:
 class Chat:
     """One chat on the server. Leaving it, by whatever path, deletes it there, or names it in ``client.leaked``."""
 
-    def __init__(self, driver: Driver, open_chats: dict[Chat, None], leaked: list[LeakRecord]) -> None:
+    def __init__(self, driver: Driver, client: Client) -> None:
         self._driver = driver
-        self._open_chats = open_chats
-        self._leaked = leaked
+        self._client = client
+        self._process = os.getpid()
         self._turns = _Turns(driver, self._note_use)
 
     def __repr__(self) -> str:
@@ -323,7 +338,8 @@ class Chat:
     @property
     def _needs_closing(self) -> bool:
         """Whether there was a prompt, and the owner has not left."""
-        return self._turns.current is not None and not self._driver.is_closed
+        used = self._turns.current is not None and self._process == os.getpid()  # after a fork it is the parent's
+        return used and not self._driver.conversation.is_over
 
     @property
     def _is_over(self) -> bool:
@@ -331,8 +347,10 @@ class Chat:
         return self._driver.is_closed and self._driver.conversation.is_over
 
     def __del__(self) -> None:
-        if self._needs_closing:
-            warnings.warn(f"unclosed {self!r}: use `async with client.chat()`", ResourceWarning, stacklevel=2)
+        if self._needs_closing:  # and so does the client, or it would know the chat
+            where = f", left on {self._driver.conversation.binding.base_url}" if self.id else ""
+            text = f"unclosed {self!r}{where}: use `async with client.chat()`"
+            warnings.warn(text, ChatLeakedWarning if self.id else ResourceWarning, stacklevel=2)
 
     def send(self, text: str) -> Answer:
         """Ask for an answer to ``text``; iterate over it for its events. Nothing is sent before.
@@ -359,7 +377,8 @@ class Chat:
         return TextStream(self.send(text))
 
     def _note_use(self) -> None:
-        self._open_chats[self] = None
+        self._client._check_open()
+        self._client._open_chats[self] = None
 
     def _report(self, in_flight: BaseException | None, *, stacklevel: int = _LEAVING) -> None:
         """Name what was left, once: on the client, on the exception in flight, and in a warning.
@@ -367,11 +386,13 @@ class Chat:
         ``stacklevel`` is as for ``warnings.warn``. Raises ChatLeakedWarning where warnings are errors and no exception
         is in flight.
         """
-        first = self._open_chats.pop(self, False) is None
+        if self not in self._client._open_chats or not self._is_over:
+            return  # it was told before, or the client will end it
         records = self._driver.conversation.leaked
-        if not first or not records:
+        self._client.leaked.extend(records)
+        del self._client._open_chats[self]
+        if not records:
             return
-        self._leaked.extend(records)
         named = "; ".join(f"chat {record.chat_id or '(id unknown)'}: {record.reason}" for record in records)
         text = f"left, or maybe left, on {self._driver.conversation.binding.base_url}: {named}"
         if in_flight is None or isinstance(in_flight, GeneratorExit):  # which nobody gets to see
@@ -393,11 +414,12 @@ class _Turns:
 
     async def begin(self, answer: Answer, prompt: str) -> None:
         """Make it the turn of ``answer``, once an answer that was given up half-way is complete."""
+        self.driver.check_open()
         if self.current is not None:
             await self.current._finish()
+        self.note_use()
         self.driver.conversation.handle(Prompt(prompt), anyio.current_time())
         self.current = answer
-        self.note_use()
 
 
 class Answer:

@@ -99,14 +99,15 @@ class Client:
 
     def _leave(self, error: BaseException | None) -> None:
         try:
-            if self._thread.is_running:
-                with suppress(LocalProtocolError):  # another thread closes it
-                    self._thread.run(self._client._end_chats)
+            with suppress(LocalProtocolError):  # another thread closes it, or its own is gone
+                self._thread.run(self._client._end_chats, is_leaving=True)
         except BaseException as interruption:
             error = error or interruption
             raise
         finally:
             try:
+                if self._thread.has_died:
+                    self._client._abandon_chats()
                 self._client._tell_leaks(error)
             finally:
                 self._thread.stop()
@@ -193,7 +194,7 @@ class Chat:
     def _leave(self, error: BaseException | None) -> None:
         try:
             with suppress(LocalProtocolError):  # the client is closed, and its chats with it
-                self._thread.run(self._chat._end)
+                self._thread.run(self._chat._end, is_leaving=True)
         except BaseException as interruption:
             self._chat._report(error or interruption)
             raise
