@@ -69,11 +69,12 @@ class AsyncioReadScope:
         self._is_cancelled = False
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf  # uvloop's timer doesn't know if it is due at once
 
     def until(self, deadline: float | None) -> Self:
         """As ReadScope says."""
         self._deadline = math.inf if deadline is None else deadline
-        if deadline is not None and (self._timer is None or self._timer.when() > deadline):
+        if deadline is not None and (self._timer is None or self._rings_at > deadline):
             self._set_timer()
         return self
 
@@ -109,6 +110,7 @@ class AsyncioReadScope:
 
     def _set_timer(self) -> None:
         self.close()
+        self._rings_at = self._deadline
         self._timer = self._loop.call_at(self._deadline, self._ring)
 
     def _ring(self) -> None:

@@ -439,8 +439,11 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole answer once it is complete; until then the tokens so far."""
-        return "".join(self._tokens) if self.message is None else self.message.content or ""
+        """The whole answer once it is complete; until then the tokens so far, also of one that was given up."""
+        if self.message is not None:
+            return self.message.content or ""
+        unread = [event.text for event in self._events if isinstance(event, Token)] if self._done else []
+        return "".join(self._tokens + unread)
 
     def __aiter__(self) -> Self:
         return self
@@ -471,9 +474,12 @@ class Answer:
         return event
 
     async def _finish(self) -> None:
-        """Read on to the end, whatever it is; what there is to tell is kept for whoever still iterates."""
+        """Read on to the end, whatever it is; the events are kept for whoever still iterates."""
         while await self._advance():
             pass
+        for event in self._events:
+            if isinstance(event, Answered):
+                self.message = event.message
 
     async def _advance(self) -> bool:
         """Begin, or do one thing more; what comes of it is there to ``_take``. Return False where all is done."""
@@ -483,7 +489,10 @@ class Answer:
             await self._turns.begin(self, self._prompt)
             self._begun = True
         driver = self._turns.driver
-        events = await driver.step()
+        try:
+            events = await driver.step()
+        except StopAsyncIteration as error:  # a transport's, or a binding's, and not our end
+            raise RuntimeError(f"StopAsyncIteration was raised in phase {driver.conversation.phase.name}") from error
         if events is not None:
             self._events.extend(events)
             return True

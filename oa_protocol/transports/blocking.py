@@ -84,6 +84,9 @@ class BlockingTransport:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await _in_thread(self._close)
+
+    def _close(self) -> None:
         for response in list(self._responses):
             response.let_go()
         self._client.close()
@@ -129,7 +132,7 @@ class ThreadedResponse:
 
     async def aclose(self) -> None:
         """Let go of the reply."""
-        self.let_go()
+        await _in_thread(self.let_go)
 
     def let_go(self) -> None:
         """Close the exchange; where a thread is in there, have it come out and do that."""

@@ -76,7 +76,7 @@ def leave_client_in_thread(client: sync.Client, strike: Strike) -> None:
         strike.begin()
 
 
-def seen_after(is_left: Callable[[], bool], run: Callable[[Any, Strike], object], client: Any, strike: Strike) -> str:
+def seen_after(left: Callable[[], set[str]], run: Callable[[Any, Strike], object], client: Any, strike: Strike) -> str:
     """Leave while this strikes, forget the client, and return all that names a chat."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # connections that were struck are left to the garbage collector
@@ -87,7 +87,7 @@ def seen_after(is_left: Callable[[], bool], run: Callable[[Any, Strike], object]
         finally:
             sys.settrace(None)
         named = [str(record.chat_id) for record in client.leaked]
-        if is_left():  # it's told when the client is forgotten, or deleted by its thread
+        if left():  # it's told when the client is forgotten, or deleted by its thread
             thread = getattr(client, "_thread", None)
             del client
             gc.collect()
@@ -99,17 +99,15 @@ def seen_after(is_left: Callable[[], bool], run: Callable[[Any, Strike], object]
 def at_every_line(run: Callable[[Any, Strike], object], client: Callable[..., Any]) -> None:
     known: set[str] = set()
     with Server(model=Echo()) as server:
+
+        def left() -> set[str]:
+            return {chat.id for chat in server.chats} - known
+
         for number in count(1):
             strike = Strike(number)
-            named = seen_after(
-                lambda: len(server.chats) > len(known),
-                run,
-                client(server.url, cookies=server.cookies, cleanup=HASTY),
-                strike,
-            )
-            left = {chat.id for chat in server.chats} - known
-            assert [chat_id for chat_id in left if chat_id not in named] == [], f"line {number}"
-            known |= left
+            named = seen_after(left, run, client(server.url, cookies=server.cookies, cleanup=HASTY), strike)
+            assert [chat_id for chat_id in left() if chat_id not in named] == [], f"line {number}"
+            known |= left()
             if strike.remaining > 0:
                 return
 
