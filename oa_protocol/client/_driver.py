@@ -38,7 +38,7 @@ class Driver:
         self._slot = shared.slot
         self._carrier = Carrier(shared, conversation.phase)
         self._last_resort = shared.cleanup.timeout + _LAST_RESORT
-        self._undelivered: list[Event] = []  # caused while the owner was away, or interrupted
+        self.undelivered: list[Event] = []  # caused while the owner was away, or interrupted
         self._now = anyio.current_time
         self._waiting: anyio.CancelScope | ReadScope | None = None
         self._released: anyio.Event | None = None
@@ -121,7 +121,7 @@ class Driver:
 
     async def _advance(self) -> list[Event] | None:
         conversation, carrier = self.conversation, self._carrier
-        if self._undelivered:
+        if self.undelivered:
             return self._deliver()
         if carrier.flight is None:
             if conversation.awaits_slot and not await self._wait(partial(self._slot.enter, conversation)):
@@ -190,11 +190,11 @@ class Driver:
             self._hand_in(happened)
 
     def _hand_in(self, happened: Input) -> None:
-        self._undelivered += self.conversation.handle(happened, self._now())
+        self.undelivered += self.conversation.handle(happened, self._now())
         self._carrier.note(self.conversation)
 
     def _deliver(self, *happened: Input) -> list[Event]:
         for each in happened:
             self._hand_in(each)
-        events, self._undelivered = self._undelivered, []
+        events, self.undelivered = self.undelivered, []
         return events

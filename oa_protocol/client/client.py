@@ -35,10 +35,12 @@ from oa_protocol.engine.errors import (
     AuthenticationError,
     ChatLeakedWarning,
     ClosedError,
+    MaybeSent,
     OAError,
 )
 from oa_protocol.engine.events import Answered, Corrected, Event, Failed, LeakRecord, Message, Token
-from oa_protocol.engine.inputs import Prompt
+from oa_protocol.engine.inputs import ExchangeFailed, Prompt, StreamEnded
+from oa_protocol.engine.intents import Exchange
 from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts, check_count
 from oa_protocol.transports import TransportFactory
@@ -211,6 +213,28 @@ class Client:
         driver = Driver(self._conversation(options, tape), self._shared)
         return Chat(driver, self)
 
+    async def resume(self, conversation: Conversation) -> Chat:
+        """Return a chat that goes on with ``conversation``, which was driven elsewhere: an unpickled one, for example.
+
+        Nobody else may go on with it. What was under way there counts as lost, so the server is asked what it did. If
+        an answer was asked for, ``Chat.answer`` is the rest of it. The chat is deleted at the latest when the client is
+        closed.
+
+        Raises:
+            TypeError, ValueError: it's no conversation, or one with another server.
+            ClosedError: the client is closed.
+
+        """
+        self._check_open()
+        if not isinstance(cast("object", conversation), Conversation):
+            raise TypeError(f"conversation must be a Conversation, not {conversation!r}")
+        theirs, ours = conversation.binding, self._binding
+        if (theirs.api, theirs.base_url) != (ours.api, ours.base_url):
+            raise ValueError(f"the conversation is with {theirs.base_url} ({theirs.api}), and the client with {self!r}")
+        chat = Chat(Driver(conversation, self._shared), self)
+        chat._turns.resume()
+        return chat
+
     def _conversation(self, options: AnswerOptions, tape: TapeFile | None) -> Conversation:
         shared = self._shared
         if tape is None:
@@ -311,6 +335,11 @@ class Chat:
         """Where the conversation stands."""
         return self._driver.conversation.phase
 
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that was begun last, if any."""
+        return self._turns.current
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -338,7 +367,7 @@ class Chat:
     @property
     def _needs_closing(self) -> bool:
         """Whether there was a prompt, and the owner has not left."""
-        used = self._turns.current is not None and self._process == os.getpid()  # after a fork it is the parent's
+        used = self in self._client._open_chats and self._process == os.getpid()  # after a fork it is the parent's
         return used and not self._driver.conversation.is_over
 
     @property
@@ -421,6 +450,20 @@ class _Turns:
         self.driver.conversation.handle(Prompt(prompt), anyio.current_time())
         self.current = answer
 
+    def resume(self) -> None:
+        """Go on with a conversation from elsewhere, after what was under way there was lost."""
+        self.note_use()
+        driver, conversation, now = self.driver, self.driver.conversation, anyio.current_time()
+        is_asked = not (conversation.awaits_prompt or conversation.error or conversation.is_over)
+        if conversation.has_stream:
+            driver.undelivered += conversation.handle(StreamEnded(), now)
+        if isinstance(conversation.outstanding, Exchange):
+            lost = MaybeSent("it was under way where the conversation was driven before")
+            driver.undelivered += conversation.handle(ExchangeFailed(lost), now)
+        if is_asked:
+            self.current = Answer(self, "")
+            self.current._begun = True
+
 
 class Answer:
     """The answer to one prompt: an async iterator of its events, up to ``Answered``.
@@ -491,8 +534,8 @@ class Answer:
         driver = self._turns.driver
         try:
             events = await driver.step()
-        except StopAsyncIteration as error:  # a transport's, or a binding's, and not our end
-            raise RuntimeError(f"StopAsyncIteration was raised in phase {driver.conversation.phase.name}") from error
+        except StopAsyncIteration as stop:  # a transport's, or a binding's, and not our end
+            raise RuntimeError(f"StopAsyncIteration was raised in phase {driver.conversation.phase.name}") from stop
         if events is not None:
             self._events.extend(events)
             return True

@@ -25,6 +25,7 @@ from oa_protocol.client import client as asynchronous
 from oa_protocol.client._loop_thread import LoopThread
 from oa_protocol.client.client import Api, CookieSource, streamed_text
 from oa_protocol.client.sweep import SweepResult
+from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
 from oa_protocol.engine.events import Event, LeakRecord, Message
 from oa_protocol.engine.phases import Phase
@@ -139,6 +140,13 @@ class Client:
         )
         return Chat(self, self._thread, chat)
 
+    def resume(self, conversation: Conversation) -> Chat:
+        """Return a chat that goes on with ``conversation``, which was driven elsewhere: an unpickled one, for example.
+
+        All is as for ``oa_protocol.Client.resume``.
+        """
+        return Chat(self, self._thread, self._thread.run(lambda: self._client.resume(conversation)))
+
     def models(self) -> list[ModelConfig]:
         """Return the models that the server offers.
 
@@ -178,6 +186,12 @@ class Chat:
     def phase(self) -> Phase:
         """Where the conversation stands."""
         return self._chat.phase
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that was begun last, if any."""
+        answer = self._chat.answer
+        return None if answer is None else Answer(self, self._thread, answer)
 
     def __enter__(self) -> Self:
         return self

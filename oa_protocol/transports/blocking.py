@@ -84,7 +84,7 @@ class BlockingTransport:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await _in_thread(self._close)
+        await _in_thread_of_its_own(self._close)
 
     def _close(self) -> None:
         for response in list(self._responses):
@@ -132,7 +132,7 @@ class ThreadedResponse:
 
     async def aclose(self) -> None:
         """Let go of the reply."""
-        await _in_thread(self.let_go)
+        await _in_thread_of_its_own(self.let_go)
 
     def let_go(self) -> None:
         """Close the exchange; where a thread is in there, have it come out and do that."""
@@ -200,3 +200,10 @@ async def _in_thread(call: Callable[[], _T]) -> _T:
     It takes no place of anyio's forty threads: streams would take them all, for as long as they last.
     """
     return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
+
+
+async def _in_thread_of_its_own(close: Callable[[], None]) -> None:
+    """Run it, even if the caller was cancelled before; then nobody waits for it."""
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    await _in_thread(thread.join)
