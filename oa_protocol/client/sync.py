@@ -100,6 +100,7 @@ class Client:
 
     def _leave(self, error: BaseException | None) -> None:
         try:
+            self._client._is_closed = True  # also if there is no thread yet, and nothing to end
             with suppress(LocalProtocolError):  # another thread closes it, or its own is gone
                 self._thread.run(self._client._end_chats, is_leaving=True)
         except BaseException as interruption:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -213,3 +214,20 @@ async def test_a_scope_that_is_closed_is_kept_by_no_timer(seconds: float) -> Non
     remembered = weakref.ref(scope)
     del scope
     assert remembered() is None
+
+
+@ON_ASYNCIO
+async def test_a_loop_whose_timer_does_not_say_when_it_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As uvloop's does not if it is due at once."""
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def at_once(when: float, ring: Callable[[], object], **more: Any) -> asyncio.Handle:
+        return call_at(when, ring, **more) if when > in_(0.0005) else loop.call_soon(ring, **more)
+
+    monkeypatch.setattr(loop, "call_at", at_once)
+    scope = read_scope()
+    for seconds in (0.0, LONG, 0.0):
+        with scope.until(in_(seconds)):
+            pass
+    await read_nothing(scope, 0.0)
