@@ -222,8 +222,10 @@ async def test_a_loop_whose_timer_does_not_say_when_it_rings(monkeypatch: pytest
     loop = asyncio.get_running_loop()
     call_at = loop.call_at
 
-    def at_once(when: float, ring: Callable[[], object], **more: Any) -> asyncio.Handle:
-        return call_at(when, ring, **more) if when > in_(0.0005) else loop.call_soon(ring, **more)
+    def at_once(when: float, ring: Callable[..., object], *arguments: Any, **more: Any) -> asyncio.Handle:
+        if when > in_(0.0005):
+            return call_at(when, ring, *arguments, **more)
+        return loop.call_soon(ring, *arguments, **more)
 
     monkeypatch.setattr(loop, "call_at", at_once)
     scope = read_scope()
