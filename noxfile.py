@@ -30,6 +30,8 @@ CORE = [
 ]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "bindings", "driver", "pending_slot", "client", "journal")]
 
+SITE = ["--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", "docs"]
+
 # Many tests wait for time to pass: twice as many processes as processors keep these busy.
 PROCESSES = 2 * (os.cpu_count() or 1)
 
@@ -77,6 +79,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The README's first command, in an environment as new as its reader's."""
-    session.install("pytest")
+    """The site, where a warning is an error, and the README's first command in a new environment."""
+    session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))
+    session.run("sphinx-build", *SITE, "-b", "html", ".", "build/site")
     session.run("pytest", "--noconftest", "tests/docs/readme_commands.py", *session.posargs)
+
+
+@nox.session(default=False)
+def links(session: nox.Session) -> None:
+    """The links to other sites, which needs a network."""
+    session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))
+    session.run("sphinx-build", *SITE, "-b", "linkcheck", ".", "build/links")

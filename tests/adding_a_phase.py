@@ -105,7 +105,8 @@ EDITS = (
         '    "send the prompt"',
         '    "set the title": ("title", "SetTitle"),\n',
     ),
-    Edit("next intent", "tests/phases_md.py", "    Phase.PROMPT_LOST:", '    Phase.TITLED: "SendPrompt",\n'),
+    Edit("next intent", "tests/tools/phases.py", "    Phase.PROMPT_LOST:", '    Phase.TITLED: "SendPrompt",\n'),
+    Edit("picture", "tests/tools/phases_svg.py", "    P.PROMPT_LOST: (", "    P.TITLED: (350, 130),\n"),
     Edit("public name", "oa_protocol/__init__.pyi", "from oa_protocol.engine.phases", (
         "from oa_protocol.engine.intents import SetTitle as SetTitle\n"
     )),
@@ -133,8 +134,8 @@ class Copy:
         self.path = path
         for folder in ("oa_protocol", "specs"):
             shutil.copytree(ROOT / folder, path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (path / "tests").mkdir()
-        for name in ("__init__.py", "phases_md.py", "request_table.py"):
+        shutil.copytree(ROOT / "tests" / "tools", path / "tests" / "tools")
+        for name in ("__init__.py", "request_table.py"):
             shutil.copy(ROOT / "tests" / name, path / "tests")
         for edit in EDITS:
             if edit.item not in forgotten:

@@ -31,7 +31,10 @@ for reply in (CHAT, "", PROMPT):
     conversation.handle(ReplyReceived(200, (), b'{"id": "%s"}' % reply.encode()), 0.0)
 print(conversation.phase.name)
 """
-PHASES_MD = "from tests.phases_md import *; print('same' if PATH.read_text(encoding='utf-8') == phases_md() else 'old')"
+PHASES_MD = (
+    "from tests.tools.phases import *; print('same' if PAGE.read_text(encoding='utf-8') == phases_md() else 'old')"
+)
+PICTURE = "from tests.tools.phases import *; print(phases_svg())"
 TABLE = "from tests.request_table import *; print('SetTitle' in STEPS)"
 LEDGER = "from oa_protocol.testing._model.ledger import *; print(Ledger()._counted(SetTitle(None), 1).titles)"
 UNCOUNTED = """
@@ -86,6 +89,7 @@ def test_with_every_edit_the_phase_works(whole: Copy) -> None:
         ("specification", TABLE, "AssertionError"),
         ("request table", TABLE, "AssertionError"),
         ("next intent", PHASES_MD, "KeyError: <Phase.TITLED"),
+        ("picture", PICTURE, "KeyError: <Phase.TITLED"),
         ("public name", UNEXPORTED, "SetTitle"),
         ("ledger", UNCOUNTED, "SetTitle"),
         ("ledger's field", LEDGER, "AttributeError: 'Ledger' object has no attribute 'titles'"),

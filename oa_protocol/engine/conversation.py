@@ -7,7 +7,7 @@ how inputs and time come in.
 
 from __future__ import annotations
 
-import math
+from math import inf
 from typing import assert_never, cast
 
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, check_text
@@ -148,7 +148,7 @@ class Conversation(Steps):
 
     @property
     def is_over(self) -> bool:
-        """Whether the phase is terminal: nothing follows."""
+        """Whether the phase is terminal, so that nothing follows."""
         return self.phase in TERMINAL
 
     @property
@@ -239,7 +239,7 @@ class Conversation(Steps):
     @property
     def _ends(self) -> float:
         """When the first deadline comes, in the engine's count."""
-        ends = math.inf
+        ends = inf
         if self._outstanding is not None:
             ends = self._outstanding.ends
         elif self.phase is _STREAMING:
@@ -247,18 +247,18 @@ class Conversation(Steps):
         if self._turn is not None and self.phase in AWAITS_ANSWER and self._leaving is None:
             ends = min(ends, self._turn.ends)
         if self._leaving is not None:
-            ends = min(ends, self._leaving.ends, self._leaving.drained if self.phase is Phase.DRAINING else math.inf)
+            ends = min(ends, self._leaving.ends, self._leaving.drained if self.phase is Phase.DRAINING else inf)
         return ends
 
     @property
     def _silence_ends(self) -> float:
         since = self._stream.silent_since if self._stream is not None else None
-        return math.inf if since is None else since + self.settings.timeouts.idle
+        return inf if since is None else since + self.settings.timeouts.idle
 
     def _ends_of(self, intent: Intent) -> float:
         """Return when an intent that is handed out now is no longer waited for."""
         if not isinstance(intent, Exchange):
-            return math.inf
+            return inf
         seconds = self.settings.timeouts.reply
         if self._leaving is not None:
             seconds = min(seconds, self.settings.cleanup.attempt_budget)
@@ -283,6 +283,9 @@ class Conversation(Steps):
         self._clock.tell(now)
         events: Events = []
         match happened:
+            case ReplyReceived() | ExchangeFailed():
+                self._outstanding = None
+                self._take(*cast("Settled", settled), events)
             case Prompt(text):
                 self._turn = Turn(text, self._remote.parent_id)
                 self._begin_step()
@@ -295,9 +298,6 @@ class Conversation(Steps):
             case CredentialsFound(credentials):
                 self._outstanding = None
                 self._on_credentials(credentials, events)
-            case ReplyReceived() | ExchangeFailed():
-                self._outstanding = None
-                self._take(*cast("Settled", settled), events)
             case StreamOpened():
                 self._open_stream()
             case StreamEnded():
@@ -348,7 +348,7 @@ class Conversation(Steps):
             self._fail(self._broken(f"the answer has more than {MAX_ANSWER:,} characters"), events)
         elif not decoder.settled:
             self._look_at_the_rest(stream, events)
-        if turn.ends != math.inf:
+        if turn.ends != inf:
             self._clock.tell(now)
             self._pass_time(events)
         return events
@@ -356,6 +356,14 @@ class Conversation(Steps):
     def _check(self, happened: Input) -> Settled | None:
         """Refuse an input that isn't possible now, before anything changes. Return what it settles, and how."""
         match happened:
+            case ReplyReceived(status, headers, body):
+                exchange = self._exchange("ReplyReceived")
+                return exchange, Reply.of(self.settings.binding, status, headers, body)
+            case ExchangeFailed(failure):
+                exchange = self._exchange("ExchangeFailed")
+                if not isinstance(cast("object", failure), TransportError):
+                    raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {failure!r}")
+                return exchange, failure
             case Prompt(text):
                 check_text("prompt", text)
                 if not self.awaits_prompt:
@@ -365,14 +373,6 @@ class Conversation(Steps):
                     raise self._misuse("CredentialsFound")
                 if not isinstance(cast("object", credentials), Credentials | None):
                     raise TypeError(f"credentials must be Credentials or None, not {type(credentials).__name__}")
-            case ReplyReceived(status, headers, body):
-                exchange = self._exchange("ReplyReceived")
-                return exchange, Reply.of(self.settings.binding, status, headers, body)
-            case ExchangeFailed(failure):
-                exchange = self._exchange("ExchangeFailed")
-                if not isinstance(cast("object", failure), TransportError):
-                    raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {failure!r}")
-                return exchange, failure
             case StreamOpened():
                 if not isinstance(self.outstanding, OpenStream):
                     raise self._misuse("StreamOpened")

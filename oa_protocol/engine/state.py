@@ -14,10 +14,11 @@ Each is made anew when what it describes begins, and dropped when that ends. So 
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass, field
 from io import StringIO
+from math import inf
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from oa_protocol.bindings.base import StreamDecoder
 from oa_protocol.bindings.json import Chat
@@ -67,8 +68,9 @@ NO_ATTEMPT = Attempt()
 """Between two turns there is none. Conversations that wait for a prompt share this one, because nothing writes it."""
 
 
-class Stream(Struct):
-    """One open event stream.
+@dataclass(slots=True)
+class Stream:
+    """One open event stream. Each token writes to it, and a dataclass is written to faster than a msgspec struct.
 
     Attributes:
         decoder: cuts its bytes into events.
@@ -134,8 +136,11 @@ class Leaving(Struct):
     check: GoneCheck = GoneCheck()
 
 
-class Turn(Struct):
+@dataclass(slots=True)
+class Turn:
     """One prompt and its answer, from the owner's prompt until the answer is complete. Ids are empty until known.
+
+    Each token writes to it, as to ``Stream``.
 
     Attributes:
         parent_id: the message that the prompt follows.
@@ -154,7 +159,7 @@ class Turn(Struct):
     is_at_work: bool = False
     left_pending: int = 0
     emitted: StringIO = field(default_factory=StringIO)
-    ends: float = math.inf
+    ends: float = inf
 
     @property
     def text(self) -> str:

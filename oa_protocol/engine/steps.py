@@ -61,12 +61,12 @@ class Steps(Moves):
 
     def _settle(self, exchange: Exchange, outcome: Outcome, events: Events) -> None:
         """Take what came of an exchange."""
-        step = next((step for step in STEPS[self.phase] if step.kind is type(exchange)), None)
-        if step is None:
+        handler = _HANDLERS.get((self.phase, type(exchange)))
+        if handler is None:
             return  # the owner left, or the answer came, while it was under way; it is no longer needed
         try:
             if not self._asks_for_credentials(exchange, outcome):
-                step.handler(self, outcome, events)
+                handler(self, outcome, events)
         except OAError as error:
             self._step_failed(error, events)
 
@@ -406,7 +406,10 @@ class Steps(Moves):
         return self.settings.binding.read_message(body, self._current.message_id)
 
     def _next_step(self) -> Step | None:
-        return next((step for step in STEPS[self.phase] if step.is_next(self)), None)
+        for step in STEPS[self.phase]:
+            if step.is_next(self):
+                return step
+        return None
 
 
 class Step(NamedTuple):
@@ -477,3 +480,5 @@ def check_steps(steps: dict[Phase, Sequence[Step]]) -> None:
 
 
 check_steps(STEPS)
+
+_HANDLERS = {(phase, step.kind): step.handler for phase, row in STEPS.items() for step in row}

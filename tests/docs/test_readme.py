@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from oa_protocol.server import Server
-from tests.docs.readme import COMMANDS, LINKS, PYTHON, ROOT
+from tests.docs.readme import COMMANDS, LINKS, PYTHON, README, ROOT
 
 COOKIE = "next-auth.session-token"
 
@@ -19,8 +19,14 @@ def runs(server: Server, code: str) -> object:
     return eval(compiled, {"__name__": "readme"})
 
 
+TESTS = [code for code in PYTHON if "def test_" in code]
+PROGRAMS = [code for code in PYTHON if code not in TESTS]
+
+pytest_plugins = ["pytester"]
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+@pytest.mark.parametrize("code", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_each_block_of_python_runs_and_leaves_no_chat(
     code: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -34,9 +40,18 @@ def test_each_block_of_python_runs_and_leaves_no_chat(
                 await running
 
         anyio.run(main, backend=backend)
-        assert any(request.step == "create" for request in server.requests)
+        assert any(request.step == "create" for request in server.requests) or "ReplyReceived" in code
         assert not server.chats
     assert capsys.readouterr().out.strip()
+
+
+def test_each_test_passes(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_readme="\n\n".join(TESTS))
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_ci_runs_the_printed_test_command() -> None:

@@ -13,7 +13,8 @@ from oa_protocol import Conversation, Website
 from oa_protocol.engine.intents import Exchange
 from oa_protocol.engine.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, check_phases, fire
 from oa_protocol.engine.steps import STEPS, Step, check_steps
-from tests.phases_md import PATH, phases_md
+from tests.tools.phases import PAGE, PICTURE, phases_md
+from tests.tools.phases_svg import phases_svg
 
 
 class Model:
@@ -76,8 +77,9 @@ def test_every_trigger_has_its_row() -> None:
 
 
 def test_the_drawing_is_the_table() -> None:
-    """``python -m tests.phases_md`` draws it anew."""
-    assert PATH.read_text(encoding="utf-8") == phases_md()
+    """``python -m tests.tools.phases`` draws it anew."""
+    assert PAGE.read_text(encoding="utf-8") == phases_md()
+    assert PICTURE.read_text(encoding="utf-8") == phases_svg()
 
 
 def test_a_table_of_steps_that_forgets_a_phase_or_an_exchange_is_refused() -> None:

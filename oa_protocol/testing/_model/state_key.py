@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from io import StringIO
 from operator import attrgetter
 from typing import Any, TypeVar, assert_never, cast
-
-from msgspec.structs import replace
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.sse import SSEDecoder

@@ -1,12 +1,15 @@
-"""Draws specs/phases.md from the table: ``python -m tests.phases_md``."""
+"""Writes specs/phases.md and docs/phases.svg from the table: ``python -m tests.tools.phases``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from oa_protocol.engine.phases import TERMINAL, TRANSITIONS, Phase
+from tests.tools.phases_svg import phases_svg
 
-PATH = Path(__file__).parent.parent / "specs" / "phases.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "specs" / "phases.md"
+PICTURE = ROOT / "docs" / "phases.svg"
 
 NEXT_INTENT = {
     Phase.START: "once there is a prompt: CreateChat, or LoadCredentials if there are none",
@@ -29,11 +32,16 @@ _TERMINAL = "– (terminal)"
 
 HEAD = """# Phases
 
-Drawn from `oa_protocol/engine/phases.py` by `python -m tests.phases_md`; a test keeps both equal.
+This page is written by `python -m tests.tools.phases` from the table in `oa_protocol/engine/phases.py`. A test compares
+the two.
 
 A phase names what is established on the server. What is in flight is the outstanding intent; the state of a
 conversation is the pair of both. In any phase but STREAMING a stream that is still open is closed first (CloseStream),
 and if credentials were rejected, others are asked for (LoadCredentials).
+
+![The phases as boxes, with an arrow for each way from one to another](../docs/phases.svg)
+
+An arrow from a dashed frame is possible in every phase inside it.
 """
 
 
@@ -56,11 +64,12 @@ def phases_md() -> str:
         "| phase | established | next intent |\n| --- | --- | --- |\n" + "\n".join(phases) + "\n",
         "## Transitions\n",
         "| trigger | what happened | from | to |\n| --- | --- | --- | --- |\n" + "\n".join(moves) + "\n",
-        "## Diagram\n",
+        "## The same for Mermaid\n",
         "\n".join(diagram) + "\n",
     ]
     return "\n".join(sections)
 
 
 if __name__ == "__main__":
-    PATH.write_text(phases_md(), encoding="utf-8")
+    PAGE.write_text(phases_md(), encoding="utf-8")
+    PICTURE.write_text(phases_svg(), encoding="utf-8")

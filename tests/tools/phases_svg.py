@@ -1,0 +1,189 @@
+"""The picture of the phases. Where each box stands is written here; every arrow comes from the table.
+
+A trigger that is possible in all phases of a frame is one arrow from that frame, because sixty arrows show nothing.
+"""
+
+from __future__ import annotations
+
+from math import hypot
+from typing import NamedTuple
+
+from oa_protocol.engine.phases import TRANSITIONS, Phase
+
+WIDTH, HEIGHT = 1000, 480
+HALF_WIDTH, HALF_HEIGHT = 72, 17  # of a box
+
+Point = tuple[float, float]
+P = Phase
+
+# The main way is the row in the middle, recovery is above it, and leaving is below.
+PLACES: dict[Phase, Point] = {
+    P.COOKIES: (95, 80),
+    P.PROMPT_LOST: (350, 80),
+    P.REQUEST_LOST: (590, 80),
+    P.POLLING: (760, 80),
+    P.START: (95, 180),
+    P.CHAT_CREATED: (270, 180),
+    P.PROMPTED: (430, 180),
+    P.ASSISTANT_REQUESTED: (590, 180),
+    P.STREAMING: (760, 180),
+    P.ANSWERED: (912, 180),
+    P.DRAINING: (640, 310),
+    P.FAILED: (890, 310),
+    P.NEVER_CREATED: (112, 310),
+    P.DELETED: (190, 400),
+    P.DELETING: (430, 400),
+    P.DELETE_UNCLEAR: (640, 400),
+    P.LEAKED: (890, 400),
+}
+MAIN = (P.START, P.CHAT_CREATED, P.PROMPTED, P.ASSISTANT_REQUESTED, P.STREAMING, P.ANSWERED)
+ENDS = (P.NEVER_CREATED, P.DELETED, P.LEAKED)
+
+
+class Frame(NamedTuple):
+    """Phases with a line around them."""
+
+    title: str
+    phases: frozenset[Phase]
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+_RUNNING = frozenset({P.REQUEST_LOST, P.ASSISTANT_REQUESTED, P.STREAMING, P.POLLING})
+_CHAT = _RUNNING | {P.CHAT_CREATED, P.PROMPT_LOST, P.PROMPTED, P.ANSWERED}
+# The larger ones first, because the first that fits is taken.
+FRAMES = (
+    Frame("there is a chat", _CHAT, 193, 20, 990, 235),
+    Frame("an answer may run", _RUNNING, 514, 40, 836, 215),
+    Frame("the owner has left", frozenset({P.DRAINING, P.DELETING, P.DELETE_UNCLEAR}), 282, 270, 725, 440),
+    Frame("no chat yet", frozenset({P.START, P.COOKIES}), 15, 20, 175, 235),
+)
+
+Source = Phase | Frame
+
+ROUTES: dict[tuple[str, Phase], list[Point]] = {
+    # Arrows that aren't a straight line from box to box.
+    ("no chat yet", P.CHAT_CREATED): [(175, 180), (198, 180)],
+    ("no chat yet", P.NEVER_CREATED): [(112, 235), (112, 293)],
+    ("no chat yet", P.LEAKED): [(22, 235), (22, 462), (890, 462), (890, 417)],
+    ("there is a chat", P.FAILED): [(890, 235), (890, 293)],
+    ("there is a chat", P.DELETING): [(430, 235), (430, 383)],
+    ("there is a chat", P.LEAKED): [(975, 235), (975, 400), (962, 400)],
+    ("an answer may run", P.DRAINING): [(640, 215), (640, 293)],
+    ("the owner has left", P.LEAKED): [(725, 400), (818, 400)],
+    ("DRAINING", P.DELETING): [(590, 327), (490, 383)],
+    ("DELETE_UNCLEAR", P.DELETED): [(640, 417), (640, 431), (190, 431), (190, 417)],
+    ("PROMPTED", P.REQUEST_LOST): [(452, 163), (518, 90)],
+    ("REQUEST_LOST", P.PROMPTED): [(540, 97), (478, 163)],
+    ("CHAT_CREATED", P.PROMPT_LOST): [(280, 163), (325, 97)],
+    ("PROMPT_LOST", P.CHAT_CREATED): [(345, 97), (305, 163)],
+    ("PROMPT_LOST", P.PROMPTED): [(375, 97), (415, 163)],
+    ("ANSWERED", P.PROMPTED): [(900, 197), (900, 226), (430, 226), (430, 197)],
+    ("ANSWERED", P.PROMPT_LOST): [(935, 163), (935, 32), (370, 32), (370, 63)],
+    ("PROMPT_LOST", P.ANSWERED): [(330, 63), (330, 26), (950, 26), (950, 163)],
+    ("FAILED", P.DELETING): [(870, 327), (870, 355), (460, 355), (460, 383)],
+    ("DELETE_UNCLEAR", P.DELETING): [(568, 407), (502, 407)],
+    ("DELETING", P.DELETE_UNCLEAR): [(502, 393), (568, 393)],
+}
+
+STYLE = """
+  .box { fill: #fff; stroke: #57606a; stroke-width: 1.2 }
+  .main { fill: #ddf4ff; stroke: #0969da }
+  .end { fill: #f6f8fa; stroke: #57606a; stroke-width: 2.6 }
+  .frame { fill: none; stroke: #8c959f; stroke-dasharray: 5 4 }
+  .arrow { stroke: #57606a; stroke-width: 1.3; fill: none; marker-end: url(#head) }
+  .head { fill: #57606a }
+  text { font: 11px system-ui, sans-serif; fill: #1f2328; text-anchor: middle }
+  .title { fill: #57606a; text-anchor: start; font-style: italic }
+  @media (prefers-color-scheme: dark) {
+    .box { fill: #161b22; stroke: #8b949e }
+    .main { fill: #0c2d6b; stroke: #58a6ff }
+    .end { fill: #21262d; stroke: #8b949e }
+    .frame { stroke: #6e7681 }
+    .arrow { stroke: #8b949e }
+    .head { fill: #8b949e }
+    text { fill: #e6edf3 }
+    .title { fill: #9198a1 }
+  }
+"""
+
+
+HEAD = (
+    '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path class="head" d="M0 0L8 4L0 8z"/></marker>'
+)
+
+
+def phases_svg() -> str:
+    """Return the whole picture."""
+    body = [
+        *(_frame(frame) for frame in FRAMES),
+        *(_arrow(source, target) for source, target in sorted(arrows(), key=str)),
+        *(_box(phase) for phase in Phase),
+    ]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+            "<title>The phases of a conversation</title>",
+            f"<style>{STYLE}</style>",
+            HEAD,
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def arrows() -> set[tuple[Source, Phase]]:
+    """Return from where to where an arrow goes, so that each row of the table is drawn."""
+    found: set[tuple[Source, Phase]] = set()
+    for _, sources, target in TRANSITIONS:
+        left = set(sources)
+        for frame in FRAMES:
+            if frame.phases <= left:
+                found.add((frame, target))
+                left -= frame.phases
+        found |= {(source, target) for source in left}
+    return found
+
+
+def _frame(frame: Frame) -> str:
+    width, height = frame.right - frame.left, frame.bottom - frame.top
+    return (
+        f'<rect class="frame" x="{frame.left}" y="{frame.top}" width="{width}" height="{height}" rx="10"/>'
+        f'<text class="title" x="{frame.left + 10}" y="{frame.top + 16}">{frame.title}</text>'
+    )
+
+
+def _box(phase: Phase) -> str:
+    kind = "main" if phase in MAIN else "end" if phase in ENDS else ""
+    x, y = PLACES[phase]
+    return (
+        f"<g><title>{phase.value}</title>"
+        f'<rect class="box {kind}" x="{x - HALF_WIDTH}" y="{y - HALF_HEIGHT}" '
+        f'width="{2 * HALF_WIDTH}" height="{2 * HALF_HEIGHT}" rx="7"/>'
+        f'<text x="{x}" y="{y + 4}">{phase.name}</text></g>'
+    )
+
+
+def _arrow(source: Source, target: Phase) -> str:
+    name = source.title if isinstance(source, Frame) else source.name
+    route = ROUTES.get((name, target))
+    if route is None:
+        if isinstance(source, Frame):
+            raise ValueError(f"say in ROUTES how the arrow goes from {name!r} to {target.name}")
+        route = [_edge(source, target), _edge(target, source)]
+    points = "L".join(f"{x:g} {y:g}" for x, y in route)
+    return f'<path class="arrow" d="M{points}"/>'
+
+
+def _edge(phase: Phase, other: Phase) -> Point:
+    """Return where the line between the middles of two boxes leaves the first one."""
+    (x, y), (to_x, to_y) = PLACES[phase], PLACES[other]
+    across, down = to_x - x, to_y - y
+    length = hypot(across, down)
+    part = min(
+        HALF_WIDTH * length / abs(across) if across else length, HALF_HEIGHT * length / abs(down) if down else length
+    )
+    return x + across * part / length, y + down * part / length
