@@ -151,12 +151,16 @@ class LoopThread:
             loop.close()
             return
         _RUNNING.add(self)
+        serving = loop.create_task(self._serve())
         try:
-            loop.run_until_complete(self._serve())
+            loop.run_until_complete(serving)
             loop.run_until_complete(loop.shutdown_asyncgens())
         except BaseException as error:
             self.has_died = True
             self._lost = f"the client's thread has died of {error!r}: make another client"
+            serving.cancel()  # and with it all that was under way
+            with suppress(BaseException):
+                loop.run_until_complete(serving)
             raise
         finally:
             self._is_stopping = True

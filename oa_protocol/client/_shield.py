@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -56,11 +56,13 @@ class _Runner:
 
     def note(self, error: BaseException) -> None:
         """Keep an interruption; raise any other error."""
-        while isinstance(error, BaseExceptionGroup) and error.split(self._interruptions)[1] is None:
-            error = error.exceptions[0]
-        if not isinstance(error, self._interruptions):
+        found: BaseException | None = error
+        while isinstance(found, BaseExceptionGroup):  # its first one stands for all, if all are interruptions
+            group = cast("BaseExceptionGroup[BaseException]", found)
+            found = group.exceptions[0] if group.split(self._interruptions)[1] is None else None
+        if not isinstance(found, self._interruptions):
             raise error
-        self.interrupted = self.interrupted or error
+        self.interrupted = self.interrupted or found
 
     async def host(self) -> None:
         """Run the operation in a task of its own, and take the interruptions of this one."""

@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any, cast
 
 import pytest
 
@@ -79,8 +80,7 @@ def test_a_thread_that_died_is_named_and_so_is_the_chat() -> None:
         client = sync.Client(server.url, cookies=server.cookies)
         chat = client.chat()
         chat.ask("Hello")
-        thread = vars(client)["_thread"]
-        died = vars(thread)["_thread"]
+        died = cast("Any", client)._thread._thread
         died.soon(died.loop.stop)
         died.join(30)
         with pytest.raises(LocalProtocolError, match=r"thread has died of .*: make another client"):
