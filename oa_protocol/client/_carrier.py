@@ -43,6 +43,7 @@ from oa_protocol.engine.intents import (
     LoadCredentials,
     OpenStream,
 )
+from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.transports import Response, Transport, TransportFactory
 
@@ -51,6 +52,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("oa_protocol")
 """At level DEBUG it logs every phase, intent and reply; never a secret, never a token."""
+
+
+def log(message: str, *arguments: object) -> None:
+    """Log it. What a log handler raises must not interrupt a conversation."""
+    with suppress(Exception):
+        logger.debug(message, *arguments)
+
 
 CLOSE_TIMEOUT = 0.25
 """Seconds that closing something may take, because cleaning up must not wait for a peer."""
@@ -88,7 +96,7 @@ class Flight:
         self.intent = intent
         self.has_landed = False
         self.done = anyio.Event()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._scope = anyio.CancelScope()
         self._hand_in = hand_in
 
@@ -109,8 +117,10 @@ class Flight:
         try:
             with self._scope:
                 await operation(self)
-        except Exception as error:  # raised to the owner
-            self.error = error
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # raised to the owner
+            self.error = RuntimeError("GeneratorExit") if isinstance(error, GeneratorExit) else error
         finally:
             self.done.set()
 
@@ -118,14 +128,23 @@ class Flight:
 class Carrier:
     """What one conversation has on the network: a transport, and at times a stream and an exchange in flight."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, phase: Phase) -> None:
         self._shared = shared
         self._entry = Entry(shared.journal) if shared.journal is not None else None
         self._transport: Transport | None = None
         self._used_up: list[Transport] = []
         self._response: Response | None = None
+        self._phase = phase
         self.flight: Flight | None = None
         self.reads: ReadScope | None = None
+
+    def note(self, conversation: Conversation) -> None:
+        """Tell the slot and the log how things stand."""
+        self._shared.slot.note(conversation)
+        phase = conversation.phase
+        if phase is not self._phase:
+            log("%s -> %s", self._phase.name, phase.name)
+            self._phase = phase
 
     def begin(self, intent: Intent, conversation: Conversation, hand_in: Callable[[Intent, Input], None]) -> None:
         """Carry out ``intent``; what happens is handed in as soon as it does."""
@@ -168,9 +187,18 @@ class Carrier:
         response, reads = cast("Response", self._response), cast("ReadScope", self.reads)
         try:
             with reads.until(deadline):
-                return await response.receive()
+                data = await response.receive()
+                if not data:
+                    log("<- the stream ended")
+                return data
         except TransportError as failure:
-            logger.debug("<- the stream broke: %s", failure)
+            log("<- the stream broke: %s", failure)
+            return b""
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            log("<- the stream broke: %r, though nobody cancelled the task", error)
             return b""
         return None
 
@@ -224,14 +252,14 @@ class Carrier:
             response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
                 self._response, self.reads, response = response, read_scope(), None
-                logger.debug("<- 200, a stream")
+                log("<- 200, a stream")
                 flight.land(StreamOpened())
                 return
             body = await read_body(response)
-            logger.debug("<- %d, %d bytes", response.status, len(body))
+            log("<- %d, %d bytes", response.status, len(body))
             flight.land(ReplyReceived(response.status, response.headers, body))
         except TransportError as error:
-            logger.debug("<- %s", error)
+            log("<- %s", error)
             # Once a reply has begun, the request was sent, whatever a transport says.
             flight.land(ExchangeFailed(MaybeSent(str(error)) if response is not None else error))
         except BaseException as error:
@@ -251,9 +279,9 @@ class Carrier:
 
 def _log(intent: Intent) -> None:
     if isinstance(intent, Exchange):
-        logger.debug("-> %s: %s %s", type(intent).__name__, intent.request.method, intent.request.url)
+        log("-> %s: %s %s", type(intent).__name__, intent.request.method, intent.request.url)
     else:
-        logger.debug("-> %s", type(intent).__name__)
+        log("-> %s", type(intent).__name__)
 
 
 def clock() -> Callable[[], float]:

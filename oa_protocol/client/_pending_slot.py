@@ -73,5 +73,10 @@ class PendingSlot:
 
 
 def _may_be_under_way(conversation: Conversation) -> bool:
-    """Return whether the request for the answer is under way, or was a moment ago; a probe can't see that."""
+    """Return whether the request for the answer is under way, or was a moment ago; a probe can't see that.
+
+    It no longer is if its deadline has come: if its owner has paused, nobody else notices that.
+    """
+    if conversation.deadline is not None and conversation.deadline <= anyio.current_time():
+        return False
     return isinstance(conversation.outstanding, (RequestAssistant, FetchChat))

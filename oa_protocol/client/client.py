@@ -36,10 +36,13 @@ from oa_protocol.engine.errors import (
     AnswerFailed,
     AuthenticationError,
     ChatLeakedWarning,
+    ClosedError,
+    MaybeSent,
     OAError,
 )
 from oa_protocol.engine.events import Answered, Corrected, Event, Failed, LeakRecord, Message, Token
-from oa_protocol.engine.inputs import Prompt
+from oa_protocol.engine.inputs import ExchangeFailed, Prompt, StreamEnded
+from oa_protocol.engine.intents import Exchange
 from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts, check_count
 from oa_protocol.transports import TransportFactory
@@ -108,6 +111,7 @@ class Client:
         timeouts = timeouts or Timeouts()
         self._retries = retries
         self._open_chats: dict[Chat, None] = {}  # in their order, which a set has not
+        self._is_closed = False
         if transport is None:
             if proxy is None:
                 proxy = proxy_of_environment(self._binding.base_url)
@@ -145,16 +149,19 @@ class Client:
         try:
             await self._end_chats()
         except BaseException as interruption:
+            await self._end_chats()  # it may have come before anything had begun
             self._tell_leaks(error or interruption)
             raise
         self._tell_leaks(error)
 
     async def _end_chats(self) -> None:
         """End the chats that are still open; ``_tell_leaks`` then tells what they left."""
+        self._is_closed = True
         try:
-            if self._open_chats:
+            if not all(chat._is_over for chat in self._open_chats):
                 # Each chat keeps its own deadline; a second of its own later it is too late.
-                await run_to_completion(self._end_each, seconds=self._shared.cleanup.timeout + 2.0)
+                seconds = self._shared.cleanup.timeout + 2.0
+                await run_to_completion(self._end_each, seconds=seconds, at_last=self._abandon_chats)
         finally:
             if self._journal is not None:
                 self._journal.close()
@@ -163,6 +170,14 @@ class Client:
         async with anyio.create_task_group() as group:
             for chat in list(self._open_chats):
                 group.start_soon(chat._end)
+
+    def _abandon_chats(self) -> None:
+        for chat in self._open_chats:
+            chat._driver.abandon()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the client is closed, and what it did now nothing would clean up: make another one")
 
     def _tell_leaks(self, in_flight: BaseException | None) -> None:
         """Have each chat that ended tell what it left, also where warnings are errors, and one of them is raised."""
@@ -192,6 +207,7 @@ class Client:
         written there, with credentials masked (``oa_protocol.tape``). Raises TypeError or ValueError, naming the field,
         for what no server takes.
         """
+        self._check_open()
         options = AnswerOptions(
             model=model or schemas.DEFAULT_MODEL,
             sampling=SamplingParameters.of(sampling),
@@ -201,7 +217,29 @@ class Client:
             user_response_instructions=user_response_instructions,
         )
         driver = Driver(self._conversation(options, tape), self._shared)
-        return Chat(driver, self._open_chats, self.leaked, self._journal)
+        return Chat(driver, self)
+
+    async def resume(self, conversation: Conversation) -> Chat:
+        """Return a chat that goes on with ``conversation``, which was driven elsewhere: an unpickled one, for example.
+
+        Nobody else may go on with it. What was under way there counts as lost, so the server is asked what it did. If
+        an answer was asked for, ``Chat.answer`` is the rest of it. The chat is deleted at the latest when the client is
+        closed.
+
+        Raises:
+            TypeError, ValueError: it's no conversation, or one with another server.
+            ClosedError: the client is closed.
+
+        """
+        self._check_open()
+        if not isinstance(cast("object", conversation), Conversation):
+            raise TypeError(f"conversation must be a Conversation, not {conversation!r}")
+        theirs, ours = conversation.binding, self._binding
+        if (theirs.api, theirs.base_url) != (ours.api, ours.base_url):
+            raise ValueError(f"the conversation is with {theirs.base_url} ({theirs.api}), and the client with {self!r}")
+        chat = Chat(Driver(conversation, self._shared), self)
+        chat._turns.resume()
+        return chat
 
     def _conversation(self, options: AnswerOptions, tape: TapeFile | None) -> Conversation:
         shared = self._shared
@@ -260,6 +298,7 @@ class Client:
         return await Sweeper(self._journal, self._binding, credentials, self._shared, grace).sweep()
 
     async def _some_credentials(self) -> Credentials:
+        self._check_open()
         credentials = self._credentials or await self._load()
         if credentials is None:
             raise _no_credentials()
@@ -292,13 +331,10 @@ class Client:
 class Chat:
     """One chat on the server. Leaving it, by whatever path, deletes it there, or names it in ``client.leaked``."""
 
-    def __init__(
-        self, driver: Driver, open_chats: dict[Chat, None], leaked: list[LeakRecord], journal: Journal | None
-    ) -> None:
+    def __init__(self, driver: Driver, client: Client) -> None:
         self._driver = driver
-        self._journal = journal
-        self._open_chats = open_chats
-        self._leaked = leaked
+        self._client = client
+        self._process = os.getpid()
         self._turns = _Turns(driver, self._note_use)
 
     def __repr__(self) -> str:
@@ -313,6 +349,11 @@ class Chat:
     def phase(self) -> Phase:
         """Where the conversation stands."""
         return self._driver.conversation.phase
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that was begun last, if any."""
+        return self._turns.current
 
     async def __aenter__(self) -> Self:
         return self
@@ -341,7 +382,8 @@ class Chat:
     @property
     def _needs_closing(self) -> bool:
         """Whether there was a prompt, and the owner has not left."""
-        return self._turns.current is not None and not self._driver.is_closed
+        used = self in self._client._open_chats and self._process == os.getpid()  # after a fork it is the parent's
+        return used and not self._driver.conversation.is_over
 
     @property
     def _is_over(self) -> bool:
@@ -349,8 +391,10 @@ class Chat:
         return self._driver.is_closed and self._driver.conversation.is_over
 
     def __del__(self) -> None:
-        if self._needs_closing:
-            warnings.warn(f"unclosed {self!r}: use `async with client.chat()`", ResourceWarning, stacklevel=2)
+        if self._needs_closing:  # and so does the client, or it would know the chat
+            where = f", left on {self._driver.conversation.binding.base_url}" if self.id else ""
+            text = f"unclosed {self!r}{where}: use `async with client.chat()`"
+            warnings.warn(text, ChatLeakedWarning if self.id else ResourceWarning, stacklevel=2)
 
     def send(self, text: str) -> Answer:
         """Ask for an answer to ``text``; iterate over it for its events. Nothing is sent before.
@@ -377,7 +421,8 @@ class Chat:
         return TextStream(self.send(text))
 
     def _note_use(self) -> None:
-        self._open_chats[self] = None
+        self._client._check_open()
+        self._client._open_chats[self] = None
 
     def _report(self, in_flight: BaseException | None, *, stacklevel: int = _LEAVING) -> None:
         """Name what was left, once: on the client, on the exception in flight, and in a warning.
@@ -385,15 +430,17 @@ class Chat:
         ``stacklevel`` is as for ``warnings.warn``. Raises ChatLeakedWarning where warnings are errors and no exception
         is in flight.
         """
-        first = self._open_chats.pop(self, False) is None
+        if self not in self._client._open_chats or not self._is_over:
+            return  # it was told before, or the client will end it
         records = self._driver.conversation.leaked
-        if not first or not records:
+        self._client.leaked.extend(records)
+        del self._client._open_chats[self]
+        if not records:
             return
-        self._leaked.extend(records)
         named = "; ".join(f"chat {record.chat_id or '(id unknown)'}: {record.reason}" for record in records)
         text = f"left, or maybe left, on {self._driver.conversation.binding.base_url}: {named}"
-        if self._journal is not None:
-            text += f". `oa-protocol sweep --journal {shlex.quote(str(self._journal.path))}` deletes it later"
+        if self._client._journal is not None:
+            text += f". `oa-protocol sweep --journal {shlex.quote(str(self._client._journal.path))}` deletes it later"
         if in_flight is None or isinstance(in_flight, GeneratorExit):  # which nobody gets to see
             warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)
             return
@@ -413,11 +460,26 @@ class _Turns:
 
     async def begin(self, answer: Answer, prompt: str) -> None:
         """Make it the turn of ``answer``, once an answer that was given up half-way is complete."""
+        self.driver.check_open()
         if self.current is not None:
             await self.current._finish()
+        self.note_use()
         self.driver.conversation.handle(Prompt(prompt), anyio.current_time())
         self.current = answer
+
+    def resume(self) -> None:
+        """Go on with a conversation from elsewhere, after what was under way there was lost."""
         self.note_use()
+        driver, conversation, now = self.driver, self.driver.conversation, anyio.current_time()
+        is_asked = not (conversation.awaits_prompt or conversation.error or conversation.is_over)
+        if conversation.has_stream:
+            driver.undelivered += conversation.handle(StreamEnded(), now)
+        if isinstance(conversation.outstanding, Exchange):
+            lost = MaybeSent("it was under way where the conversation was driven before")
+            driver.undelivered += conversation.handle(ExchangeFailed(lost), now)
+        if is_asked:
+            self.current = Answer(self, "")
+            self.current._begun = True
 
 
 class Answer:
@@ -437,8 +499,11 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole answer once it is complete; until then the tokens so far."""
-        return "".join(self._tokens) if self.message is None else self.message.content or ""
+        """The whole answer once it is complete; until then the tokens so far, also of one that was given up."""
+        if self.message is not None:
+            return self.message.content or ""
+        unread = [event.text for event in self._events if isinstance(event, Token)] if self._done else []
+        return "".join(self._tokens + unread)
 
     def __aiter__(self) -> Self:
         return self
@@ -469,9 +534,12 @@ class Answer:
         return event
 
     async def _finish(self) -> None:
-        """Read on to the end, whatever it is; what there is to tell is kept for whoever still iterates."""
+        """Read on to the end, whatever it is; the events are kept for whoever still iterates."""
         while await self._advance():
             pass
+        for event in self._events:
+            if isinstance(event, Answered):
+                self.message = event.message
 
     async def _advance(self) -> bool:
         """Begin, or do one thing more; what comes of it is there to ``_take``. Return False where all is done."""
@@ -481,7 +549,10 @@ class Answer:
             await self._turns.begin(self, self._prompt)
             self._begun = True
         driver = self._turns.driver
-        events = await driver.step()
+        try:
+            events = await driver.step()
+        except StopAsyncIteration as stop:  # a transport's, or a binding's, and not our end
+            raise RuntimeError(f"StopAsyncIteration was raised in phase {driver.conversation.phase.name}") from stop
         if events is not None:
             self._events.extend(events)
             return True

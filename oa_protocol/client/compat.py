@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, cast
 
 from oa_protocol.bindings.json import DEFAULT_MODEL, SamplingParameters
@@ -10,6 +11,22 @@ from oa_protocol.client.client import Client, CookieSource
 
 _CLIENT_OPTIONS = ("base_url", "api", "token", "transport", "timeouts", "retries", "cleanup", "journal")
 _CHAT_OPTIONS = ("plugins", "system_prompt", "user_profile", "user_response_instructions")
+
+# What callers of the historic client pass to every provider. It means nothing here, and goes nowhere.
+_HISTORIC = (
+    "access_token",
+    "api_key",
+    "auth",
+    "cookie_jar",
+    "ignore_stream",
+    "ignore_stream_and_auth",
+    "ignore_working",
+    "ignored",
+    "provider",
+    "stream",
+    "timeout",
+)
+_KNOWN = {*_CLIENT_OPTIONS, *_CHAT_OPTIONS, *SamplingParameters.__struct_fields__, *_HISTORIC}
 
 
 class OpenAssistant:
@@ -34,13 +51,21 @@ class OpenAssistant:
     ) -> AsyncIterator[str]:
         """Yield the pieces of the answer to ``messages``; the chat is deleted at the end, whatever the end is.
 
-        An empty ``model`` is the default. Of the other keywords only those that are known are used: sampling parameters
-        (``top_k``, ``temperature`` …) are sent; ``base_url``, ``api``, ``token``, ``transport``, ``timeouts``,
-        ``retries``, ``cleanup`` and ``journal`` are the Client's, ``plugins``, ``system_prompt``, ``user_profile`` and
-        ``user_response_instructions`` the chat's. The rest goes nowhere.
+        An empty ``model`` is the default. Of the other keywords, sampling parameters (``top_k``, ``temperature`` …) are
+        sent; ``base_url``, ``api``, ``token``, ``transport``, ``timeouts``, ``retries``, ``cleanup`` and ``journal``
+        are the Client's, ``plugins``, ``system_prompt``, ``user_profile`` and ``user_response_instructions`` the
+        chat's. What callers of the historic client pass to every provider (``stream``, ``auth``, ``timeout`` …) is
+        ignored.
 
-        Raises RuntimeError's subclasses of ``oa_protocol.engine.errors``, ValueError or TypeError for bad arguments.
+        Raises:
+            TypeError, ValueError: an argument can't be used, or a keyword is unknown.
+            OAError: what ``Chat.stream`` raises.
+
         """
+        unknown = sorted(kwargs.keys() - _KNOWN)
+        if unknown:
+            near = get_close_matches(unknown[0], _KNOWN - {*_HISTORIC}, 1)
+            raise TypeError(f"unknown keyword: {', '.join(unknown)}" + (f" (did you mean {near[0]}?)" if near else ""))
         prompt = format_prompt(messages)
         sampling = {name: kwargs[name] for name in SamplingParameters.__struct_fields__ if name in kwargs}
         settings = {name: kwargs[name] for name in _CLIENT_OPTIONS if name in kwargs}

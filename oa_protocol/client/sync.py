@@ -25,6 +25,7 @@ from oa_protocol.client import client as asynchronous
 from oa_protocol.client._loop_thread import LoopThread
 from oa_protocol.client.client import Api, CookieSource, streamed_text
 from oa_protocol.client.sweep import SweepResult
+from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
 from oa_protocol.engine.events import Event, LeakRecord, Message
 from oa_protocol.engine.phases import Phase
@@ -99,14 +100,16 @@ class Client:
 
     def _leave(self, error: BaseException | None) -> None:
         try:
-            if self._thread.is_running:
-                with suppress(LocalProtocolError):  # another thread closes it
-                    self._thread.run(self._client._end_chats)
+            self._client._is_closed = True  # also if there is no thread yet, and nothing to end
+            with suppress(LocalProtocolError):  # another thread closes it, or its own is gone
+                self._thread.run(self._client._end_chats, is_leaving=True)
         except BaseException as interruption:
             error = error or interruption
             raise
         finally:
             try:
+                if self._thread.has_died:
+                    self._client._abandon_chats()
                 self._client._tell_leaks(error)
             finally:
                 self._thread.stop()
@@ -137,6 +140,13 @@ class Client:
             tape=tape,
         )
         return Chat(self, self._thread, chat)
+
+    def resume(self, conversation: Conversation) -> Chat:
+        """Return a chat that goes on with ``conversation``, which was driven elsewhere: an unpickled one, for example.
+
+        All is as for ``oa_protocol.Client.resume``.
+        """
+        return Chat(self, self._thread, self._thread.run(lambda: self._client.resume(conversation)))
 
     def models(self) -> list[ModelConfig]:
         """Return the models that the server offers.
@@ -178,6 +188,12 @@ class Chat:
         """Where the conversation stands."""
         return self._chat.phase
 
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that was begun last, if any."""
+        answer = self._chat.answer
+        return None if answer is None else Answer(self, self._thread, answer)
+
     def __enter__(self) -> Self:
         return self
 
@@ -193,7 +209,7 @@ class Chat:
     def _leave(self, error: BaseException | None) -> None:
         try:
             with suppress(LocalProtocolError):  # the client is closed, and its chats with it
-                self._thread.run(self._chat._end)
+                self._thread.run(self._chat._end, is_leaving=True)
         except BaseException as interruption:
             self._chat._report(error or interruption)
             raise

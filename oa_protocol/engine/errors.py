@@ -12,6 +12,7 @@
         │   └── MaybeSent           … and the request may have been carried out
         ├── ProtocolError
         │   ├── LocalProtocolError  the caller did what the phase does not allow
+        │   │   └── ClosedError     … because the chat or its client was closed, maybe by another task
         │   └── RemoteProtocolError the server sent what the protocol does not allow
         ├── JournalError            the journal of chats to be deleted cannot be used
         └── AnswerFailed            the answer ended badly; text: what there is of it
@@ -95,6 +96,10 @@ class ProtocolError(OAError):
 
 class LocalProtocolError(ProtocolError):
     """The caller did something that the current phase does not allow. Nothing was changed by the call."""
+
+
+class ClosedError(LocalProtocolError):
+    """The chat or its client is closed, or was closed by another task or thread while it was in use."""
 
 
 class RemoteProtocolError(ProtocolError):

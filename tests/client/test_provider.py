@@ -164,3 +164,17 @@ async def test_a_leak_is_warned_of_after_a_break_even_where_warnings_are_errors(
     site.left = {chat_id}
     with pytest.raises(ChatLeakedWarning, match=chat_id):
         await pieces.aclose()
+
+
+@pytest.mark.usefixtures("no_environment")
+@pytest.mark.parametrize(("mistyped", "meant"), [("temprature", "temperature"), ("base_ulr", "base_url")])
+async def test_a_mistyped_keyword_is_refused_and_the_right_one_named(mistyped: str, meant: str) -> None:
+    wrong: dict[str, Any] = {mistyped: 1}
+    with pytest.raises(TypeError, match=f"{mistyped}.*did you mean {meant}"):
+        await anext(OpenAssistant.create_async_generator("", [{"role": "user", "content": "Hi"}], **wrong))
+
+
+@pytest.mark.usefixtures("no_environment")
+async def test_a_keyword_that_resembles_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="unknown keyword: xyzzy"):
+        await anext(OpenAssistant.create_async_generator("", [{"role": "user", "content": "Hi"}], xyzzy=1))

@@ -14,7 +14,9 @@ import anyio.to_thread
 import pytest
 import sniffio
 
-from oa_protocol.client._shield import run_to_completion
+from oa_protocol import ChatLeakedWarning, Cleanup, Client, Timeouts
+from oa_protocol.client._shield import run_to_completion, signals_held
+from oa_protocol.server import Fault, Hold, Server
 
 pytestmark = pytest.mark.anyio
 
@@ -367,3 +369,60 @@ async def test_in_another_thread_signals_are_left_alone() -> None:
     before = signal.getsignal(signal.SIGINT)
     await anyio.to_thread.run_sync(thread)
     assert seen == [before]
+
+
+@pytest.mark.clause("OA-6.13")
+def test_what_a_handler_raises_bounds_a_create_that_hangs(anyio_backend: str) -> None:
+    hold, clients = Hold(), list[Client]()
+
+    async def main() -> None:
+        async def strike() -> None:
+            await anyio.to_thread.run_sync(server.wait_for, "create")
+            signal.raise_signal(signal.SIGTERM)
+
+        client = Client(
+            server.url, cookies=server.cookies, timeouts=Timeouts(reply=3600.0), cleanup=Cleanup(drain=0, timeout=0.5)
+        )
+        clients.append(client)
+        async with anyio.create_task_group() as group, client, client.chat() as chat:
+            group.start_soon(strike)
+            await chat.ask("Hello")
+
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Server() as server:
+            server.script(Fault("create", before=hold))
+            with (
+                pytest.warns(ChatLeakedWarning, match="id unknown"),
+                pytest.raises((KeyboardInterrupt, BaseExceptionGroup)),
+            ):
+                anyio.run(main, backend=anyio_backend)
+            hold.release()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert [record.chat_id for record in clients[0].leaked] == [None]
+
+
+async def test_what_was_raised_does_not_wait_for_those_who_came_later(number: signal.Signals) -> None:
+    first, later = signals_held(), signals_held()
+    first.__enter__()
+    signal.raise_signal(number)
+    later.__enter__()
+    with pytest.raises(KeyboardInterrupt):
+        first.__exit__()
+    later.__exit__()
+
+
+def test_a_signal_that_comes_before_signals_are_held_leaves_none_held(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def struck(_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "getsignal", struck)
+    with pytest.raises(KeyboardInterrupt):
+        signals_held().__enter__()
+    assert signal.getsignal(number) is signal.default_int_handler
+    with signals_held():
+        assert signal.getsignal(number) is not signal.default_int_handler

@@ -1,5 +1,6 @@
 """One message waits at a time: the chats of one client share a slot, and none of them keeps it without need."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ from oa_protocol import AnswerFailed, Chat, LocalProtocolError, Timeouts
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.events import Queued, Requested, Token
+from oa_protocol.engine.intents import RequestAssistant
 from oa_protocol.server import Answer, Echo, Fault, Hold, Never, Reply, WorkerError
 from tests.driver.site import Site, settle
 
@@ -429,3 +431,25 @@ async def test_a_chat_that_was_deleted_elsewhere_stands_in_nobodys_way(site: Sit
     async with site.client() as client, client.chat() as a, client.chat() as b:
         await queued(a)
         assert await b.ask("second") == "second"
+
+
+@ECHO
+@pytest.mark.usefixtures("quick_probes")
+async def test_a_request_that_hangs_stands_in_nobodys_way_if_its_owner_has_paused(
+    site: Site, impatient_with: Callable[..., None]
+) -> None:
+    hold = Hold()
+    site.script(Fault("request", before=hold))
+    impatient_with(RequestAssistant, reply=0.5)
+    async with site.client() as client, client.chat() as a, client.chat() as b, anyio.create_task_group() as group:
+        scope = anyio.CancelScope()
+
+        async def interrupted() -> None:
+            with scope:
+                await a.ask("first")
+
+        group.start_soon(interrupted)
+        await site.reached("request")
+        scope.cancel()
+        assert await b.ask("second") == "second"
+        hold.release()

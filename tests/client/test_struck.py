@@ -1,0 +1,122 @@
+"""A KeyboardInterrupt at any line of leaving: the chat is deleted, or named."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import anyio
+import pytest
+
+import oa_protocol.client
+from oa_protocol import ChatLeakedWarning, Cleanup, Client, sync
+from oa_protocol.server import Echo, Server
+
+pytestmark = [
+    pytest.mark.clause("OA-7.2"),
+    pytest.mark.once,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # what was struck in a `__del__`
+]
+
+FOLDER = str(Path(oa_protocol.client.__file__).parent)
+HASTY = Cleanup(drain=0, timeout=3)
+
+
+class Strike:
+    """Raises KeyboardInterrupt at the line of this number that runs in the client, once it is begun."""
+
+    def __init__(self, number: int) -> None:
+        self.remaining = number
+
+    def begin(self) -> None:
+        sys.settrace(self._enter)
+
+    def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self._trace if frame.f_code.co_filename.startswith(FOLDER) else None
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            self.remaining -= 1
+            if self.remaining == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self._trace
+
+
+async def leave(client: Client, strike: Strike) -> None:
+    async with client, client.chat() as chat:
+        async for _ in chat.stream("One two three"):
+            break
+        strike.begin()
+
+
+async def leave_client(client: Client, strike: Strike) -> None:
+    async with client:
+        await client.chat().ask("One two three")
+        strike.begin()
+
+
+def leave_in_thread(client: sync.Client, strike: Strike) -> None:
+    with client, client.chat() as chat:
+        for _ in chat.stream("One two three"):
+            break
+        strike.begin()
+
+
+def leave_client_in_thread(client: sync.Client, strike: Strike) -> None:
+    with client:
+        client.chat().ask("One two three")
+        strike.begin()
+
+
+def seen_after(left: Callable[[], set[str]], run: Callable[[Any, Strike], object], client: Any, strike: Strike) -> str:
+    """Leave while this strikes, forget the client, and return all that names a chat."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")  # connections that were struck are left to the garbage collector
+        try:
+            run(client, strike)
+        except BaseException as error:  # what was struck elsewhere says so in its own way
+            error.__traceback__ = None
+        finally:
+            sys.settrace(None)
+        named = [str(record.chat_id) for record in client.leaked]
+        if left():  # it's told when the client is forgotten, or deleted by its thread
+            thread = getattr(client, "_thread", None)
+            del client
+            gc.collect()
+            if thread is not None:
+                thread.join()
+    return " ".join(named + [str(each.message) for each in caught if each.category is ChatLeakedWarning])
+
+
+def at_every_line(run: Callable[[Any, Strike], object], client: Callable[..., Any]) -> None:
+    known: set[str] = set()
+    with Server(model=Echo()) as server:
+
+        def left() -> set[str]:
+            return {chat.id for chat in server.chats} - known
+
+        for number in count(1):
+            strike = Strike(number)
+            named = seen_after(left, run, client(server.url, cookies=server.cookies, cleanup=HASTY), strike)
+            assert [chat_id for chat_id in left() if chat_id not in named] == [], f"line {number}"
+            known |= left()
+            if strike.remaining > 0:
+                return
+
+
+@pytest.mark.parametrize("run", [leave, leave_client])
+def test_leaving_that_is_struck_at_any_line(anyio_backend: str, run: Any) -> None:
+    at_every_line(partial(anyio.run, run, backend=anyio_backend), Client)
+
+
+@pytest.mark.parametrize("run", [leave_in_thread, leave_client_in_thread])
+def test_leaving_in_a_thread_that_is_struck_at_any_line(run: Any) -> None:
+    at_every_line(run, sync.Client)
