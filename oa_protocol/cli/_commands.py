@@ -47,11 +47,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.Abort:  # a Ctrl-C that came before or after the work itself
         return ExitCode.INTERRUPTED
-    except OSError as error:  # the help could not be printed; the commands tell their own
+    except OSError as error:
         from oa_protocol.cli._terminal import discard_stdout
 
         discard_stdout()
-        click.echo(f"Error: stdout: {error.strerror}", err=True)
+        # One with a number is the help's, which couldn't be printed; the commands give theirs a text.
+        click.echo(f"Error: {f'stdout: {error.strerror}' if error.errno else error}", err=True)
         return ExitCode.OTHER
 
 
@@ -154,12 +155,12 @@ def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa
 
 
 @group.command(
-    epilog="Exit code 1 where the engine does something else than the tape says. FILE may also be a browser's"
-    " recording of a website, with a name that ends in .har."
+    epilog="The exit code is 1 if this engine does something else than the tape says. FILE may also be a browser's"
+    " recording of a website; its name must end in .har."
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def replay(file: str) -> int:
-    """Tell a tape as a story; see whether this engine does the same."""
+    """Print what a tape recorded, and whether this engine still does the same."""
     from oa_protocol.cli import _replaying
 
     return _replaying.replay(file)

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import click
 
-from oa_protocol.cli._terminal import Terminal, discard_stdout
+from oa_protocol.cli._exit_codes import ExitCode
+from oa_protocol.cli._terminal import Terminal
 from oa_protocol.server import Echo, Lorem, Server
 
 
@@ -26,7 +27,7 @@ def serve(port: int, model: str, token_delay: float, workers: int, allowed_hosts
         allowed_hosts=allowed_hosts,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    code = 0
+    code = ExitCode.DONE
     try:
         try:
             server.start()
@@ -42,11 +43,14 @@ def serve(port: int, model: str, token_delay: float, workers: int, allowed_hosts
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        discard_stdout()
-        code = 141
+        code = ExitCode.STDOUT_CLOSED
+    except OSError as error:  # what stdout cannot take
+        terminal.complain(f"Error: {error}")
+        code = ExitCode.OTHER
     finally:
         server.stop()
-    terminal.note(f"{len(server.chats)} chats left.")
+    left = len(server.chats)
+    terminal.note(f"{left} {'chat' if left == 1 else 'chats'} left.")
     return code
 
 

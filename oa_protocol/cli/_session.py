@@ -227,7 +227,7 @@ class _Session:
 
     def forget(self, lines: Iterable[int]) -> int:
         """Drop lines of the journal, whose owners must not live; return the exit code."""
-        journal, code = Journal(self._journal), 0
+        journal, code = Journal(self._journal), ExitCode.DONE
         for number in lines:
             try:
                 line = journal.forget(number)
@@ -235,7 +235,7 @@ class _Session:
                 return self._conclude(error, leaked=False)
             if line is None:
                 self.terminal.complain(f"Error: there is no line {number} in the journal {journal.path}")
-                code = 1
+                code = ExitCode.OTHER
             else:
                 self.terminal.note(f"Dropped line {number}: chat {line.chat_id or '(id unknown)'} on {line.base_url}")
         return code

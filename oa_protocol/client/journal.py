@@ -100,6 +100,7 @@ class Journal:
         self._owner = ""
         self._lock: Lock | None = None
         self._lock_file = self.path
+        self._process = 0
         self._open_lines: set[int] = set()
         self._locking = threading.Lock()
         self._writing = threading.Lock()
@@ -140,10 +141,9 @@ class Journal:
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
-                if not self._open_lines:
+                if not self._open_lines and self._process == os.getpid():  # after a fork the owner is the parent
                     with suppress(OSError):  # a file too many does no harm
                         self._lock_file.unlink()
-                self._open_lines = set()
 
     def lines(self, binding: Binding | None = None) -> list[Line]:
         """Return the lines of all owners, oldest first; with ``binding`` only those of its server."""
@@ -199,14 +199,16 @@ class Journal:
     # ---- inside
 
     def _begin(self, folder: Path) -> str:
-        """Take the lock of an owner, if there is none, and return the owner."""
+        """Take the lock of an owner, if this process has none, and return the owner."""
         with self._locking:
-            if self._lock is None:
+            if self._lock is None or self._process != os.getpid():
                 folder.mkdir(exist_ok=True)
                 # An owner is never used again: a sweep may be about to remove the file of its lock.
                 self._owner = uuid.uuid4().hex
                 self._lock_file = folder / self._owner
                 self._lock = _lock(self._lock_file, os.O_CREAT)
+                self._process = os.getpid()
+                self._open_lines = set()
             return self._owner
 
     def _read(self, query: str, binding: Binding | None) -> list[tuple[Any, ...]]:

@@ -74,6 +74,7 @@ class Sweeper:
         self._grace = grace
         # The names of our account: those under which these credentials go, and those whose chats they can read.
         self._accounts: set[str] = set()
+        self._dead: set[str] = set()  # a dead owner never lives again
         self._unreachable: NotSent | None = None
         self._deleted: list[str] = []
         self._kept: list[tuple[Line, LeakRecord]] = []
@@ -88,21 +89,20 @@ class Sweeper:
             if claim is None:
                 self._leave_alone(found, "another sweep of this journal is at work")
             else:
-                owners = {line.owner for line in found}
                 try:
-                    await self._sweep(owners)
+                    await self._sweep({line.owner for line in found})
                 finally:
                     with anyio.CancelScope(shield=True):
-                        await in_thread(self._journal.release, claim, owners)
+                        await in_thread(self._journal.release, claim, self._dead)
         return SweepResult(tuple(self._deleted), tuple(self._leaked), tuple(self._in_use), tuple(elsewhere))
 
-    async def _sweep(self, owners: Collection[str]) -> None:
-        living = await in_thread(self._journal.living, owners)
+    async def _sweep(self, owners: set[str]) -> None:
+        self._dead = owners - await in_thread(self._journal.living, owners)
         # Read again: a line may have been crossed out before its owner let go.
         lines = await self._lines()
-        gone = set(owners) - living  # an owner that has come since lives, too
-        dead = [line for line in lines if line.owner in gone]
-        self._leave_alone((line for line in lines if line.owner not in gone), "the process that made it still runs")
+        dead = [line for line in lines if line.owner in self._dead]
+        living = (line for line in lines if line.owner not in self._dead)  # and who has come since
+        self._leave_alone(living, "the process that made it still runs")
         if dead:
             known = [line for line in dead if line.chat_id is not None]
             await self._find_accounts(known)
@@ -164,10 +164,12 @@ class Sweeper:
 
     async def _drain(self, chat_ids: list[str]) -> None:
         """Wait for the answers that still run, all together: deleting their chats breaks other users' (OA-7.1)."""
-        with anyio.move_on_after(self._shared.cleanup.drain):
-            while chat_ids:
-                chat_ids = [chat_id for chat_id in chat_ids if _is_running(await self._read(chat_id))]
-                await anyio.sleep(_LOOK_EVERY if chat_ids else 0)
+        left = self._shared.cleanup.drain  # looking takes its time, too, but each chat is to be looked at
+        while left > 0 and chat_ids:
+            chat_ids = [chat_id for chat_id in chat_ids if _is_running(await self._read(chat_id))]
+            if chat_ids:
+                await anyio.sleep(min(_LOOK_EVERY, left))
+                left -= _LOOK_EVERY
 
     async def _read(self, chat_id: str) -> Chat | None:
         """Read a chat; None if it can't be read, for whatever reason."""

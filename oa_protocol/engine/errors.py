@@ -42,7 +42,8 @@ class OAError(RuntimeError):
 class ApiError(OAError):
     """The server answered with an error message (specs/protocol.md, section 8).
 
-    ``message`` holds the server's own words, list details joined; ``status`` the HTTP status.
+    ``message`` holds the server's own words as they came, list details joined; ``status`` the HTTP status. The text of
+    the error leaves out the credentials that these words repeat.
     """
 
     def __init__(self, text: str, *, phase: str | None = None, status: int = 0, message: str = "") -> None:

@@ -65,12 +65,14 @@ class Steps(Moves):
 
     def _settle(self, exchange: Exchange, outcome: Outcome, events: Events) -> None:
         """Take what came of an exchange."""
-        handler = _HANDLERS.get((self.phase, type(exchange)))
-        if handler is None:
+        for step in STEPS[self.phase]:
+            if step.kind is type(exchange):
+                break
+        else:
             return  # the owner left, or the answer came, while it was under way; it is no longer needed
         try:
             if not self._asks_for_credentials(exchange, outcome):
-                handler(self, outcome, events)
+                step.handler(self, outcome, events)
         except OAError as error:
             self._step_failed(error, events)
 
@@ -486,5 +488,3 @@ def check_steps(steps: dict[Phase, Sequence[Step]]) -> None:
 
 
 check_steps(STEPS)
-
-_HANDLERS = {(phase, step.kind): step.handler for phase, row in STEPS.items() for step in row}

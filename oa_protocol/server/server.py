@@ -44,8 +44,8 @@ class Server:
         quirks: What differs between versions and installations.
         port: 0 takes a free one.
         require_credentials: If false, a request without credentials is the default account's.
-        allowed_hosts: Names that it may be reached by, besides ``localhost``, ``127.0.0.1`` and ``::1``. A request
-            whose ``Host`` or ``Origin`` has another name gets a 403, because any page in a browser could have sent it.
+        allowed_hosts: Names that it may be reached by, besides those of loopback. A request over a socket whose
+            ``Host`` or ``Origin`` has another name gets a 403, because any page in a browser could have sent it.
 
     """
 
@@ -80,7 +80,7 @@ class Server:
             token_delay=token_delay,
             reader_grace=reader_grace,
         )
-        intake = Intake({"localhost", HOST, "::1", *allowed_hosts})
+        intake = Intake(allowed_hosts)
         self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval), intake)
         self._runner = Runner(self._app, on_change=self._live.notify, on_stop=crew.aclose)
         self._lock = threading.Lock()

@@ -20,6 +20,6 @@ def from_user_code(failure: E) -> E:
 
 
 def _first_of_user(entry: TracebackType | None) -> TracebackType | None:
-    while entry is not None and f"{entry.tb_frame.f_globals['__name__']}.".startswith(_LEADING):
+    while entry is not None and f"{entry.tb_frame.f_globals.get('__name__')}.".startswith(_LEADING):
         entry = entry.tb_next
     return entry

@@ -24,7 +24,7 @@ from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, NotSent, TransportError
-from oa_protocol.engine.events import Answered, Deleted, Event, Failed, Prompted
+from oa_protocol.engine.events import Answered, Deleted, Event, Failed, Prompted, Token
 from oa_protocol.engine.inputs import (
     Close,
     CredentialsFound,
@@ -124,7 +124,7 @@ class ServerConformance:
         return _ask(request, self.patience)
 
     def _visit(self, config: Json) -> _Visit:
-        options = {**(config.get("options") or {}), "model": self.model}
+        options: Json = {**(config.get("options") or {}), "model": self.model}
         long = self.patience * _SPEED
         conversation = new_conversation(
             {
@@ -189,6 +189,7 @@ class _Visit:
         self._prompts: dict[str, str] = {}  # by the ids of their messages
         self._made: list[str] = []
         self._stream: tuple[http.client.HTTPConnection, http.client.HTTPResponse] | None = None
+        self._opened_at = 0
 
     def __enter__(self) -> Self:
         return self
@@ -235,7 +236,9 @@ class _Visit:
     def go(self, fate: Fate = "arrives") -> bool:
         """Do the next thing on the network, if there is one: its fate is that of an exchange."""
         while True:
-            match self.conversation.next_intent(self.now):
+            intent = self.conversation.next_intent(self.now)
+            deadline = self.conversation.deadline
+            match intent:
                 case Exchange() as exchange:
                     self.hand_in(self._exchange(exchange, fate))
                     return True
@@ -247,10 +250,10 @@ class _Visit:
                 case None if self._stream is not None:
                     self.hand_in(self._read(self._stream[1]))
                     return True
-                case None if self.conversation.deadline is None:
-                    return False
                 case None:
-                    time.sleep(max(0.0, self.conversation.deadline - self.now) / _SPEED)
+                    if deadline is None:
+                        return False
+                    time.sleep(max(0.0, deadline - self.now) / _SPEED)
                     self.hand_in(TimePassed())
 
     def _exchange(self, exchange: Exchange, fate: Fate) -> Input:
@@ -261,12 +264,14 @@ class _Visit:
         connection, response = _send(exchange.request, self._patience)
         if isinstance(exchange, OpenStream) and response.status == 200 and fate == "arrives":
             self._stream = connection, response
+            self._opened_at = len(self.events)
             return StreamOpened()
         with closing(connection):
             is_lost = fate != "arrives"
             body = b"" if is_lost and isinstance(exchange, OpenStream) else response.read()
             if isinstance(exchange, CreateChat) and response.status == 200:
-                self._made.append(self.conversation.binding.read_chat_id(body))
+                with suppress(ValueError):  # if there is no id, the engine says so
+                    self._made.append(self.conversation.binding.read_chat_id(body))
             if is_lost:
                 return ExchangeFailed(MaybeSent(fate))
             return ReplyReceived(response.status, response.getheaders(), body)
@@ -278,6 +283,8 @@ class _Visit:
             raise AssertionError(f"nothing comes over the stream for {self._patience:g} s") from error
         except (OSError, http.client.HTTPException):
             data = b""
+        has_begun = any(isinstance(event, Token) for event in self.events[self._opened_at :])
+        assert data or not has_begun, "the stream ends in the middle of an answer"
         return StreamData(data) if data else StreamEnded()
 
     # ---- the end

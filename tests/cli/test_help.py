@@ -26,7 +26,7 @@ def test_help_imports_nothing_that_a_command_needs(arguments: list[str]) -> None
         "finally: print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
     assert done.returncode == 0
-    heavy = {"anyio", "asyncio", "httpx", "msgspec", "rich", "starlette", "transitions", "uvicorn"}
+    heavy = {"anyio", "asyncio", "httpx", "msgspec", "prompt_toolkit", "rich", "starlette", "transitions", "uvicorn"}
     assert heavy.isdisjoint(done.stderr.split())
 
 

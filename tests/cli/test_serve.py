@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from oa_protocol.server import Server
@@ -44,10 +45,12 @@ def test_it_shows_each_request_without_secrets_and_says_how_many_chats_are_left(
         pairs = environment_of(running)
         done = oa_protocol("ask", "Hello", "--timeout", "0.1", env=pairs)
         assert done.code == 5  # without a worker there is no answer
+        httpx.post(f"{pairs['OA_URL']}/chats", json={}, headers={"Authorization": f"Bearer {pairs['OA_TOKEN']}"})
         running.send_signal(signal.SIGINT)
         shown = ended(running).err
     assert "\nPOST /api/chat 200 " in shown
     assert "\nDELETE /api/chat 200 " in shown
+    assert shown.endswith("\n1 chat left.\n")
     for secret in (pairs["OA_TOKEN"], pairs["OA_COOKIES"], "chat_id"):
         assert secret not in shown
 
@@ -56,7 +59,7 @@ def test_it_shows_each_request_without_secrets_and_says_how_many_chats_are_left(
 def test_on_a_full_disk_it_does_not_blame_the_port() -> None:
     with FULL.open("wb") as full, started(["serve"], stdout=full.fileno()) as running:
         done = ended(running)
-    assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n")
+    assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n0 chats left.\n")
 
 
 def test_a_port_that_is_taken_is_named() -> None:

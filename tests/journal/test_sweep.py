@@ -134,6 +134,24 @@ async def test_the_chats_of_living_owners_are_left_alone_and_named(site: Site, p
     assert set((await sweep(site, path)).deleted) == {known, unknown}
 
 
+@pytest.mark.clause("OA-9.2")
+async def test_an_owner_that_crosses_its_last_line_out_during_a_sweep_still_lives(site: Site, path: Path) -> None:
+    hold, binding = Hold(), Website("http://oa.example.org")
+    [chat_id] = await make_chats(site)
+    left_behind(path, site, chat_id)
+    owner = written(path, site)
+    [_, line] = owner.lines()
+    site.script(Fault("delete", before=hold))
+    async with anyio.create_task_group() as group:
+        group.start_soon(sweep, site, path)
+        await site.reached("delete")
+        owner.gone(line)
+        hold.release()
+    line = owner.creating(binding, "an account")
+    assert owner.living([line.owner]) == {line.owner}
+    owner.close()
+
+
 async def test_a_client_does_not_sweep_what_it_has_open(site: Site, path: Path) -> None:
     async with site.client(journal=path) as client, client.chat() as chat:
         await chat.ask("Hello")

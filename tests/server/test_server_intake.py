@@ -30,6 +30,7 @@ def get(server: Server, *headers: str, target: str = LOGIN, version: str = "1.1"
         [f"Host: {EVIL}:8000"],
         [f"Host: localhost@{EVIL}"],
         [f"Host: localhost.{EVIL}"],
+        [f"Host: 127.0.0.1.{EVIL}"],
         ["Host: [::2]:80"],
         ["Host:"],
         ["Host: localhost", "Origin: null"],
@@ -58,7 +59,7 @@ def test_a_target_counts_like_a_host_and_no_host_is_none_of_ours(
 
 
 @pytest.mark.parametrize("target", [LOGIN, f"http://127.0.0.1:1{LOGIN}"])
-@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST:8000", "[::1]:80"])
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST.:8000", "oa.localhost", "[::1]:80"])
 def test_the_names_of_this_machine_are_its_own(server: Server, name: str, target: str) -> None:
     reply = get(server, f"Host: {name}", f"Origin: http://{name}", target=target)
     assert server.token.encode() in reply

@@ -128,9 +128,7 @@ def test_the_application_can_be_used_in_memory() -> None:
     async def run() -> int:
         server = Server(reader_grace=0)
         transport = httpx.ASGITransport(server.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://localhost", cookies=server.cookies
-        ) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://x", cookies=server.cookies) as client:
             await client.post("/api/chat", json={})
         return len(server.chats)
 
@@ -142,9 +140,7 @@ def test_a_fault_that_cuts_is_an_error_in_memory() -> None:
         server = Server()
         server.script(Fault("create", before=Reset()))
         transport = httpx.ASGITransport(server.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://localhost", cookies=server.cookies
-        ) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://x", cookies=server.cookies) as client:
             await client.post("/api/chat", json={})
 
     with pytest.raises(ConnectionResetError):

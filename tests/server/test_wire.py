@@ -140,11 +140,8 @@ REQUESTS: list[tuple[str, int, str | None]] = [
     ("DELETE /chats/{chat}/messages/{complete}", 405, NO_METHOD),
     ("POST /configs/model_configs", 405, NO_METHOD),
     ("GET /account/", 405, NO_METHOD),
-    ("BREW /chats", 400, "Invalid HTTP request received."),
-    ("BREW /api/chat", 400, ""),
     ("GET /auth/check", 200, '"ann"'),
     ("GET /auth/login/debug", 422, MISSING),
-    ("GET /auth/login/debug?username=u", 302, "http://oa/auth/callback/debug?code=u&state={}"),
     ("GET /auth/callback/debug?code=x&code=", 400, '{"detail":"Username is required"}'),
     ("PUT /api/chat/", 308, "/api/chat"),
     ("GET /api/chat/models/?x=y", 308, "/api/chat/models?x=y"),
@@ -266,23 +263,11 @@ def test_credentials_come_after_bad_json_and_before_the_fields(
     check(world, request_line, headers, status, said)
 
 
-def test_scripts_may_read_what_the_inference_server_says_but_for_plain_errors(world: World) -> None:
-    origin = (("origin", "http://localhost"), ("authorization", f"Bearer {world.names['token']}"))
-    preflight = (*origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "content-type"))
-    replies = [
-        handle(world.state, Request(method, target, headers))[1]
-        for method, target, headers in (
-            ("OPTIONS", "/chats", preflight),
-            ("OPTIONS", "/chats", origin),
-            ("GET", "/chats/x/messages/y", origin),
-        )
-    ]
-    assert [(reply.status, dict(reply.headers).get("access-control-allow-origin")) for reply in replies] == [
-        (200, "http://localhost"),
-        (405, "*"),
-        (500, None),
-    ]
-    assert dict(replies[0].headers)["access-control-allow-headers"] == "content-type"
+def test_scripts_of_another_origin_may_not_read_a_plain_error(world: World) -> None:
+    headers = (("origin", "http://localhost"), ("authorization", f"Bearer {world.names['token']}"))
+    for target, allowed in (("/chats/x", "*"), ("/chats/x/messages/y", None)):
+        _, reply = handle(world.state, Request("GET", target, headers))
+        assert dict(reply.headers).get("access-control-allow-origin") == allowed
 
 
 @pytest.mark.parametrize("website", [True, False], ids=["website", "inference"])

@@ -84,7 +84,7 @@ def test_a_step_is_on_the_tape_before_its_call_returns() -> None:
 def test_a_tape_whose_writer_died_in_a_line_is_read_up_to_there() -> None:
     text = record(ONE_TURN)
     whole = text.splitlines(keepends=True)
-    (tape,) = parse_tapes("".join(whole[:5]) + whole[5][:20])
+    (tape,) = parse_tapes("\ufeff" + "".join(whole[:5]) + whole[5][:20])
     assert len(tape.steps) == 4
     assert replay(tape) is None
 

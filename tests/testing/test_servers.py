@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from oa_protocol import Credentials
-from oa_protocol.server import Fault, Reply, Server
+from oa_protocol.server import End, Fault, Reply, Scripted, Server, StreamFault
 from oa_protocol.testing import ServerConformance
 from oa_protocol.testing.servers import vectors_for
 
@@ -44,12 +44,14 @@ PROMPTS = Fault("prompt", before=Reply(200, CHAT), times=10_000)
     [
         (DELETES, HELD, "a chat that was deleted is still there"),
         (DELETES, ANY, "a chat that was deleted is still there"),
+        (StreamFault(2, End(), times=10_000), HELD, "the stream ends in the middle of an answer"),
+        (Fault("create", before=Reply(200, b"{}"), times=10_000), HELD, "an answer fails, .*RemoteProtocolError"),
         (PROMPTS, HELD, "an answer fails, though only the network lost something"),
         (Fault("chat", before=Reply(200, CHAT)), "test_an_unknown_chat_is_not_found", "GET /.*: 200"),
         (None, "test_nobody_is_served_without_credentials", "POST /.*: 200"),
     ],
 )
-def test_a_wrong_server_is_caught(api: str, fault: Fault | None, test: str, told: str) -> None:
+def test_a_wrong_server_is_caught(api: str, fault: Scripted | None, test: str, told: str) -> None:
     with Server(require_credentials=fault is not None) as wrong:
         wrong.script(*([] if fault is None else [fault]))
         names = {"api": api, "url": wrong.url, "credentials": Credentials(wrong.cookies, wrong.token)}

@@ -69,6 +69,11 @@ class Sound:
     async def aclose(self) -> None:
         await self.inner.aclose()
 
+    @property
+    def connections(self) -> list[Any]:
+        inner: Any = self.inner
+        return cast("list[Any]", inner._connections)
+
 
 class DroppingReply(Reply):
     at_start = True
@@ -328,7 +333,7 @@ class UsesTheConnectionOfAStream(Sound):
     """A connection that is silent is taken for an idle one."""
 
     async def open(self, request: HttpRequest) -> Response:
-        for connection in self.inner._connections:
+        for connection in self.connections:
             if request.url.startswith(str(connection.origin)):
                 connection.idle_until = math.inf
         return await super().open(request)
@@ -338,7 +343,7 @@ class ClosesAfterItsPeers(Sound):
     """The transport is closed once each peer has closed its side, too."""
 
     async def aclose(self) -> None:
-        for connection in self.inner._connections:
+        for connection in self.connections:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
                 await connection.stream.send_eof()
                 while True:
@@ -352,7 +357,7 @@ class SaysGoodbyeInTls(Sound):
     takes = ("ssl_context",)
 
     async def aclose(self) -> None:
-        for connection in self.inner._connections:
+        for connection in self.connections:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, ssl.SSLError):
                 if isinstance(connection.stream, TLSStream):
                     await connection.stream.unwrap()

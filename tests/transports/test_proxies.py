@@ -14,6 +14,7 @@ from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.testing.peers import Connection, Peer
 from oa_protocol.transports import Transport
 from oa_protocol.transports.default import default_transport_factory, proxy_of_environment
+from oa_protocol.transports.fast.httptools import _Proxy  # pyright: ignore[reportPrivateUsage]
 
 pytestmark = [pytest.mark.usefixtures("no_environment")]
 
@@ -130,7 +131,7 @@ async def test_what_a_proxy_refuses_does_not_tell_its_password(
         else:
             await response.aclose()
         await transport.aclose()
-    assert SECRET not in repr(vars(transport))
+    assert SECRET not in repr(transport)
 
 
 @pytest.mark.clause("OA-2.5")
@@ -181,3 +182,10 @@ def test_no_proxy_names_hosts_addresses_networks_and_patterns(
         monkeypatch.setenv(name, "http://proxy.corp:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert (proxy_of_environment(base_url) is None) is is_excepted
+
+
+@pytest.mark.clause("OA-2.5")
+def test_no_repr_of_a_proxy_shows_its_password() -> None:
+    proxy = _Proxy.of(f"http://me:{SECRET}@127.0.0.1:1")
+    assert repr(proxy).startswith("_Proxy(origin=")
+    assert proxy.headers[0][1] not in repr(proxy)

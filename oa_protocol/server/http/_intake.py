@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from oa_protocol.server.core import body_limit
+from oa_protocol.server.http.connection import has_connection
 from oa_protocol.server.requests import Request
 
 BODIES_LIMIT = 64 * 1024 * 1024
@@ -21,6 +22,8 @@ LINGER_SECONDS = 1.0
 
 _ABSOLUTE = re.compile(r"[a-z][a-z\d+.-]*://", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^][/@?#:\s]+))(?::\d*)?", re.ASCII | re.IGNORECASE)
+# Names that no site can have point elsewhere.
+_LOOPBACK = re.compile(r"(.+\.)?localhost|127(\.\d{1,3}){3}|::1", re.ASCII)
 
 
 class Refused(Exception):
@@ -33,7 +36,7 @@ class Refused(Exception):
 
 
 class Intake:
-    """Reads requests for a server that goes by ``names``.
+    """Reads requests for a server that goes by ``names``, besides those of loopback, where it listens.
 
     A page of any site may have its name resolve to this machine, and its scripts then read whatever a server here says,
     credentials included. The page cannot change what its browser puts into ``Host`` and ``Origin``: all must name us.
@@ -50,7 +53,8 @@ class Intake:
         target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
         headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
         request = Request(scope["method"], target, headers)
-        self._check_names(request)
+        if has_connection(scope):  # otherwise it comes from this process, and from no browser
+            self._check_names(request)
         if _ABSOLUTE.match(target):
             request = request._replace(target="/" + target.partition("://")[2].partition("/")[2])
         limit = body_limit(request)
@@ -79,7 +83,8 @@ class Intake:
     def _check_names(self, request: Request) -> None:
         for header, value in _names_in(request):
             found = _HOST.fullmatch(value)
-            if found is None or (found[1] or found[2]).lower() not in self._names:
+            name = (found[1] or found[2]).lower().removesuffix(".") if found else ""
+            if name not in self._names and not _LOOPBACK.fullmatch(name):
                 raise Refused(
                     403,
                     f"This server does not go by the name in the request's {header}, so a page of another site may have"

@@ -74,6 +74,11 @@ class Connection(H11Protocol):
         await self._lost.wait()
 
 
+def has_connection(scope: MutableMapping[str, Any]) -> bool:
+    """Tell whether a request came over a socket."""
+    return "connection" in scope.get("state", {})
+
+
 def connection_of(scope: MutableMapping[str, Any]) -> Connection:
     """Return a request's connection. Raises ConnectionResetError if the application runs without one."""
     connection = scope.get("state", {}).get("connection")

@@ -7,7 +7,6 @@ import warnings
 from contextlib import suppress
 
 import anyio
-import anyio.lowlevel
 
 from oa_protocol.engine.errors import TransportError
 from oa_protocol.engine.intents import HttpRequest

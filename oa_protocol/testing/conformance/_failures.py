@@ -261,7 +261,11 @@ class Failures(Suite):
     @conformance
     async def test_a_cut_of_an_encrypted_body_is_no_clean_end(self) -> None:
         """MaybeSent: an end without a goodbye, a reset, and what is not encrypted."""
-        for cut in (Connection.end, Connection.reset, lambda connection: connection.send_bare(b"0\r\n\r\n")):
+
+        def send_bare(connection: Connection) -> None:
+            connection.send_bare(b"0\r\n\r\n")
+
+        for cut in (Connection.end, Connection.reset, send_bare):
             await self._is_cut(head_of(b"content-length: 5") + b"abc", cut, is_encrypted=True)
 
     async def _is_cut(self, reply: bytes, cut: Serve, *, is_encrypted: bool = False) -> None:

@@ -54,6 +54,9 @@ class Suite:
     connects: ClassVar[bool] = True
     patience: ClassVar[float] = 30.0
 
+    _time: anyio.CancelScope
+    """How long the test may still take."""
+
     def __init_subclass__(cls) -> None:
         for name in ("backends", "takes"):
             if isinstance(getattr(cls, name), str):
@@ -75,12 +78,13 @@ class Suite:
         __tracebackhide__ = True
 
         async def bounded() -> None:
-            with anyio.fail_after(self.patience) as self._time:
+            with anyio.fail_after(self.patience) as time:
+                self._time = time
                 try:
                     with expecting(f"the transport hangs: the test was not done after {self.patience:g} s"):
                         await body()
                 finally:
-                    late = anyio.current_time() - self._time.deadline
+                    late = anyio.current_time() - time.deadline
                     if late > self.patience / 2:
                         raise AssertionError(
                             "the event loop was blocked, or what was cancelled went on: "

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import anyio
-import anyio.lowlevel
 
 from oa_protocol.testing.peers import Peer, Signal
 
