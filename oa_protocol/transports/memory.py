@@ -3,7 +3,7 @@
 ::
 
     server = Server()  # not started: it listens nowhere
-    client = Client("http://oa.test", cookies=server.cookies, transport=lambda: MemoryTransport(server.app))
+    client = Client("http://localhost", cookies=server.cookies, transport=lambda: MemoryTransport(server.app))
 
 An application runs on its own, as behind a server: it is told that the client has left, and is never cancelled. That of
 the embedded server is made for asyncio, and so is this.

@@ -69,7 +69,7 @@ async def test_a_conversation_with_the_embedded_server_needs_no_socket(api: Lite
     server = Server()
     server.script(Answer(pieces=("Yes", ".")))
     client = Client(
-        "http://oa.test",
+        "http://localhost",
         api=api,
         cookies=server.cookies if api == "website" else None,
         token=server.token if api == "inference" else None,
