@@ -269,6 +269,7 @@ class Client:
 
         Raises AuthenticationError, ApiError, HTTPStatusError, RemoteProtocolError or TransportError.
         """
+        self._check_open()
         tells_anybody = self._binding.api == "inference"  # and takes a token, which needs no loading
         credentials = self._credentials if tells_anybody else await self._some_credentials()
         request = self._binding.list_models(credentials)
@@ -298,7 +299,6 @@ class Client:
         return await Sweeper(self._journal, self._binding, credentials, self._shared, grace).sweep()
 
     async def _some_credentials(self) -> Credentials:
-        self._check_open()
         credentials = self._credentials or await self._load()
         if credentials is None:
             raise _no_credentials()
