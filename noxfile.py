@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import nox
 
@@ -26,6 +27,7 @@ CORE = [
     "oa_protocol/client/_shield.py",
     "oa_protocol/client/_driver.py",
     "oa_protocol/client/_carrier.py",
+    "oa_protocol/client/_content_coding.py",
     "oa_protocol/client/_read_timeout.py",
 ]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "bindings", "driver", "pending_slot", "client", "journal")]
@@ -77,12 +79,40 @@ def tests(session: nox.Session) -> None:
     session.run(*pytest, *(f"--ignore={path}" for path in CORE_TESTS))
 
 
+# What differs with the versions of what we depend on: HTTP libraries, event loops, click, msgspec, pytest.
+ON_LOWEST = ["tests/cli/test_ask.py", "tests/client", "tests/tape", "tests/testing/test_plugin.py", "tests/transports"]
+
+
+@nox.session(python=PYTHONS[:1])
+def lowest(session: nox.Session) -> None:
+    """A part of the tests with the oldest versions that are allowed, and the pytest plugin in an old pytest."""
+    session.install("uv")
+    install = ("uv", "pip", "install", f"--python={session.virtualenv.location}")
+    needed = ["-e", ".[aiohttp,cli,fast,httpx2,testing]", "pytest-xdist>=3.6"]
+    session.run(*install, "--resolution=lowest-direct", *needed)
+    session.run("pytest", f"--numprocesses={PROCESSES}", "--dist=worksteal", "-m", "not once", *ON_LOWEST)
+    session.run(*install, "pytest==6.2.5", "pluggy==0.12")
+    foreign = Path(session.create_tmp(), "test_foreign.py")
+    foreign.write_text("def test_it(): pass\n", "utf-8")
+    only_ours = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    session.run("pytest", "-W", "error", "-c", os.devnull, "-p", "oa_protocol.testing.plugin", foreign, env=only_ours)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, where a warning is an error, and the README's first command in a new environment."""
     session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))
     session.run("sphinx-build", *SITE, "-b", "html", ".", "build/site")
     session.run("pytest", "--noconftest", "tests/docs/readme_commands.py", *session.posargs)
+
+
+@nox.session(default=False)
+def nightly(session: nox.Session) -> None:
+    """What takes long: thousands of random conversations, on each backend and transport."""
+    install(session, "test")
+    for backend in ("asyncio", "trio", "sync"):
+        for transport in ("httptools", "httpx"):
+            session.run("python", "-m", "tests.chaos.run", f"--backend={backend}", f"--transport={transport}")
 
 
 @nox.session(default=False)

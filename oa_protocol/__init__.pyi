@@ -23,6 +23,7 @@ from oa_protocol.engine.errors import AuthenticationError as AuthenticationError
 from oa_protocol.engine.errors import ChatLeakedWarning as ChatLeakedWarning
 from oa_protocol.engine.errors import ClosedError as ClosedError
 from oa_protocol.engine.errors import HTTPStatusError as HTTPStatusError
+from oa_protocol.engine.errors import JournalError as JournalError
 from oa_protocol.engine.errors import LocalProtocolError as LocalProtocolError
 from oa_protocol.engine.errors import MaybeSent as MaybeSent
 from oa_protocol.engine.errors import NotSent as NotSent

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from oa_protocol.client import cookies as cookies_module
 from oa_protocol.client.cookies import Cookie, load_cookies
 from oa_protocol.engine.errors import AuthenticationError
+from oa_protocol.tape._har_file import Request
 
 DATA = Path(__file__).parent / "data" / "cookies"
 BASE = "https://oa.example.org"
@@ -27,8 +28,8 @@ SECRET = "s3cr3t"
 
 CONTROLS = "".join(map(chr, [*range(32), 127]))
 PRINTABLE = "".join(map(chr, range(32, 127)))
-names = st.text("".join(c for c in PRINTABLE if c not in " ,;="), min_size=1)
-values = st.text(PRINTABLE.replace(";", ""))
+names = st.text("".join(c for c in PRINTABLE if c not in " ,;="), min_size=1, max_size=15)
+values = st.text(PRINTABLE.replace(";", "")).map(str.strip)
 labels = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8).map("x{}".format)
 domains = st.lists(labels, min_size=1, max_size=4).map(".".join)
 
@@ -88,23 +89,34 @@ class TestMapping:
             load_cookies({"fine": "1", "session": f"{SECRET}{character}"}, BASE)
         assert SECRET not in repr(refusal.value)
 
+    @pytest.mark.parametrize("value", [" b", "b "])
+    def test_with_a_value_that_a_browser_would_strip_is_refused(self, value: str) -> None:
+        with pytest.raises(ValueError, match="cookie 'a' has characters"):
+            load_cookies({"a": value}, BASE)
+
     @pytest.mark.parametrize("character", [*CONTROLS, *";=, é"])
     def test_with_a_name_that_cannot_be_sent_is_refused(self, character: str) -> None:
-        with pytest.raises(ValueError, match="the name is empty or holds") as refusal:
+        with pytest.raises(ValueError, match="the name of a cookie has characters") as refusal:
             load_cookies({f"na{character}me": SECRET}, BASE)
         assert SECRET not in repr(refusal.value)
 
     def test_with_an_empty_name_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="cookie ''"):
+        with pytest.raises(ValueError, match="the name of a cookie"):
             load_cookies({"": "b"}, BASE)
 
+    @pytest.mark.clause("OA-2.5")
+    @pytest.mark.parametrize("name", ["c2VjcmV0LXZhbHVlLW9mLXRoZQ", "A" * 65])
+    def test_with_a_name_that_may_be_a_secret_is_refused_by_its_place(self, name: str) -> None:
+        with pytest.raises(ValueError, match=r"^cookie number 2 has characters"):
+            load_cookies({"fine": "1", name: "\n"}, BASE)
+
     def test_of_something_else_than_str_is_a_type_error(self) -> None:
-        with pytest.raises(TypeError, match="cookie 'a': name and value must both be str"):
+        with pytest.raises(TypeError, match="must be text, not NoneType"):
             load_cookies({"a": None}, BASE)  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
 
 
 class TestHeader:
-    @given(st.dictionaries(names, values.map(str.strip), min_size=1))
+    @given(st.dictionaries(names, values, min_size=1))
     def test_gives_each_cookie_back(self, cookies: dict[str, str]) -> None:
         assert load_cookies("; ".join(f"{name}={value}" for name, value in cookies.items()), BASE) == cookies
 
@@ -120,13 +132,36 @@ class TestHeader:
     def test_longer_than_a_file_name_may_be_is_still_a_header(self) -> None:
         assert load_cookies("a=" + "b" * 5000, BASE) == {"a": "b" * 5000}
 
-    @pytest.mark.parametrize("injection", ["a={}\r\nX-Evil: 1", "a={}\n", "a={}\0", "a={}; b=c\r"])
+    @pytest.mark.parametrize("injection", ["a={}\r\nX-Evil: 1", "a={}\n", "a={}\0", "a={}\r; b=c"])
     def test_with_a_control_character_is_refused(self, injection: str) -> None:
-        with pytest.raises(ValueError, match="cannot be sent") as refusal:
+        with pytest.raises(ValueError, match="cookie 'a' has characters") as refusal:
             load_cookies(injection.format(SECRET), BASE)
         assert SECRET not in repr(refusal.value)
 
-    @pytest.mark.parametrize("source", ["", SECRET, f"/no/such/{SECRET}.txt", ";;"])
+    @pytest.mark.parametrize("header", ['"a=b; c=d"', "'a=b; c=d'", "Cookie: a=b; c=d", "cookie:a=b; c=d"])
+    def test_may_be_in_quotes_or_with_its_name(self, header: str) -> None:
+        assert load_cookies(header, BASE) == {"a": "b", "c": "d"}
+
+    def test_value_in_quotes_keeps_them_as_in_a_browser(self) -> None:
+        assert load_cookies('a="b"', BASE) == {"a": '"b"'}
+
+    @pytest.mark.clause("OA-2.5")
+    @pytest.mark.parametrize("source", [exported(), exported(value=f"{SECRET}=="), f'{{"a":"{SECRET}="}}'])
+    def test_that_is_json_is_refused_with_what_to_do(self, source: str) -> None:
+        with pytest.raises(AuthenticationError, match=r"are JSON, .* Save them in a file") as told:
+            load_cookies(source, BASE)
+        assert SECRET not in repr(told.value)
+
+    @pytest.mark.clause("OA-2.5")
+    @pytest.mark.parametrize(
+        "source", [repr({"a": f"{SECRET}="}), netscape(value=f"{SECRET}=", expires=0), f"Bearer {SECRET}=="]
+    )
+    def test_that_is_something_else_is_refused_without_repeating_it(self, source: str) -> None:
+        with pytest.raises(ValueError, match="the name of a cookie") as told:
+            load_cookies(source, BASE)
+        assert SECRET not in repr(told.value)
+
+    @pytest.mark.parametrize("source", ["c2VjcmV0LXZhbHVlLW9mLXRoZQ==", "", SECRET, f"/no/such/{SECRET}.txt", ";;"])
     def test_without_any_cookie_says_what_a_source_may_be_and_does_not_repeat_it(self, source: str) -> None:
         with pytest.raises(AuthenticationError, match="neither the path of an existing file, nor browser:NAME") as told:
             load_cookies(source, BASE)
@@ -220,7 +255,8 @@ class TestFile:
         "content",
         [
             f"a={SECRET}",
-            f"oa.example.org FALSE / TRUE 0 a {SECRET}",
+            f"a b {SECRET}",
+            f"name value domain path secure expires {SECRET}",
             f"oa.example.org\tFALSE\t/\tTRUE\t{SECRET}\ta\tb",
             f"oa.example.org\tFALSE\t/\tTRUE\t-\ta\t{SECRET}",
             f'[{{"name": "a", "value": "{SECRET}", "domain": "oa.example.org"',
@@ -228,9 +264,9 @@ class TestFile:
             exported(value=[SECRET]),
             exported(domain=None),
             exported(expires=SECRET),
-            har((SECRET, BASE, f"a={SECRET}")),
+            f'["{SECRET}"]',
+            json.dumps({"log": {"entries": [{"request": SECRET}]}}),
             '{"x":' + "[" * 100_000,
-            exported().encode("utf-16"),
         ],
     )
     def test_that_cannot_be_parsed_is_refused_without_repeating_it(self, file: WriteFile, content: str | bytes) -> None:
@@ -252,6 +288,13 @@ class TestFile:
             load_cookies(file(exported(value=f"{SECRET}\r\nX: y")), BASE)
         assert SECRET not in repr(refusal.value)
 
+    def test_with_one_cookie_that_cannot_be_sent_says_so(
+        self, file: WriteFile, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert load_cookies(file(netscape() + netscape("b", f"{SECRET}é")), BASE, now=NOW) == {"a": "b"}
+        (record,) = caplog.records
+        assert "a cookie with characters that cannot be sent" in record.getMessage()
+
     def test_may_hold_what_cannot_be_sent_for_another_host(self, file: WriteFile) -> None:
         content = netscape(value="é", domain="elsewhere.example") + netscape()
         assert load_cookies(file(content), BASE, now=NOW) == {"a": "b"}
@@ -270,9 +313,10 @@ class TestFile:
         with pytest.raises(AuthenticationError, match=r"only for a\.example, .*, h\.example and 2 more\."):
             load_cookies(file(content), BASE)
 
-    def test_names_only_hosts_that_can_be_hosts(self, file: WriteFile) -> None:
+    @pytest.mark.parametrize("domain", [f"\x1b[31m {SECRET}", SECRET, f"eyj.{SECRET}.{SECRET}"])
+    def test_names_only_hosts_that_can_be_hosts(self, file: WriteFile, domain: str) -> None:
         with pytest.raises(AuthenticationError) as told:
-            load_cookies(file(netscape(domain=f"\x1b[31m {SECRET}")), BASE)
+            load_cookies(file(netscape(domain=domain)), BASE)
         assert SECRET not in str(told.value)
 
     @pytest.mark.parametrize(
@@ -288,14 +332,16 @@ class TestFile:
         with pytest.raises(AuthenticationError, match="secure cookies need https"):
             load_cookies(file(netscape(secure=True)), "http://oa.example.org", now=NOW)
 
-    def test_errors_do_not_repeat_a_password_in_the_base_url(self, file: WriteFile) -> None:
-        for content in (netscape(domain="x.example"), netscape(expires=1), netscape(path="/x")):
-            with pytest.raises(AuthenticationError) as told:
-                load_cookies(file(content), f"https://user:{SECRET}@oa.example.org", now=NOW)
-            assert SECRET not in repr(told.value)
+    def test_a_password_in_the_base_url_is_refused_and_not_repeated(self, file: WriteFile) -> None:
+        with pytest.raises(ValueError, match="credentials") as told:
+            load_cookies(file(netscape()), f"https://user:{SECRET}@oa.example.org", now=NOW)
+        assert SECRET not in repr(told.value)
+
+    def test_any_spelling_of_the_base_url_will_do(self, file: WriteFile) -> None:
+        assert load_cookies(file(netscape()), "HTTPS://o%61.Example.org:443/.", now=NOW)
 
     def test_needs_a_base_url_with_a_host(self, file: WriteFile) -> None:
-        with pytest.raises(ValueError, match="base_url has no host"):
+        with pytest.raises(ValueError, match="base_url"):
             load_cookies(file(netscape()), "oa.example.org")
 
     @pytest.mark.parametrize(("name", "value"), [("pref", "caf\u00e9"), ("a name", "b"), ("x", "y;z")])
@@ -340,9 +386,81 @@ class TestNetscapeFile:
             load_cookies(path, BASE, now=NOW)
         assert load_cookies(path, "https://example.org", now=NOW) == {"a": "b"}
 
-    def test_error_names_the_line(self, file: WriteFile) -> None:
-        with pytest.raises(AuthenticationError, match="line 3 is not a cookie"):
-            load_cookies(file(f"# comment\n{netscape()}nonsense\n"), BASE)
+    @pytest.mark.parametrize("odd", ["nonsense", netscape("b", SECRET, expires=SECRET), f"a b / TRUE 0 x {SECRET}"])
+    def test_odd_line_is_left_out_and_named(self, file: WriteFile, caplog: pytest.LogCaptureFixture, odd: str) -> None:
+        assert load_cookies(file(f"# comment\n{netscape()}{odd.rstrip()}\n"), BASE, now=NOW) == {"a": "b"}
+        (record,) = caplog.records
+        assert "line 3" in record.getMessage()
+        assert SECRET not in record.getMessage()
+
+    def test_may_have_spaces_in_place_of_tabs(self, file: WriteFile) -> None:
+        assert load_cookies(file(netscape(value="b c ").replace("\t", "  ")), BASE, now=NOW) == {"a": "b c"}
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+    def test_may_be_of_any_editor(self, file: WriteFile, encoding: str, line_end: str) -> None:
+        content = ("# comment\n" + netscape() + netscape("c")).replace("\n", line_end).encode(encoding)
+        assert load_cookies(file(content), BASE, now=NOW) == {"a": "b", "c": "b"}
+
+
+class TestExpiry:
+    @pytest.mark.parametrize(
+        ("expires", "is_alive"),
+        [
+            (0, True),
+            (-1, True),
+            ("Session", True),
+            (LATER, True),
+            (LATER * 1000, True),
+            (LATER * 1_000_000, True),
+            ((LATER + 11644473600) * 1_000_000, True),  # as Chrome counts
+            (253402300799, True),  # the end of the year 9999
+            (253402300799000, True),
+            (9223372036854775807, True),
+            (1e400, True),
+            ("2027-01-15T08:00:00.000Z", True),
+            ("2027-01-15T08:00:00", True),
+            ("Fri, 15 Jan 2027 08:00:00 GMT", True),
+            ("Fri, 15-Jan-2027 08:00:00 GMT", True),
+            (EARLIER, False),
+            (str(EARLIER), False),
+            (EARLIER * 1000, False),
+            (EARLIER * 1_000_000, False),
+            ((EARLIER + 11644473600) * 1_000_000, False),
+            (1_000_000_000_000, False),
+            ("2020-09-13T12:26:40Z", False),
+            ("Sun, 13 Sep 2020 12:26:40 GMT", False),
+        ],
+    )
+    def test_is_read_in_whatever_unit_it_is_written(self, file: WriteFile, expires: object, is_alive: bool) -> None:
+        for content in (exported(value="b", expires=expires), netscape(expires=expires)):
+            path = file(content)
+            if is_alive:
+                assert load_cookies(path, BASE, now=NOW) == {"a": "b"}
+            else:
+                with pytest.raises(AuthenticationError, match="only expired"):
+                    load_cookies(path, BASE, now=NOW)
+
+
+class TestForeignFile:
+    @pytest.mark.parametrize(
+        ("content", "what"),
+        [
+            (b"SQLite format 3\0\x10\0", "a browser's own database: give browser:NAME"),
+            (b"cook\0\0\0\1", "Safari's own cookie store"),
+            (b"#LWP-Cookies-2.0\nSet-Cookie3: a=b", "MozillaCookieJar"),
+            (b"PK\3\4\n", "a ZIP archive"),
+            (b"\x1f\x8b\x08\0", "compressed with gzip"),
+            (b"\n<!DOCTYPE html>\n<p>", "an HTML or XML page"),
+            (b"curl 'https://oa.example.org/' -H 'Cookie: a=s3cr3t'", "a curl command"),
+            (b"Cookie: a=s3cr3t", "a Cookie header: give its text"),
+            (b"a=s3cr3t; c=d\n", "line 1 is not a cookie"),
+        ],
+    )
+    def test_is_refused_with_what_it_is(self, file: WriteFile, content: bytes, what: str) -> None:
+        with pytest.raises(AuthenticationError, match=f"cannot be parsed: .*{what}") as told:
+            load_cookies(file(content), BASE)
+        assert SECRET not in repr(told.value)
 
 
 class TestJsonFile:
@@ -365,6 +483,30 @@ class TestJsonFile:
     )
     def test_takes_cookies_of_the_session(self, file: WriteFile, members: dict[str, object]) -> None:
         assert load_cookies(file(exported(**members)), BASE) == {"a": SECRET}
+
+    def test_odd_cookie_is_left_out_and_named(self, file: WriteFile, caplog: pytest.LogCaptureFixture) -> None:
+        odd = [{"name": "a", "value": None}, SECRET, {"name": "b", "value": SECRET, "domain": "x", "expires": SECRET}]
+        odd.append({"name": "c", "value": SECRET, "domain": "x", "partitionKey": f"http://[{SECRET}"})
+        for content in (odd + json.loads(exported()), {"cookies": odd + json.loads(exported())}):
+            assert load_cookies(file(json.dumps(content)), BASE) == {"a": SECRET}
+        for record in caplog.records:
+            assert all(f"cookie {number}" in record.getMessage() for number in (1, 2, 3, 4))
+            assert SECRET not in record.getMessage()
+        assert len(caplog.records) == 2
+
+    def test_may_write_truth_and_numbers_in_its_own_way(self, file: WriteFile) -> None:
+        odd = {"secure": 0, "hostOnly": "true", "session": "false", "sameSite": "no_restriction", "storeId": "0"}
+        assert load_cookies(file(exported(expirationDate=f"{LATER}.5", **odd)), BASE, now=NOW) == {"a": SECRET}
+
+    @pytest.mark.parametrize(
+        "key", ["https://oa.example.org", "https://example.org", {"topLevelSite": "https://example.org"}, {}, None]
+    )
+    def test_cookie_of_its_own_sites_partition_is_taken(self, file: WriteFile, key: object) -> None:
+        assert load_cookies(file(exported(partitionKey=key)), BASE) == {"a": SECRET}
+
+    def test_cookie_of_another_sites_partition_is_left(self, file: WriteFile) -> None:
+        with pytest.raises(AuthenticationError, match="no cookie for oa"):
+            load_cookies(file(exported(partitionKey="https://embedding.example")), BASE)
 
     @pytest.mark.parametrize(
         ("domain", "host_only", "reaches_subdomains"),
@@ -403,6 +545,23 @@ class TestHarFile:
     def test_cookie_with_a_name_twice_means_the_first(self, file: WriteFile) -> None:
         content = har(("2024-01-01T12:00:00Z", BASE, "a=specific; a=general"))
         assert load_cookies(file(content), BASE) == {"a": "specific"}
+
+    @pytest.mark.parametrize("date", [None, "", {}, "0"])
+    def test_entry_with_an_odd_date_counts_as_where_it_stands(self, file: WriteFile, date: object) -> None:
+        log = json.loads(har(("", BASE, "a=older"), ("2024-01-01T12:00:00Z", BASE, "a=old"), ("", BASE, "a=new")))
+        for odd in log["log"]["entries"][::2]:
+            odd["startedDateTime"] = date
+        assert load_cookies(file(json.dumps(log)), BASE) == {"a": "new"}
+
+    def test_odd_entry_is_left_out_and_named(self, file: WriteFile, caplog: pytest.LogCaptureFixture) -> None:
+        log = json.loads(har(("2024-01-01T12:00:00Z", BASE, "a=b")))
+        log["log"]["entries"] += [{"request": {"url": None}}, SECRET]
+        log["log"]["entries"][0]["request"]["headers"].append({"name": "x", "value": None})
+        assert load_cookies(file(json.dumps(log)), BASE) == {"a": "b"}
+        (record,) = caplog.records
+        assert "entry 2" in record.getMessage()
+        assert "entry 3" in record.getMessage()
+        assert SECRET not in record.getMessage()
 
     def test_joins_several_cookie_headers(self, file: WriteFile) -> None:
         headers = [{"name": "cookie", "value": "a=b"}, {"name": "Cookie", "value": "c=d"}]
@@ -461,10 +620,17 @@ class TestWhatABrowserWouldSend:
     def test_case_of_hosts_does_not_matter(self, file: WriteFile) -> None:
         assert load_cookies(file(netscape(domain="OA.Example.org")), "https://oa.eXAMPLE.org", now=NOW) == {"a": "b"}
 
+    def test_spelling_of_an_address_does_not_matter(self, file: WriteFile) -> None:
+        assert load_cookies(file(netscape(domain="[0:0::1]")), "http://[::1]", now=NOW) == {"a": "b"}
+
+    def test_cookie_with_the_prefix_host_goes_to_its_host_alone(self, file: WriteFile) -> None:
+        path = file(netscape("__Host-a", domain=".example.org", subdomains=True, secure=True) + netscape())
+        assert load_cookies(path, BASE, now=NOW) == {"a": "b"}
+
     def test_port_does_not_matter(self, file: WriteFile) -> None:
         assert load_cookies(file(netscape()), f"{BASE}:8443", now=NOW) == {"a": "b"}
 
-    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+    @pytest.mark.parametrize("host", ["localhost", "oa.localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
     def test_secure_cookie_goes_to_loopback_hosts_without_https(self, file: WriteFile, host: str) -> None:
         path = file("# an IPv6 address looks like JSON\n" + netscape(domain=host, secure=True))
         assert load_cookies(path, f"http://{host}:3000", now=NOW) == {"a": "b"}
@@ -484,12 +650,19 @@ class TestWhatABrowserWouldSend:
             ("/oa/", "/oa"),
             ("/oa", "/oa/"),
             ("/oa", "/oa/x"),
+            ("/api", ""),
+            ("/api/", "/"),
+            ("/api/chat", ""),
+            ("/oa/api", "/oa"),
+            ("oa", ""),
         ],
     )
     def test_cookie_goes_to_its_path_and_below(self, file: WriteFile, cookie_path: str, base_path: str) -> None:
         assert load_cookies(file(netscape(path=cookie_path)), BASE + base_path, now=NOW) == {"a": "b"}
 
-    @pytest.mark.parametrize(("cookie_path", "base_path"), [("/oa", "/"), ("/oa", "/oax"), ("/oa/x", "/oa")])
+    @pytest.mark.parametrize(
+        ("cookie_path", "base_path"), [("/oa", "/"), ("/oa", "/oax"), ("/oa/x", "/oa"), ("/api/other", "")]
+    )
     def test_cookie_does_not_go_to_other_paths(self, file: WriteFile, cookie_path: str, base_path: str) -> None:
         with pytest.raises(AuthenticationError, match="a cookie's path must match"):
             load_cookies(file(netscape(path=cookie_path)), BASE + base_path, now=NOW)
@@ -618,7 +791,7 @@ class TestBrowser:
         assert told.value.__cause__ is None
 
     def test_needs_a_base_url_with_a_host(self, store: FakeStore) -> None:
-        with pytest.raises(ValueError, match="base_url has no host"):
+        with pytest.raises(ValueError, match="base_url"):
             load_cookies("browser:firefox", "https://")
         assert store.asked == []
 
@@ -632,6 +805,7 @@ class TestBrowser:
 
 
 def test_no_repr_shows_a_value() -> None:
-    pair = cookies_module._Pair("a", SECRET)  # pyright: ignore[reportPrivateUsage]
     exported_cookie = cookies_module._ExportedCookie("a", SECRET, "x")  # pyright: ignore[reportPrivateUsage]
-    assert SECRET not in repr([Cookie("a", SECRET, "x"), pair, exported_cookie])
+    assert SECRET not in repr(
+        [Cookie("a", SECRET, "x"), exported_cookie, Request("x", headers=[SECRET], cookies=[SECRET])]
+    )

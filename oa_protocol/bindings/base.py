@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from msgspec import UNSET, UnsetType
 
 from oa_protocol._version import __version__
 from oa_protocol.bindings import json as schemas
+from oa_protocol.bindings._base_url import check_base_url as check_base_url
+from oa_protocol.bindings._secrets import hide
 from oa_protocol.bindings.ids import check_id
 from oa_protocol.bindings.json import Chat, ChatList, ModelConfig, StreamEvent
 from oa_protocol.engine.events import Message
@@ -24,8 +26,11 @@ _WHOLE = (("accept", "application/json"), ("accept-encoding", "identity"), ("use
 _STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
 _BODY = ("content-type", "application/json")
 
-_NOT_IN_URLS = frozenset(' "<>\\^`{|}')
-_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(:[0-9]*)?")
+_NAME = re.compile(r"[!-+\--:<>-~]+")  # printable ASCII without space , ; =
+_VALUE = re.compile(r"(?! )[ -:<-~]*(?<! )")  # printable ASCII without ; and without spaces at its ends
+_TOKEN = re.compile(r"[!-~]+")
+_PART = re.compile(r"(.+)\.([0-9]{1,9})")
+_TELLABLE_NAME = re.compile(r"[A-Za-z_.-]{1,64}(\.[0-9]{1,9})?")  # a secret in the place of a name has digits in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +46,59 @@ class Credentials:
     headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in self.cookies.items():
+        for number, (name, value) in enumerate(self.cookies.items(), 1):
+            _check_text(name)
+            _check_text(value)
             # What is in a bad name may be a whole Cookie header, so no error tells it.
-            if not _is_header_text(name) or not name or ";" in name or "=" in name:
+            if not is_cookie(name, ""):
                 raise ValueError("the name of a cookie has characters that a Cookie header cannot carry")
-            if not _is_header_text(value) or ";" in value:
-                raise ValueError(f"cookie {name!r} has characters that a Cookie header cannot carry")
-        if self.token is not None and (not _is_header_text(self.token) or not self.token or " " in self.token):
-            raise ValueError("the token has characters that an Authorization header cannot carry")
+            if not is_cookie(name, value):
+                known = repr(name) if _TELLABLE_NAME.fullmatch(name) else f"number {number}"
+                raise ValueError(f"cookie {known} has characters that a Cookie header cannot carry")
+        if self.token is not None:
+            _check_text(self.token)
+            if not _TOKEN.fullmatch(self.token):
+                raise ValueError("the token has characters that an Authorization header cannot carry")
         # Nobody else is to change them after this check.
         object.__setattr__(self, "cookies", dict(self.cookies))
         object.__setattr__(self, "headers", tuple(self._spell()))
 
     def _spell(self) -> Iterator[tuple[str, str]]:
         if self.cookies:
-            yield "cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+            # A split session cookie is put together in the order of the header, not of its parts' numbers (WIRE 9).
+            parts = iter(
+                sorted(filter(None, map(_PART.fullmatch, self.cookies)), key=lambda part: (part[1], int(part[2])))
+            )
+            names = [next(parts)[0] if _PART.fullmatch(name) else name for name in self.cookies]
+            yield "cookie", "; ".join(f"{name}={self.cookies[name]}" for name in names)
         if self.token is not None:
             yield "authorization", f"Bearer {self.token}"
+
+    @property
+    def text(self) -> str:
+        """All of it as text, whatever the order of the cookies."""
+        return "\0".join([self.token or "", *(f"{name}={value}" for name, value in sorted(self.cookies.items()))])
 
     def __bool__(self) -> bool:
         return bool(self.cookies or self.token)
 
+    def hide_in(self, text: str, base_url: str) -> str:
+        """Return what a server says without the credentials that it repeats."""
+        return hide(text, filter(None, (*self.cookies.values(), self.token)), base_url)
 
-def _is_header_text(text: object) -> bool:
+
+def is_cookie(name: str, value: str) -> bool:
+    """Return whether a Cookie header can carry this.
+
+    RFC 6265 allows less, but browsers send more (spaces, quotes, commas in values). What must not pass is what could
+    end the cookie or the header line, and what HTTP libraries disagree about how to encode.
+    """
+    return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
+
+
+def _check_text(text: object) -> None:
     if not isinstance(text, str):
         raise TypeError(f"cookies and tokens must be text, not {type(text).__name__}")
-    return text.isascii() and text.isprintable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +198,7 @@ class Binding(Protocol):
 
     @property
     def base_url(self) -> str:
-        """The server's URL, without a slash at its end."""
+        """The server's URL in its normal form, as ``check_base_url`` returns it."""
         ...
 
     @property
@@ -213,6 +245,20 @@ class Binding(Protocol):
     def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
         """Delete a chat."""
         ...
+
+    # ---- accounts
+
+    def ask_account(self, credentials: Credentials) -> HttpRequest | None:
+        """Ask whose credentials these are, or return None if the API doesn't say."""
+        return None
+
+    def read_account(self, body: bytes, /) -> str:
+        """Read what names the account, from the reply to ``ask_account``. It must outlast a new login."""
+        return body.decode()
+
+    def session(self, credentials: Credentials, /) -> str:
+        """Return what stands for the account if nobody says whose it is: nothing that changes without a new login."""
+        return credentials.text
 
     # ---- replies
 
@@ -274,8 +320,11 @@ class Binding(Protocol):
         """Return whether a refused request for an answer leaves a message behind that never runs (OA-6.7)."""
         return False
 
-    def hint(self, status: int, words: str, /) -> str:
-        """Return what a person can do about this error, as a sentence, or an empty text."""
+    def hint(self, status: int, words: str, doing: str, /) -> str:
+        """Return what a person can do about an error in ``doing`` something, as a sentence, or an empty text.
+
+        ``doing`` is that of an exchange, such as ``RequestAssistant.doing``.
+        """
         return ""
 
     # ---- the stream
@@ -291,27 +340,6 @@ class Binding(Protocol):
     def is_unknown_event(self, payload: bytes, /) -> bool:
         """Return whether a payload that can't be read is an event of a type that says nothing to us (OA-5.5)."""
         ...
-
-
-def check_base_url(base_url: str) -> str:
-    """Return ``base_url`` without the slash at its end.
-
-    Raises ValueError where it is no http or https URL with a host, or has a query, a fragment or credentials in it.
-    """
-    if "@" in base_url:
-        raise ValueError("base_url must have no credentials in it; give them as cookies= or token=")
-    if not base_url.isascii() or not base_url.isprintable() or set(base_url) & _NOT_IN_URLS:
-        raise ValueError(f"base_url has characters that a URL cannot have: {base_url!r}")
-    try:
-        parts = urlsplit(base_url)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"base_url is no URL: {base_url!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not _HOST_AND_PORT.fullmatch(parts.netloc):
-        raise ValueError(f"base_url must be an http or https URL with a host, not {base_url!r}")
-    if "?" in base_url or "#" in base_url:
-        raise ValueError(f"base_url must have no query and no fragment: {base_url!r}")
-    return base_url.rstrip("/")
 
 
 def new_prompt(parent_id: str | None, content: str, *, chat_id: str | UnsetType = UNSET) -> bytes:
@@ -340,7 +368,7 @@ def build_request(
         method: the HTTP method.
         url: the absolute URL, percent-encoded.
         credentials: shown as a Cookie and a Bearer token. If the API wants them elsewhere, give ``Credentials()`` here,
-            and spell them in ``headers`` or in the URL.
+            and spell them in ``headers``. URLs are logged, so a secret in one could be read.
         body: JSON, or nothing.
         stream: an event stream is asked for, not JSON.
         headers: further fields, whose names are in lower case.

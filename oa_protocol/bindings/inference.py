@@ -13,7 +13,7 @@ from oa_protocol.bindings.base import (
     page_query,
 )
 from oa_protocol.bindings.ids import check_id
-from oa_protocol.bindings.json import OpenAssistantJson, encode
+from oa_protocol.bindings.json import OpenAssistantJson, decode_account, encode
 from oa_protocol.engine.intents import HttpRequest
 
 _CHAT_NOT_FOUND = "Chat not found"
@@ -77,6 +77,18 @@ class InferenceServer(OpenAssistantJson):
     def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
         """``DELETE /chats/{chat_id}``."""
         return build_request("DELETE", self._chat(chat_id), credentials)
+
+    def ask_account(self, credentials: Credentials) -> HttpRequest:
+        """``GET /auth/check``, which answers with the user's id."""
+        return build_request("GET", f"{self.base_url}/auth/check", credentials)
+
+    def read_account(self, body: bytes) -> str:
+        """Read the user's id, which outlasts each token."""
+        return decode_account(body)
+
+    def session(self, credentials: Credentials) -> str:
+        """Return the token."""
+        return credentials.token or ""
 
     def is_deleted(self, status: int, body: bytes) -> bool:
         """A 2xx without content says so, and so does a 404 that names the chat."""

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from oa_protocol.bindings.ids import is_id
 from oa_protocol.bindings.sse import SSEDecoder
 from oa_protocol.engine.events import Answered, Message, PluginStep, Queued, Token, WorkerError
+from oa_protocol.engine.intents import RequestAssistant
 
 DEFAULT_MODEL = "OA_SFT_Llama_30B_6"
 
@@ -173,6 +174,7 @@ _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
 _decode_created = msgspec.json.Decoder(Created).decode
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_error = msgspec.json.Decoder(ErrorBody).decode
+decode_account = msgspec.json.Decoder(str).decode
 _decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
 encode = msgspec.json.Encoder().encode
 
@@ -216,7 +218,7 @@ class OpenAssistantJson:
         """Return whether it is a 503 in the server's own words, and not a proxy's (WIRE 30)."""
         return status == 503 and bool(words)
 
-    def hint(self, status: int, words: str) -> str:
+    def hint(self, status: int, words: str, doing: str) -> str:
         """Know what the server's errors mean in practice."""
         match status:
             case 401 | 403:
@@ -227,7 +229,7 @@ class OpenAssistantJson:
                 return "The server's models: await client.models(), or oa-protocol models"
             case 404 if words in ("", "Not Found"):  # the latter are the words of a server that has no such path
                 return "Is the base URL right, the API the right one, and the chat feature on?"
-            case 500:
+            case 500 if doing == RequestAssistant.doing:  # nothing else is limited (WIRE 29)
                 return "Servers of this protocol say that for a rate limit, too: wait some minutes"
             case _:
                 return ""

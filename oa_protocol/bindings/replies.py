@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TypeVar, cast
 
 from msgspec import DecodeError, Struct
 
-from oa_protocol.bindings.base import Binding, Headers
+from oa_protocol.bindings.base import Binding, Credentials, Headers
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 
 MAX_BODY = 8 * 1024 * 1024
@@ -18,14 +19,20 @@ _SNIPPET = 200
 _BUSY = frozenset({429, 503})
 _AWAY = _BUSY | {502, 504}
 
+_DELAY = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*", re.ASCII)
+_WORD = re.compile(r"[A-Za-z]+|[0-9]+")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
 UNREADABLE = (ValueError, DecodeError, RecursionError)
 """What a binding may raise if a body or an event isn't what it must be."""
+
+_NONE = Credentials()
 
 T = TypeVar("T")
 
 
 class Reply(Struct, frozen=True):
-    """A status, a body, and the three headers that matter; ``retry_after`` is in seconds."""
+    """A reply as far as it matters. ``retry_after`` is in seconds; no error repeats the request's ``credentials``."""
 
     binding: Binding
     status: int
@@ -33,9 +40,13 @@ class Reply(Struct, frozen=True):
     date: str | None = None
     location: str | None = None
     retry_after: float | None = None
+    content_encoding: str | None = None
+    credentials: Credentials = _NONE
 
     @classmethod
-    def of(cls, binding: Binding, status: int, headers: Headers, body: bytes) -> Reply:
+    def of(
+        cls, binding: Binding, status: int, headers: Headers, body: bytes, credentials: Credentials = _NONE
+    ) -> Reply:
         """Pick what matters out of ``headers``, whose names may have any case.
 
         Raises:
@@ -46,12 +57,11 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"status must be a number, not {status!r}")
         if not isinstance(cast("object", body), (bytes, bytearray, memoryview)):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
-        if not isinstance(cast("object", headers), Iterable):
-            raise TypeError(f"headers must be a mapping or pairs, not {headers!r}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
-        return cls(
-            binding, status, bytes(body), found.get("date"), found.get("location"), _seconds(found.get("retry-after"))
-        )
+        date = found.get("date")
+        wait = _seconds(found.get("retry-after"), date)
+        coding = found.get("content-encoding")
+        return cls(binding, status, bytes(body), date, found.get("location"), wait, coding, credentials)
 
     @property
     def is_success(self) -> bool:
@@ -94,12 +104,16 @@ class Reply(Struct, frozen=True):
                 problem = str(error)
             if words := self.words:
                 raise ApiError(
-                    f"{words} (instead of {what}){_in(phase)}", phase=phase, status=self.status, message=words
+                    f"{self._hide(words)} (instead of {what}){_in(phase)}",
+                    phase=phase,
+                    status=self.status,
+                    message=words,
                 )
+        hint = "Is the base URL that of an Open Assistant server, and the api the right one?"
+        if self.content_encoding:
+            hint = f"Its content-encoding is {self.content_encoding}, though none was asked for: does a proxy do that?"
         raise RemoteProtocolError(
-            f"the server sent something else than {what}: {problem}{_in(phase)}. "
-            "Is the base URL that of an Open Assistant server, and the api the right one?",
-            phase=phase,
+            f"the server sent something else than {what}: {problem}{_in(phase)}. {hint}", phase=phase
         )
 
     @property
@@ -110,30 +124,37 @@ class Reply(Struct, frozen=True):
     def error(self, doing: str, phase: str | None = None) -> OAError:
         """Return the exception that this reply becomes; ``doing`` says what was being done ("creating the chat")."""
         words = self.words
+        shown = self._hide(words)
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
-        hint = self._hint(words)
+        hint = self._hint(words, doing)
         if self.rejects_credentials:
             return AuthenticationError(
-                f"{words or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
+                f"{shown or 'the server rejects the credentials'}: {said}{hint}", phase=phase, status=self.status
             )
         if words:
-            return ApiError(f"{words}: {said}{hint}", phase=phase, status=self.status, message=words)
-        text = self.body[:_SNIPPET].decode(errors="replace").strip()
+            return ApiError(f"{shown}: {said}{hint}", phase=phase, status=self.status, message=words)
+        text = self._hide(self.body[:MAX_BODY].decode(errors="replace"))[:_SNIPPET].strip()
         return HTTPStatusError(f"{said}{f': {text!r}' if text else ''}{hint}", phase=phase, status=self.status)
 
-    def _hint(self, words: str) -> str:
+    def _hide(self, text: str) -> str:
+        return self.credentials.hide_in(text, self.binding.base_url)
+
+    def _hint(self, words: str, doing: str) -> str:
         match self.status:
             case 429 | 503:
                 hint = "The server is busy: try again later"
             case status if 300 <= status < 400:
-                hint = f"It points to {self.location!r}, and redirects are not followed: use that server's URL"
+                target = self._hide(self.location or "")
+                hint = f"It points to {target!r}, and redirects are not followed: use that server's URL"
             case status:
-                hint = self.binding.hint(status, words)
+                hint = self.binding.hint(status, words, doing)
         return f". {hint}" if hint else ""
 
 
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:
     """Return header fields as pairs of text, however an HTTP library spells them."""
+    if not isinstance(cast("object", headers), Iterable):
+        raise TypeError(f"headers must be a mapping or pairs, not {type(headers).__name__}")
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
     return [
         (name if isinstance(name, str) else _text(name), value if isinstance(value, str) else _text(value))
@@ -144,17 +165,33 @@ def header_pairs(headers: Headers) -> list[tuple[str, str]]:
 def _text(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("latin-1")  # what HTTP/1.1 has always allowed in a field's value
-    raise TypeError(f"headers must be text or bytes, not {value!r}")
+    raise TypeError(f"headers must be text or bytes, not {type(value).__name__}")
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def _seconds(retry_after: str | None, date: str | None) -> float | None:
+    """Return how long the server asks to wait, or None if it can't be read.
+
+    A date is relative to the reply's own: the engine has no clock that tells the time, and the server's may be wrong.
+    """
     if retry_after is None:
         return None
+    if _DELAY.fullmatch(retry_after):
+        return max(float(retry_after), 0.0)
     try:
-        seconds = float(retry_after)
-    except ValueError:
+        return max((_moment(retry_after) - _moment(date or "")).total_seconds(), 0.0)
+    except (ValueError, OverflowError):
         return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _moment(http_date: str) -> datetime:
+    """Read a date in one of the three forms of RFC 9110, section 5.6.7. (``email.utils`` would import sockets.)"""
+    match _WORD.findall(http_date):
+        case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
+            century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900
+            date = int(year) + century, _MONTHS.index(month) + 1, int(day)
+            return datetime(*date, int(hour), int(minute), min(int(second), 59), tzinfo=UTC)  # 60 is a leap second
+        case _:
+            raise ValueError("no HTTP date")
 
 
 def _in(phase: str | None) -> str:

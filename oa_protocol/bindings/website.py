@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from oa_protocol.bindings.base import (
@@ -15,6 +16,8 @@ from oa_protocol.bindings.base import (
 from oa_protocol.bindings.ids import check_id
 from oa_protocol.bindings.json import OpenAssistantJson, encode
 from oa_protocol.engine.intents import HttpRequest
+
+_SESSION_COOKIE = re.compile(r"(?:__Secure-)?next-auth\.session-token(?:\.([0-9]{1,3}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,28 @@ class Website(OpenAssistantJson):
     def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
         """``DELETE /api/chat?chat_id=``."""
         return build_request("DELETE", f"{self.base_url}/api/chat?chat_id={check_id(chat_id)}", credentials)
+
+    def ask_account(self, credentials: Credentials) -> HttpRequest | None:
+        """None: the website's API never says whose session it is."""
+        return None
+
+    def read_account(self, body: bytes) -> str:
+        """Not used, because nothing is asked."""
+        return body.decode()
+
+    def session(self, credentials: Credentials) -> str:
+        """Return the session's token, whose parts are joined in the order of their numbers, or else all credentials.
+
+        Other cookies change with every visit. A new login changes the session, too, and so may a visit to the website
+        with a browser.
+        """
+        parts = {
+            int(found[1] or 0): value
+            for name, value in credentials.cookies.items()
+            if (found := _SESSION_COOKIE.fullmatch(name)) is not None
+        }
+        token = "".join(parts[number] for number in sorted(parts)) or credentials.token
+        return token or credentials.text
 
     def is_deleted(self, status: int, body: bytes) -> bool:
         """Only a 200 with an empty body says so; a second DELETE answers 500."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 
-_OF_THE_EXTRA = frozenset({"click", "platformdirs", "rich", "starlette", "uvicorn"})
+_OF_THE_EXTRA = frozenset({"click", "platformdirs", "prompt_toolkit", "rich", "starlette", "uvicorn"})
 
 
 def main() -> None:
     """Run the command line, and exit with its code."""
     try:
-        from oa_protocol.cli.commands import run
+        from oa_protocol.cli._commands import run
 
         code = run()
+    except KeyboardInterrupt:  # the commands take their own; this one came while they were imported
+        sys.exit(130)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _OF_THE_EXTRA:

@@ -14,12 +14,13 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, assert_never, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
 import anyio
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import MAX_BODY
+from oa_protocol.client._content_coding import decoded
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._read_timeout import ReadScope, read_scope
 from oa_protocol.client.journal import Entry, Journal
@@ -45,6 +46,9 @@ from oa_protocol.engine.intents import (
 from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.transports import Response, Transport, TransportFactory
+
+if TYPE_CHECKING:
+    from oa_protocol.client._accounts import Accounts
 
 logger = logging.getLogger("oa_protocol")
 """At level DEBUG it logs every phase, intent and reply; never a secret, never a token."""
@@ -72,6 +76,7 @@ class Shared:
     timeouts: Timeouts
     cleanup: Cleanup
     slot: PendingSlot
+    accounts: Accounts
     journal: Journal | None
 
 
@@ -226,7 +231,8 @@ class Carrier:
         leaked = len(conversation.leaked)
         if self._entry is not None:
             try:
-                await self._entry.creating(conversation.binding, conversation.credentials)
+                account = await self._shared.accounts.name(conversation.binding, conversation.credentials)
+                await self._entry.creating(conversation.binding, account)
             except BaseException as error:
                 flight.land(ExchangeFailed(NotSent(f"{type(error).__name__} before it was sent")))
                 raise
@@ -243,6 +249,7 @@ class Carrier:
             transport = self._transport = self._transport or self._shared.open_transport()
             kind = MaybeSent
             response = await transport.open(exchange.request)
+            response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
                 self._response, self.reads, response = response, read_scope(), None
                 log("<- 200, a stream")
@@ -314,6 +321,7 @@ async def fetch(
         with anyio.move_on_after(seconds):
             response = await transport.open(request)
             try:
+                response = decoded(response)
                 return response.status, response.headers, await read_body(response)
             finally:
                 await close_quietly(response)
@@ -331,6 +339,19 @@ async def read_body(response: Response) -> bytes:
 
 
 async def close_quietly(resource: Response | Transport) -> None:
-    """Close it even when cancelled. Errors are ignored, because it may already be broken."""
-    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True), suppress(Exception):
-        await resource.aclose()
+    """Close it, even when cancelled. Errors are ignored, because it may already be broken.
+
+    It has a task of its own, which is left to itself after ``CLOSE_TIMEOUT``: one that waits for the peer's goodbye in
+    TLS under a shield of its own can't be cancelled.
+    """
+    done, scope = anyio.Event(), anyio.CancelScope()
+
+    async def close() -> None:
+        with scope, suppress(Exception):
+            await resource.aclose()
+        done.set()
+
+    _spawn(close(), done.set)
+    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        await done.wait()
+    scope.cancel()

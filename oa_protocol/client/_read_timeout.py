@@ -68,13 +68,13 @@ class AsyncioReadScope:
         self._cancelling = 0
         self._is_cancelled = False
         self._deadline = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = math.inf  # uvloop's timer doesn't know if it is due at once
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = math.inf  # uvloop's handles don't all say when
 
     def until(self, deadline: float | None) -> Self:
         """As ReadScope says."""
         self._deadline = math.inf if deadline is None else deadline
-        if deadline is not None and (self._timer is None or self._rings_at > deadline):
+        if deadline is not None and self._rings_at > deadline:
             self._set_timer()
         return self
 
@@ -107,6 +107,7 @@ class AsyncioReadScope:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._rings_at = math.inf
 
     def _set_timer(self) -> None:
         self.close()
@@ -114,7 +115,7 @@ class AsyncioReadScope:
         self._timer = self._loop.call_at(self._deadline, self._ring)
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer, self._rings_at = None, math.inf
         if self._reader is None:
             return
         if self._loop.time() < self._deadline:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from oa_protocol.bindings.json import ModelConfig, SamplingParameters
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.bindings.website import Website
 from oa_protocol.client import cookies as cookie_sources
+from oa_protocol.client._accounts import Accounts
 from oa_protocol.client._carrier import Shared, fetch
 from oa_protocol.client._driver import Driver
 from oa_protocol.client._pending_slot import PendingSlot
@@ -114,13 +116,17 @@ class Client:
             if proxy is None:
                 proxy = proxy_of_environment(self._binding.base_url)
             transport = default_transport_factory(connect_timeout=timeouts.connect, proxy=proxy)
-        self._journal = Journal(journal) if journal is not None else None
+        cleanup = cleanup or Cleanup()
+        # Of the time for cleaning up, naming the account may take a quarter before a create, and writing to the
+        # journal half each time: so a create that waits for the journal is never given up as one that was sent.
+        self._journal = Journal(journal, patience=cleanup.timeout / 2) if journal is not None else None
         self._shared = Shared(
             open_transport=transport,
             load_credentials=self._load,
             timeouts=timeouts,
-            cleanup=cleanup or Cleanup(),
+            cleanup=cleanup,
             slot=PendingSlot(self._is_waiting),
+            accounts=Accounts(transport, cleanup.timeout / 4),
             journal=self._journal,
         )
 
@@ -259,14 +265,16 @@ class Client:
         )
 
     async def models(self) -> list[ModelConfig]:
-        """Return the models that the server offers.
+        """Return the models that the server offers. An inference server tells them without credentials, too.
 
         Raises AuthenticationError, ApiError, HTTPStatusError, RemoteProtocolError or TransportError.
         """
-        credentials = await self._some_credentials()
+        self._check_open()
+        tells_anybody = self._binding.api == "inference"  # and takes a token, which needs no loading
+        credentials = self._credentials if tells_anybody else await self._some_credentials()
         request = self._binding.list_models(credentials)
         status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-        reply = Reply.of(self._binding, status, headers, body)
+        reply = Reply.of(self._binding, status, headers, body, credentials)
         if not reply.is_success:
             raise reply.error("listing the models")
         return reply.decode(self._binding.read_models, "a list of models", None)
@@ -274,19 +282,27 @@ class Client:
     async def sweep(self, *, grace: float = 60.0) -> SweepResult:
         """Delete what the journal says was left behind on this server by owners that do not live any more.
 
-        ``grace`` is in seconds: a chat whose id nobody wrote down is left alone while it is younger. Raises ValueError
-        where the client has no journal, OSError or sqlite3.Error where it cannot be used, and AuthenticationError.
+        Args:
+            grace: in seconds; a chat whose id nobody wrote down is left alone while it is younger.
+
+        Raises:
+            ValueError: the client has no journal.
+            JournalError: the journal can't be used.
+            AuthenticationError: there are no credentials.
+
         """
         if self._journal is None:
             raise ValueError("there is no journal to sweep: give Client(journal=PATH)")
-        credentials = await self._some_credentials()
+        credentials = await self._load()  # a file may have newer ones by now
+        if credentials is None:
+            raise _no_credentials()
         return await Sweeper(self._journal, self._binding, credentials, self._shared, grace).sweep()
 
     async def _some_credentials(self) -> Credentials:
         self._check_open()
         credentials = self._credentials or await self._load()
         if credentials is None:
-            raise AuthenticationError("there are no credentials: give cookies= or token=")
+            raise _no_credentials()
         return credentials
 
     async def _is_waiting(self, conversation: Conversation) -> bool:
@@ -424,6 +440,8 @@ class Chat:
             return
         named = "; ".join(f"chat {record.chat_id or '(id unknown)'}: {record.reason}" for record in records)
         text = f"left, or maybe left, on {self._driver.conversation.binding.base_url}: {named}"
+        if self._client._journal is not None:
+            text += f". `oa-protocol sweep --journal {shlex.quote(str(self._client._journal.path))}` deletes it later"
         if in_flight is None or isinstance(in_flight, GeneratorExit):  # which nobody gets to see
             warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)
             return
@@ -577,6 +595,10 @@ def streamed_text(event: Event) -> str:
             text=event.text,
         )
     return ""
+
+
+def _no_credentials() -> AuthenticationError:
+    return AuthenticationError("there are no credentials: give cookies= or token=")
 
 
 def _check_type(name: str, value: object, kind: type) -> None:

@@ -1,39 +1,62 @@
 """Finding the website API's cookies for a base URL.
 
 They come from a mapping, a Cookie header, a file that a browser or an extension of it wrote (cookies.txt, JSON, HAR),
-or a browser's own store. From a file or a store only those are taken that a browser would send to the base URL
-(RFC 6265, section 5.4). No error and no repr in this module holds a cookie's value.
+or a browser's own store. From a file or a store only those are taken that a browser would send to the website's API
+(RFC 6265, section 5.4). No error, log record or repr in this module holds a cookie's value.
 """
 
+import codecs
 import ipaddress
 import json
+import logging
+import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from oa_protocol.bindings.base import Credentials, check_base_url, is_cookie
 from oa_protocol.engine.errors import AuthenticationError
+
+logger = logging.getLogger("oa_protocol")
 
 MAX_FILE_SIZE = 64 * 1024 * 1024  # bytes; a HAR file holds whole responses
 
-_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-_HOST = re.compile(r"[0-9a-z._:-]{1,253}")
-_HOSTS_SHOWN = 8
-_EXPIRY = re.compile(r"-?[0-9]*\.?[0-9]*")
-_MILLISECONDS = 1e11  # in seconds this is the year 5138, in milliseconds 1973
+_API = "/api/chat"
+"""Every request of the website's API goes there or below (OA-1.1)."""
 
-# RFC 6265 allows less, browsers send more (spaces, quotes, commas in values). What must not pass is what could end
-# the cookie or the header line, and what HTTP libraries disagree about how to encode.
-_NAME = re.compile(r"[!-+\--:<>-~]+")  # printable ASCII without space , ; =
-_VALUE = re.compile(r"[ -:<-~]*")  # printable ASCII without ;
+# A broken file may have anything in the place of a domain. Only what ends like a host is told, which no token does.
+_HOST = re.compile(r"(?:[0-9a-z_-]{1,63}\.)+(?:[a-z]{2,24}|xn--[0-9a-z-]+)|localhost|[0-9.]{7,15}|[0-9a-f:]{2,39}")
+_SHOWN = 8
+
+_LATEST = 2.6e11  # a Unix time in seconds after the year 9999, and one in milliseconds of 1978
+_CHROME_EPOCH = 11644473600 * 1e6  # Chrome counts microseconds since 1601
+
+_JSON = re.compile(r"\s*(?:\{|\[\s*[\[{\]\"])")  # but no IPv6 address at the beginning of a cookies.txt
+_TOKEN = re.compile(r"[\w.+/~-]{16,}=+")
+_FOREIGN = (
+    (b"sqlite format 3", "it is a browser's own database: give browser:NAME, or export the cookies"),
+    (b"cook\0", "it is Safari's own cookie store: export the cookies"),
+    (b"#lwp-cookies", "it is a cookie jar of libwww-perl: save it with http.cookiejar.MozillaCookieJar"),
+    (b"pk\3\4", "it is a ZIP archive: unpack it"),
+    (b"\x1f\x8b", "it is compressed with gzip: unpack it"),
+    (b"<", "it is an HTML or XML page"),
+    (b"curl ", "it is a curl command: give the text of its Cookie header instead of a path"),
+    (b"cookie:", "it is a Cookie header: give its text instead of a path"),
+)
+"""How files begin, in lower case, that people take for cookies files, and what to do with them."""
+
+_LeftOut = list[str]
 
 
 def load_cookies(
@@ -45,26 +68,25 @@ def load_cookies(
 
     - a mapping, or the value of a Cookie header (``"a=b; c=d"``): all of its cookies are taken;
     - the path of a file: cookies.txt (Netscape), a JSON export of a browser extension, Selenium or Playwright, or a
-      HAR file. A string is a path if a file exists there;
+      HAR file. A string is a path if a file exists there. What can't be read in it is left out, and logged;
     - ``"browser:NAME"``, for example ``"browser:firefox"``: that browser's own store. It needs the extra
       ``oa_protocol[browser]``.
 
     ``now`` is the Unix time in seconds against which expiry is judged, by default the current one.
 
-    Raises ValueError if the name or the value of a cookie cannot be sent (it names the cookie) or ``base_url`` has no
-    host, TypeError if a mapping holds anything but str, and AuthenticationError if the source cannot be read or has no
-    cookie for ``base_url``.
+    Raises ValueError if the name or the value of a cookie cannot be sent or ``base_url`` cannot be used, TypeError if a
+    mapping holds anything but str, and AuthenticationError if the source cannot be read or has no cookie for
+    ``base_url``.
     """
     if isinstance(source, Mapping):
-        return _checked(source.items())
+        return _checked(source)
     # os.path, because a long Cookie header makes Path.exists raise OSError.
     if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110  # as said above
         if source.startswith("browser:"):
-            url = _parsed(base_url)
-            browser = source.removeprefix("browser:")
+            browser, url = source.removeprefix("browser:"), urlsplit(check_base_url(base_url))
             return _sent_to(url, _from_browser(browser, url), f"the cookie store of {browser}", now)
         return _from_header(source)
-    return _sent_to(_parsed(base_url), _from_file(Path(source)), f"the cookies file {source}", now)
+    return _sent_to(urlsplit(check_base_url(base_url)), _from_file(Path(source)), f"the cookies file {source}", now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +94,7 @@ class Cookie:
     """One cookie of a browser.
 
     ``domain`` is in lower case and has no leading dot; ``expires`` is a Unix time in seconds, or None for a cookie
-    that lasts as long as the browser's session.
+    that lasts as long as the browser's session. ``partition`` is the site in whose pages alone it is sent, if any.
     """
 
     name: str
@@ -82,107 +104,77 @@ class Cookie:
     host_only: bool = True
     secure: bool = False
     expires: float | None = None
+    partition: str | None = None
 
     def belongs_to(self, host: str) -> bool:
         """Tell whether ``host``, in lower case, domain-matches this cookie (RFC 6265, section 5.1.3)."""
-        if self.host_only or _is_ip_address(host):
+        if self.partition is not None and not _is_within(host, self.partition):
+            return False
+        if self.host_only or _ip_address(host):
             return host == self.domain
-        return f".{host}".endswith(f".{self.domain}")
+        return _is_within(host, self.domain)
+
+    def is_for(self, path: str) -> bool:
+        """Tell whether ``path`` path-matches this cookie (RFC 6265, section 5.1.4)."""
+        return path == self.path or path.startswith(self.path.rstrip("/") + "/")
 
 
-class _Pair(msgspec.Struct, frozen=True):
-    """A header or a cookie in a HAR file."""
+def _is_within(host: str, domain: str) -> bool:
+    return f".{host}".endswith(f".{domain}")
+
+
+class _ExportedCookie(msgspec.Struct, frozen=True, rename="camel"):
+    """A cookie as EditThisCookie, Cookie-Editor, Selenium (``expiry``) and Playwright (``expires``) write it."""
 
     name: str
     value: str
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r})"
-
-
-class _ExportedCookie(_Pair, frozen=True, rename="camel"):
-    """A cookie as EditThisCookie, Cookie-Editor, Selenium (``expiry``) and Playwright (``expires``) write it."""
-
     domain: str
     path: str = "/"
     host_only: bool | None = None
     secure: bool = False
     session: bool = False
-    expiration_date: float | None = None
-    expiry: float | None = None
-    expires: float | None = None
+    expiration_date: float | str | None = None
+    expiry: float | str | None = None
+    expires: float | str | None = None
+    partition_key: str | dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r})"
 
     def cookie(self) -> Cookie:
         expires = None if self.session else self.expiration_date or self.expiry or self.expires
-        return _cookie(self.name, self.value, self.domain, self.path, self.host_only, self.secure, expires)
+        key = self.partition_key
+        site = key.get("topLevelSite") if isinstance(key, dict) else key
+        partition = urlsplit(site).hostname if isinstance(site, str) else None
+        return _cookie(
+            self.name, self.value, self.domain, self.path, self.host_only, self.secure, expires, partition=partition
+        )
 
 
-class _Request(msgspec.Struct, frozen=True):
-    url: str
-    headers: list[_Pair] = []
-    cookies: list[_Pair] = []
-
-    def pairs(self) -> list[tuple[str, str]]:
-        # The header is what was sent; browsers may have decoded the values in the list.
-        header = "; ".join(header.value for header in self.headers if header.name.lower() == "cookie")
-        return list(_header_pairs(header)) or [(cookie.name, cookie.value) for cookie in self.cookies]
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-class _Entry(msgspec.Struct, frozen=True, rename="camel"):
-    started_date_time: Annotated[datetime, msgspec.Meta(tz=True)]
-    request: _Request
+def _checked(cookies: Mapping[str, str]) -> dict[str, str]:
+    return dict(Credentials(cookies).cookies)
 
 
-class _Log(msgspec.Struct, frozen=True):
-    entries: list[_Entry]
-
-
-class _Document(msgspec.Struct, frozen=True):
-    """A HAR file (``log``), or a Playwright storage state (``cookies``)."""
-
-    log: _Log | None = None
-    cookies: list[_ExportedCookie] | None = None
-
-
-def _checked(pairs: Iterable[tuple[object, object]]) -> dict[str, str]:
-    cookies: dict[str, str] = {}
-    for name, value in pairs:
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"cookie {name!r}: name and value must both be str")
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"cookie {name!r}: the name is empty or holds a character that cannot be sent")
-        if not _VALUE.fullmatch(value):
-            raise ValueError(f"cookie {name!r}: its value holds a character that cannot be sent")
-        cookies[name] = value
-    return cookies
-
-
-def _parsed(base_url: str) -> SplitResult:
-    url = urlsplit(base_url)
-    if not url.hostname:
-        raise ValueError("base_url has no host")
-    return url
-
-
-def _sent_to(url: SplitResult, cookies: Sequence[Cookie], place: str, now: float | None) -> dict[str, str]:
-    """Return the cookies that a browser would send to ``url``."""
+def _sent_to(url: SplitResult, cookies: list[Cookie], place: str, now: float | None) -> dict[str, str]:
+    """Return the cookies that a browser would send to the API at ``url``."""
     now = time.time() if now is None else now
-    host = url.hostname or ""
-    path = url.path.rstrip("/") + "/"  # every request goes below the base URL
-    trustworthy = url.scheme == "https" or host in _LOOPBACK_HOSTS  # browsers send secure cookies to loopback hosts
+    host = _host(url.hostname or "")
+    path = url.path.rstrip("/") + _API
+    trustworthy = url.scheme == "https" or _is_loopback(host)  # browsers send secure cookies to loopback hosts
     of_host = [cookie for cookie in cookies if cookie.belongs_to(host)]
     alive = [cookie for cookie in of_host if cookie.expires is None or cookie.expires > now]
-    sent = [
-        cookie
-        for cookie in alive
-        if path.startswith(cookie.path.rstrip("/") + "/") and (trustworthy or not cookie.secure)
-    ]
+    sent = [cookie for cookie in alive if cookie.is_for(path) and (trustworthy or not cookie.secure)]
     if sent:
         sent.sort(key=lambda cookie: (len(cookie.path), len(cookie.domain), cookie.host_only))
         found = {cookie.name: cookie.value for cookie in sent}
         # Other programs on this host have cookies too, with whatever in them: they are left out, not refused.
-        sendable = {name: value for name, value in found.items() if _NAME.fullmatch(name) and _VALUE.fullmatch(value)}
-        return _checked((sendable or found).items())
+        sendable = {name: value for name, value in found.items() if is_cookie(name, value)}
+        _tell_left_out(place, ["a cookie with characters that cannot be sent"] * (len(found) - len(sendable)))
+        return _checked(sendable or found)
 
     log_in = f"Log in to {host} in the browser; a file must then be exported again."
     if alive:
@@ -195,23 +187,52 @@ def _sent_to(url: SplitResult, cookies: Sequence[Cookie], place: str, now: float
     raise AuthenticationError(f"{place} has no cookie for {host}{_others(cookies)}. {log_in}")
 
 
+def _is_loopback(host: str) -> bool:
+    address = _ip_address(host)
+    return address.is_loopback if address else _is_within(host, "localhost")
+
+
 def _others(cookies: Iterable[Cookie]) -> str:
-    # A broken file may have anything, secrets included, in the place of a domain.
     hosts = sorted({cookie.domain for cookie in cookies if _HOST.fullmatch(cookie.domain)})
-    more = f" and {len(hosts) - _HOSTS_SHOWN} more" if len(hosts) > _HOSTS_SHOWN else ""
-    return f", only for {', '.join(hosts[:_HOSTS_SHOWN])}{more}" if hosts else ""
+    return f", only for {_first(hosts, ', ')}" if hosts else ""
+
+
+def _first(items: list[str], separator: str) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return separator.join(items[:_SHOWN]) + more
+
+
+def _tell_left_out(place: str, left_out: _LeftOut) -> None:
+    if left_out:
+        logger.warning("left out what cannot be used in %s: %s", place, _first(left_out, "; "))
 
 
 def _from_header(header: str) -> dict[str, str]:
-    # Browsers put the most specific cookie first: of several with one name, it wins.
-    cookies = _checked(reversed(list(_header_pairs(header))))
-    if not cookies:
-        # The text may be a token in the wrong place: it is not repeated.
+    if len(header) > 1 and header[0] == header[-1] and header[0] in "\"'":  # those of a shell or of an env file
+        header = header[1:-1]
+    if header[:7].lower() == "cookie:":
+        header = header[7:]
+    # The text may be a token or a whole export in the wrong place: it is not repeated.
+    if _is_json(header):
+        raise AuthenticationError(
+            "the cookies given are JSON, where a Cookie header value or a path is expected. Save them in a file, and"
+            " give its path."
+        )
+    pairs = [] if _TOKEN.fullmatch(header) else list(_header_pairs(header))
+    if not pairs:
         raise AuthenticationError(
             "the cookies given are neither the path of an existing file, nor browser:NAME, nor a Cookie header value"
             " (name=value; name=value). Check the path."
         )
-    return cookies
+    # Browsers put the most specific cookie first: of several with one name, it wins.
+    return _checked(dict(reversed(pairs)))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), (list, dict))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _header_pairs(header: str) -> Iterator[tuple[str, str]]:
@@ -231,63 +252,94 @@ def _from_file(path: Path) -> list[Cookie]:
         raise AuthenticationError(
             f"the cookies file {path} is over {MAX_FILE_SIZE // 1024**2} MiB. Export only the website's own cookies."
         )
-    text = content.decode("utf-8-sig", errors="replace")
+    text = _text(content)
+    left_out: _LeftOut = []
     try:
-        cookies = _from_json(text) if text.lstrip().startswith(("[", "{")) else list(_from_netscape(text))
+        cookies = list(_from_json(text, left_out) if _JSON.match(text) else _from_netscape(text, left_out))
     except (ValueError, RecursionError) as error:
+        cookies, left_out = [], [str(error)]
+    if cookies:
+        _tell_left_out(f"the cookies file {path}", left_out)
+        return cookies
+    if left_out:
+        start = content[:100].lstrip().lower()
+        what = next((what for begin, what in _FOREIGN if start.startswith(begin)), _first(left_out, "; "))
+        # A JSONDecodeError holds the whole document, so it is not passed on.
         raise AuthenticationError(
-            f"the cookies file {path} cannot be parsed: {error}."
+            f"the cookies file {path} cannot be parsed: {what}."
             " It must be cookies.txt (Netscape format), a JSON export, or a HAR file."
-        ) from None  # a JSONDecodeError holds the whole document
-    if not cookies:
-        raise AuthenticationError(
-            f"the cookies file {path} holds no cookie at all. Log in in the browser and export its cookies again"
-            " (Chrome leaves them out of a HAR file unless it is exported with sensitive data)."
         )
-    return cookies
+    raise AuthenticationError(
+        f"the cookies file {path} holds no cookie at all. Log in in the browser and export its cookies again"
+        " (Chrome leaves them out of a HAR file unless it is exported with sensitive data)."
+    )
 
 
-def _from_netscape(text: str) -> Iterator[Cookie]:
-    for number, line in enumerate(text.split("\n"), 1):
-        fields = line.rstrip("\r").removeprefix("#HttpOnly_").split("\t", 6)
-        if not line.strip() or fields[0].startswith("#"):
+def _text(content: bytes) -> str:
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Windows' shell writes it
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+
+
+def _from_netscape(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+        entry = line.removeprefix("#HttpOnly_")
+        if not entry.strip() or entry.startswith("#"):
             continue
-        if len(fields) == 6:  # an editor took the tab before an empty value
+        fields = entry.split("\t", 6) if "\t" in entry else entry.split(None, 6)  # an editor may have taken the tabs
+        if len(fields) == 6:  # or the one before an empty value
             fields.append("")
-        if len(fields) != 7 or not _EXPIRY.fullmatch(fields[4]):
-            raise ValueError(f"line {number} is not a cookie, which has seven fields with tabs between them")
+        if len(fields) != 7 or ("\t" not in entry and fields[1].upper() not in ("TRUE", "FALSE")):
+            left_out.append(f"line {number} is not a cookie, which has seven fields with tabs between them")
+            continue
         domain, subdomains, path, secure, expires, name, value = fields
-        yield _cookie(name, value, domain, path, subdomains != "TRUE", secure == "TRUE", float(expires or 0))
-
-
-def _from_json(text: str) -> list[Cookie]:
-    # Not msgspec.json, which refuses the lone surrogates that a HAR file has where a body was cut.
-    document: list[_ExportedCookie] | _Document = msgspec.convert(json.loads(text), list[_ExportedCookie] | _Document)
-    match document:
-        case list():
-            return [exported.cookie() for exported in document]
-        case _Document(log=_Log(entries=entries)):
-            return _from_har(entries)
-        case _Document(cookies=list(exports)):
-            return [exported.cookie() for exported in exports]
-        case _:
-            raise ValueError("its JSON holds neither `log` nor `cookies`")
-
-
-def _from_har(entries: Iterable[_Entry]) -> list[Cookie]:
-    """Return the cookies of each host's newest request that had any."""
-    newest: dict[str, list[Cookie]] = {}
-    for entry in sorted(entries, key=lambda entry: entry.started_date_time):
+        host_only = subdomains.upper() != "TRUE"
         try:
-            url = urlsplit(entry.request.url)
+            yield _cookie(name, value, domain, path, host_only, secure.upper() == "TRUE", expires)
+        except ValueError as error:
+            left_out.append(f"line {number}: {error}")
+
+
+def _from_json(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
+    # Not msgspec.json, which refuses the lone surrogates that a HAR file has where a body was cut.
+    document: Any = json.loads(text)
+    match document:
+        case [*exports]:
+            return _exported(exports, left_out)
+        case {"log": {"entries": list()}}:
+            return _from_har(document["log"]["entries"], left_out)
+        case {"cookies": list()}:
+            return _exported(document["cookies"], left_out)
+        case _:
+            raise ValueError("its JSON is no list of cookies, and has neither `log` nor `cookies`")
+
+
+def _exported(exports: list[Any], left_out: _LeftOut) -> Iterator[Cookie]:
+    for number, exported in enumerate(exports, 1):
+        try:
+            yield msgspec.convert(exported, _ExportedCookie, strict=False).cookie()
+        except ValueError as error:  # one odd entry must not cost the whole file
+            left_out.append(f"cookie {number}: {error}")
+
+
+def _from_har(entries: list[Any], left_out: _LeftOut) -> Iterator[Cookie]:
+    """Yield the cookies of each host's newest request that had any."""
+    from oa_protocol.tape._har_file import read_entries  # most cookies come from elsewhere
+
+    newest: dict[str, list[Cookie]] = {}
+    for entry in read_entries(entries, left_out):
+        request = entry.request
+        try:
+            url = urlsplit(request.url)
         except ValueError:
             continue
+        # The header is what was sent; browsers may have decoded the values in the list.
         # Reversed, because the most specific cookie comes first and the last one wins.
-        pairs = reversed(entry.request.pairs())
+        pairs = reversed(list(_header_pairs(request.cookie_header)) or request.cookie_list)
         host, secure = url.hostname or "", url.scheme in {"https", "wss"}
         if cookies := [_cookie(name, value, host, "/", True, secure) for name, value in pairs]:
             newest[host] = cookies
-    return [cookie for cookies in newest.values() for cookie in cookies]
+    for cookies in newest.values():
+        yield from cookies
 
 
 def _from_browser(browser: str, url: SplitResult) -> list[Cookie]:
@@ -302,7 +354,7 @@ def _from_browser(browser: str, url: SplitResult) -> list[Cookie]:
         raise AuthenticationError(f"browser:NAME needs one of these names: {', '.join(sorted(readers))}")
     host = url.hostname or ""
     # It filters by substring, and a parent domain's cookies are wanted too; other sites' need not be decrypted.
-    filter_by = host if _is_ip_address(host) else ".".join(host.split(".")[-2:])
+    filter_by = host if _ip_address(host) else ".".join(host.split(".")[-2:])
     problem = f"the cookie store of {browser} cannot be read"
     remedy = "Export its cookies to a file instead, and give the file's path."
     try:
@@ -321,21 +373,57 @@ def _cookie(
     path: str,
     host_only: bool | None,
     secure: bool,
-    expires: float | None = None,
+    expires: float | str | None = None,
+    *,
+    partition: str | None = None,
 ) -> Cookie:
-    """Return the cookie with what the sources write differently made equal."""
+    """Return the cookie with what the sources write differently made equal. Raises ValueError for a strange expiry."""
+    if name.startswith("__Host-"):  # browsers keep such a cookie for one host only, whatever an exporter makes of it
+        host_only = True
     if host_only is None:
         host_only = not domain.startswith(".")
-    if expires is not None and expires <= 0:  # how files write that it lasts for the session
-        expires = None
-    if expires is not None and expires > _MILLISECONDS:  # Firefox 142 and later
+    path = path if path.startswith("/") else "/"
+    return Cookie(name, value.strip(" \t"), _host(domain), path, host_only, secure, _unix_time(expires), partition)
+
+
+def _unix_time(expires: float | str | None) -> float | None:
+    """Return an expiry in seconds, or None if the cookie lasts for the browser's session."""
+    if isinstance(expires, str):
+        expires = _parsed_time(expires)
+    if expires is None or expires <= 0 or not math.isfinite(expires):
+        return None
+    if expires > _CHROME_EPOCH:
+        expires -= _CHROME_EPOCH
+    while expires > _LATEST:  # milliseconds (Firefox 142 and later), or microseconds
         expires /= 1000
-    return Cookie(name, value, domain.lower().strip(".[]"), path, host_only, secure, expires)
+    return expires
 
 
-def _is_ip_address(host: str) -> bool:
+def _parsed_time(text: str) -> float | None:
+    if text.strip().lower() in ("", "session"):
+        return None
+    for read in (float, _iso_time, _http_time):
+        with suppress(ValueError):
+            return read(text)
+    raise ValueError("its expiry is no date")
+
+
+def _iso_time(text: str) -> float:
+    return _in_utc(datetime.fromisoformat(text)).timestamp()
+
+
+def _http_time(text: str) -> float:
+    return _in_utc(parsedate_to_datetime(text)).timestamp()
+
+
+def _host(domain: str) -> str:
+    """Return a host as it is compared."""
+    domain = domain.lower().strip(".[]")
+    return str(_ip_address(domain) or domain)
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None

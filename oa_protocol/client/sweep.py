@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import anyio
-import anyio.to_thread
 
 from oa_protocol.bindings.base import Binding, Credentials
+from oa_protocol.bindings.json import Chat
 from oa_protocol.bindings.replies import Reply
+from oa_protocol.client._accounts import session_name
 from oa_protocol.client._carrier import Shared, fetch
 from oa_protocol.client._driver import Driver
-from oa_protocol.client.journal import Journal, Line, fingerprint
+from oa_protocol.client.journal import Journal, Line, in_thread
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import NotSent, OAError
 from oa_protocol.engine.events import LeakRecord
+from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.engine.phases import Phase
 
 # A create whose sender is gone may still be carried out for a while; and a server's date is behind its clock, for it is
@@ -27,16 +30,31 @@ from oa_protocol.engine.phases import Phase
 _LATE = 120.0
 _SLACK = 2.0
 _LOOK_EVERY = 0.5
+_MAX_PAGES = 200
+
+# A website's session lasts 30 days. After that nobody can show to be the account that sent a create.
+_END = 30 * 86400.0
+_SHOWN = 8
 
 _Window = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What a sweep did: the ids of the chats that are confirmed gone, and the chats that are or may be left."""
+    """What a sweep did.
 
-    deleted: tuple[str, ...]
-    leaked: tuple[LeakRecord, ...]
+    Attributes:
+        deleted: the ids of the chats that are confirmed gone.
+        leaked: the chats that are, or may be, left behind.
+        in_use: the chats of processes that still run. They are left alone.
+        elsewhere: the base URLs of other servers (or of the other API) with chats in the journal.
+
+    """
+
+    deleted: tuple[str, ...] = ()
+    leaked: tuple[LeakRecord, ...] = ()
+    in_use: tuple[LeakRecord, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
 
 class Sweeper:
@@ -51,89 +69,146 @@ class Sweeper:
         self._journal = journal
         self._binding = binding
         self._credentials = credentials
-        self._shared = shared
+        # Other credentials may be another account's, whose "not found" means nothing.
+        self._shared = replace(shared, load_credentials=_none, journal=None)
         self._grace = grace
-        self._deleted: list[str] = []
+        # The names of our account: those under which these credentials go, and those whose chats they can read.
+        self._accounts: set[str] = set()
+        self._dead: set[str] = set()  # a dead owner never lives again
         self._unreachable: NotSent | None = None
+        self._deleted: list[str] = []
+        self._kept: list[tuple[Line, LeakRecord]] = []
         self._leaked: list[LeakRecord] = []
+        self._in_use: list[LeakRecord] = []
 
     async def sweep(self) -> SweepResult:
-        """Delete what can be deleted, and cross it out. Raises OSError or sqlite3.Error for a journal that fails."""
-        account = fingerprint(self._credentials)
-        with self._journal.abandoned() as lines:
-            ours = [line for line in lines if (line.api, line.base_url) == (self._binding.api, self._binding.base_url)]
-            unknown: list[Line] = []
-            await self._drain([line.chat_id for line in ours if line.chat_id is not None and line.account == account])
-            for line in ours:
-                if line.chat_id is None and line.account == account:
-                    unknown.append(line)
-                elif line.chat_id is None:
-                    self._leaked.append(LeakRecord(chat_id=None, reason="another account may have made it"))
-                elif line.account == account:
-                    await self._delete(line.chat_id, line)
-                else:
-                    await self._delete_for_another_account(line.chat_id, line)
-            if unknown:
-                await self._resolve(unknown, held={line.line for line in lines})
-        return SweepResult(tuple(self._deleted), tuple(self._leaked))
+        """Delete what can be deleted, and cross it out. Raises JournalError."""
+        elsewhere = await in_thread(self._journal.elsewhere, self._binding)
+        if found := await self._lines():
+            claim = await in_thread(self._journal.claim)
+            if claim is None:
+                self._leave_alone(found, "another sweep of this journal is at work")
+            else:
+                try:
+                    await self._sweep({line.owner for line in found})
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await in_thread(self._journal.release, claim, self._dead)
+        return SweepResult(tuple(self._deleted), tuple(self._leaked), tuple(self._in_use), tuple(elsewhere))
+
+    async def _sweep(self, owners: set[str]) -> None:
+        self._dead = owners - await in_thread(self._journal.living, owners)
+        # Read again: a line may have been crossed out before its owner let go.
+        lines = await self._lines()
+        dead = [line for line in lines if line.owner in self._dead]
+        living = (line for line in lines if line.owner not in self._dead)  # and who has come since
+        self._leave_alone(living, "the process that made it still runs")
+        if dead:
+            known = [line for line in dead if line.chat_id is not None]
+            await self._find_accounts(known)
+            await self._delete_known(known)
+            unknown = [line for line in dead if line.chat_id is None]
+            if ours := [line for line in unknown if line.account in self._accounts]:
+                await self._resolve(ours, held={line.line for line in dead})
+            for line in unknown:
+                if line.account not in self._accounts:
+                    self._keep(line, "another account may have made it, or an earlier login of this one")
+        await self._report_kept()
+
+    async def _lines(self) -> list[Line]:
+        return await in_thread(self._journal.lines, self._binding)
+
+    # ---- what is left
+
+    def _leave_alone(self, lines: Iterable[Line], reason: str) -> None:
+        self._in_use.extend(LeakRecord(chat_id=line.chat_id, reason=reason) for line in lines)
+
+    def _keep(self, line: Line, reason: str, chat_id: str | None = None) -> None:
+        self._kept.append((line, LeakRecord(chat_id=chat_id or line.chat_id, reason=reason)))
+
+    async def _report_kept(self) -> None:
+        """Name the lines that stay in the journal. A line without an id is named for 30 days, and crossed out then."""
+        for line, record in self._kept:
+            note = f"line {line.line} of the journal"
+            if line.chat_id is None and abs(time.time() - line.sent_at) > _END:
+                await self._cross_out(line)
+                note += ", which is over 30 days old, and dropped now"
+            self._leaked.append(LeakRecord(chat_id=record.chat_id, reason=f"{record.reason} ({note})"))
+
+    # ---- chats whose ids are known
+
+    async def _find_accounts(self, lines: Iterable[Line]) -> None:
+        """Find out under which names our account is in the journal.
+
+        A server shows a chat only to the account that made it. So if these credentials can read a chat, they are of the
+        account that made it, and so are its other lines.
+        """
+        name = await self._shared.accounts.name(self._binding, self._credentials)
+        self._accounts |= {name, session_name(self._binding, self._credentials)}
+        for line in lines:
+            if line.account not in self._accounts and await self._read(line.chat_id or "") is not None:
+                self._accounts.add(line.account)
+
+    async def _delete_known(self, lines: Iterable[Line]) -> None:
+        ours: list[tuple[str, Line]] = []
+        for line in lines:
+            chat_id = line.chat_id or ""
+            if line.account in self._accounts or not self._binding.is_id(chat_id):
+                ours.append((chat_id, line))
+            else:
+                why = "another account made it, or it is gone: these credentials cannot read it"
+                self._keep(line, str(self._unreachable or why))
+        await self._drain([chat_id for chat_id, _ in ours])
+        for chat_id, line in ours:
+            await self._delete(chat_id, line)
 
     async def _drain(self, chat_ids: list[str]) -> None:
         """Wait for the answers that still run, all together: deleting their chats breaks other users' (OA-7.1)."""
-        with anyio.move_on_after(self._shared.cleanup.drain):
-            while chat_ids:
-                chat_ids = [chat_id for chat_id in chat_ids if await self._is_running(chat_id)]
-                await anyio.sleep(_LOOK_EVERY if chat_ids else 0)
+        left = self._shared.cleanup.drain  # looking takes its time, too, but each chat is to be looked at
+        while left > 0 and chat_ids:
+            chat_ids = [chat_id for chat_id in chat_ids if _is_running(await self._read(chat_id))]
+            if chat_ids:
+                await anyio.sleep(min(_LOOK_EVERY, left))
+                left -= _LOOK_EVERY
 
-    async def _is_running(self, chat_id: str) -> bool:
+    async def _read(self, chat_id: str) -> Chat | None:
+        """Read a chat; None if it can't be read, for whatever reason."""
+        if self._unreachable is not None or not self._binding.is_id(chat_id):
+            return None
         try:
             request = self._binding.fetch_chat(self._credentials, chat_id)
-            status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-            chat = Reply.of(self._binding, status, headers, body).decode(self._binding.read_chat, "a chat", None)
+            reply = Reply.of(self._binding, *await self._fetch(request))
+            return reply.decode(self._binding.read_chat, "a chat", None) if reply.is_success else None
         except NotSent as error:
             self._unreachable = error
-            return False
-        except (OAError, ValueError):
-            return False  # nothing to wait for; deleting it will show what is wrong
-        return any(message.state in ("pending", "in_progress") for message in chat.messages)
+        except OAError:
+            pass  # deleting it will show what is wrong
+        return None
 
     async def _delete(self, chat_id: str, line: Line) -> None:
         """Delete the chat as a conversation deletes its own; if the server can't be reached, don't try each one."""
         if self._unreachable is not None:
-            self._leaked.append(LeakRecord(chat_id=chat_id, reason=str(self._unreachable)))
+            self._keep(line, str(self._unreachable), chat_id)
             return
-        try:
-            conversation = Conversation.resume(
-                self._binding,
-                self._credentials,
-                chat_id,
-                timeouts=self._shared.timeouts,
-                cleanup=self._shared.cleanup,
-            )
-        except ValueError as error:
-            self._leaked.append(LeakRecord(chat_id=chat_id, reason=str(error)))
+        if not self._binding.is_id(chat_id):
+            self._keep(line, f"not an id of this API: {chat_id!r}", chat_id)
             return
+        conversation = Conversation.resume(
+            self._binding,
+            self._credentials,
+            chat_id,
+            timeouts=self._shared.timeouts,
+            cleanup=self._shared.cleanup,
+        )
         driver = Driver(conversation, self._shared)
         await driver.aclose()
         if conversation.phase is not Phase.DELETED:
-            self._leaked.append(LeakRecord(chat_id=chat_id, reason=conversation.leaked[-1].reason))
+            self._keep(line, conversation.leaked[-1].reason, chat_id)
             return
         self._deleted.append(chat_id)
         await self._cross_out(line)
 
-    async def _delete_for_another_account(self, chat_id: str, line: Line) -> None:
-        """Try it with the credentials at hand; "not found" says nothing here, for it is said of foreign chats, too."""
-        why = "another account made it, and these credentials cannot delete it"
-        try:
-            request = self._binding.delete_chat(self._credentials, chat_id)
-            status, _, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-        except (OAError, ValueError) as error:
-            self._leaked.append(LeakRecord(chat_id=chat_id, reason=str(error)))
-            return
-        if status == 200 and self._binding.is_deleted(status, body):
-            self._deleted.append(chat_id)
-            await self._cross_out(line)
-        else:
-            self._leaked.append(LeakRecord(chat_id=chat_id, reason=why))
+    # ---- creates of unknown outcome
 
     async def _resolve(self, lines: list[Line], held: set[int]) -> None:
         """Find the chats whose ids nobody wrote down: empty, untitled, made when a create of ours was under way.
@@ -141,69 +216,108 @@ class Sweeper:
         ``held`` are the numbers of all lines whose owners do not live any more.
         """
         try:
-            made, skew = await self._empty_chats()
+            made, reached, skew = await self._empty_chats()
         except OAError as error:
-            self._leaked.extend(LeakRecord(chat_id=None, reason=str(error)) for _ in lines)
+            for line in lines:
+                self._keep(line, str(error))
             return
         # Read after the list: each chat in there that a living owner has made is in here, or is gone.
-        written = await anyio.to_thread.run_sync(self._journal.lines)
-        named = {line.chat_id for line in written}
+        written = await self._lines()
         others = [_window(line, skew) for line in written if line.chat_id is None and line.line not in held]
         windows = {line: _window(line, skew) for line in lines}
-        ours = {
-            chat_id: at for chat_id, at in made.items() if chat_id not in named and _is_in_any(windows.values(), at)
-        }
+        named = {line.chat_id for line in written}
+        unexplained = {chat_id: at for chat_id, at in made.items() if chat_id not in named}
+        ours = {chat_id: at for chat_id, at in unexplained.items() if _is_in_any(windows.values(), at)}
         makers = _makers(ours, windows)
         if len(makers) < len(ours):
-            why = f"{len(ours)} empty chats were made at that time, and only {len(makers)} can be ours"
-            self._leaked.extend(LeakRecord(chat_id=chat_id, reason=why) for chat_id in ours)
+            why = f"{len(ours)} empty chats were made at that time, and only {len(makers)} can be ours: {_shown(ours)}"
+            for line in lines:
+                self._keep(line, why)
             return
         now = time.time() + skew
         for chat_id, line in makers.items():
             if _is_in_any(others, ours[chat_id]):
-                self._leaked.append(LeakRecord(chat_id=chat_id, reason="an owner that is alive may have made it"))
+                self._keep(line, "an owner that is alive may have made it", chat_id)
             elif now + _SLACK - ours[chat_id] < self._grace:
-                self._leaked.append(
-                    LeakRecord(
-                        chat_id=chat_id, reason=f"younger than {self._grace:g} s: somebody may be about to use it"
-                    )
-                )
+                self._keep(line, f"younger than {self._grace:g} s: somebody may be about to use it", chat_id)
             else:
                 await self._delete(chat_id, line)
-        for line, (_, end) in windows.items():
-            if line in makers.values():
-                continue
-            if now <= end:
-                self._leaked.append(LeakRecord(chat_id=None, reason="its create may still be carried out"))
+        strangers = [chat_id for chat_id, at in unexplained.items() if not _is_in_any([*windows.values(), *others], at)]
+        for line in sorted(set(lines).difference(makers.values()), key=lambda line: line.line):
+            begin, end = windows[line]
+            if begin - _LATE <= now <= end:
+                self._keep(line, "its create may still be carried out")
+            elif begin < reached:
+                self._keep(line, f"the list of chats was read for {_MAX_PAGES} pages, and not back to its create")
             else:
-                await self._cross_out(line)
+                await self._give_up(line, strangers)
 
-    async def _empty_chats(self) -> tuple[dict[str, float], float]:
-        """Return when the account's empty, untitled chats were made, and how far the server's clock is ahead of ours.
+    async def _give_up(self, line: Line, strangers: list[str]) -> None:
+        """Cross out a create that made no chat at its time. If the clock was wrong, it made one of ``strangers``."""
+        await self._cross_out(line)
+        if strangers:
+            at = (
+                datetime.fromtimestamp(line.sent_at, UTC).isoformat(" ", "seconds") if abs(line.sent_at) < 1e11 else "?"
+            )
+            reason = (
+                f"no empty chat is from the time of its create ({at} by this machine's clock then). If that clock was"
+                f" wrong, it made one of these: {_shown(strangers)}. Line {line.line} of the journal is dropped now"
+            )
+            self._leaked.append(LeakRecord(chat_id=strangers[0] if len(strangers) == 1 else None, reason=reason))
 
-        Times are Unix times in seconds by the server's clock.
+    async def _empty_chats(self) -> tuple[dict[str, float], float, float]:
+        """Return when the account's empty, untitled chats were made, how far back that goes, and the clock's skew.
+
+        Times are Unix times in seconds by the server's clock, which is ahead of ours by the skew. An unreadable time is
+        that of no create of ours.
         """
         made: dict[str, float] = {}
         cursor: str | None = None
         seen: set[str | None] = set()
-        while True:
+        reached, skew = math.inf, 0.0
+        for _ in range(_MAX_PAGES):
             seen.add(cursor)
             request = self._binding.list_chats(self._credentials, after=cursor)
-            status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-            reply = Reply.of(self._binding, status, headers, body)
+            reply = Reply.of(self._binding, *await self._fetch(request), self._credentials)
             if not reply.is_success:
                 raise reply.error("listing the chats")
             page = reply.decode(self._binding.read_chat_list, "a list of chats", None)
+            skew = _skew(reply)
             for chat in page.chats:
-                with suppress(ValueError):  # a time that cannot be read is in no window of ours
-                    if chat.title is None and chat.created_at is not None:
-                        made[chat.id] = datetime.fromisoformat(chat.created_at).replace(tzinfo=UTC).timestamp()
+                at = _time(chat.created_at)
+                if chat.title is None:
+                    made[chat.id] = -math.inf if at is None else at
+                reached = reached if at is None else min(reached, at)
             cursor = page.next
             if cursor is None or cursor in seen:
-                return made, _skew(reply)
+                return made, -math.inf, skew
+        return made, reached, skew
+
+    async def _fetch(self, request: HttpRequest) -> tuple[int, Sequence[tuple[str, str]], bytes]:
+        return await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
 
     async def _cross_out(self, line: Line) -> None:
-        await anyio.to_thread.run_sync(self._journal.gone, line.line)
+        await in_thread(self._journal.gone, line)
+
+
+async def _none() -> None:
+    return None
+
+
+def _is_running(chat: Chat | None) -> bool:
+    return chat is not None and any(message.state in ("pending", "in_progress") for message in chat.messages)
+
+
+def _time(created_at: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(created_at or "").replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _shown(chat_ids: Collection[str]) -> str:
+    more = len(chat_ids) - _SHOWN
+    return ", ".join([*list(chat_ids)[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _window(line: Line, skew: float) -> _Window:

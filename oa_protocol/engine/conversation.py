@@ -42,7 +42,7 @@ from oa_protocol.engine.intents import (
 from oa_protocol.engine.moves import Outcome, Settings
 from oa_protocol.engine.phases import ANSWER_MAY_RUN, AWAITS_ANSWER, LEAVING, TERMINAL, Phase, Trigger
 from oa_protocol.engine.state import Leaving, Outstanding, Stream, Turn
-from oa_protocol.engine.steps import MAX_ANSWER, MAX_EVENT, Events, Steps
+from oa_protocol.engine.steps import MAX_ANSWER, MAX_EVENT, MAX_STREAM, Events, Steps
 from oa_protocol.engine.timers import Cleanup, Timeouts
 
 # What each token takes, under names that are found at once.
@@ -51,6 +51,14 @@ _Token = ev.Token
 
 # One of each is enough, because they are frozen.
 _OPTIONS, _TIMEOUTS, _CLEANUP, _NO_CREDENTIALS = AnswerOptions(), Timeouts(), Cleanup(), Credentials()
+
+
+def _excess(stream: Stream, turn: Turn) -> str:
+    """Return what is more than there may be, or an empty text."""
+    if turn.emitted.tell() > MAX_ANSWER:
+        return f"the answer has more than {MAX_ANSWER:,} characters"
+    return f"the stream has more than {MAX_STREAM:,} bytes" if stream.size > MAX_STREAM else ""
+
 
 Settled = tuple[Exchange, Outcome]
 """The exchange that an input settles, and what came of it."""
@@ -326,6 +334,7 @@ class Conversation(Steps):
         if turn is None or self.phase is not _STREAMING:
             return events
         stream.silent_since = None
+        stream.size += len(data)
         decoder, emitted = stream.decoder, turn.emitted
         read_event = self.settings.binding.read_event
         for payload in decoder.feed(data):
@@ -344,8 +353,8 @@ class Conversation(Steps):
                 self._on_stream_event(event, stream, turn, events)
             if self.phase is not _STREAMING:
                 return events
-        if emitted.tell() > MAX_ANSWER:
-            self._fail(self._broken(f"the answer has more than {MAX_ANSWER:,} characters"), events)
+        if stream.size > MAX_ANSWER and (excess := _excess(stream, turn)):  # no text is longer than its stream
+            self._fail(self._broken(excess), events)
         elif not decoder.settled:
             self._look_at_the_rest(stream, events)
         if turn.ends != inf:
@@ -358,11 +367,11 @@ class Conversation(Steps):
         match happened:
             case ReplyReceived(status, headers, body):
                 exchange = self._exchange("ReplyReceived")
-                return exchange, Reply.of(self.settings.binding, status, headers, body)
+                return exchange, Reply.of(self.settings.binding, status, headers, body, self._credentials)
             case ExchangeFailed(failure):
                 exchange = self._exchange("ExchangeFailed")
                 if not isinstance(cast("object", failure), TransportError):
-                    raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {failure!r}")
+                    raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {type(failure).__name__}")
                 return exchange, failure
             case Prompt(text):
                 check_text("prompt", text)
@@ -382,7 +391,8 @@ class Conversation(Steps):
             case Close() | Abandon() | Interrupted() | StreamData() | TimePassed():
                 pass
             case _:
-                raise TypeError(f"not an input of a conversation: {happened!r}")
+                kind = happened if isinstance(happened, type) else type(happened)  # what is in it may be a secret
+                raise TypeError(f"not an input of a conversation: {kind.__name__}")
         return None
 
     def _exchange(self, name: str) -> Exchange:

@@ -14,6 +14,7 @@
         │   ├── LocalProtocolError  the caller did what the phase does not allow
         │   │   └── ClosedError     … because the chat or its client was closed, maybe by another task
         │   └── RemoteProtocolError the server sent what the protocol does not allow
+        ├── JournalError            the journal of chats to be deleted cannot be used
         └── AnswerFailed            the answer ended badly; text: what there is of it
     UserWarning
     └── ChatLeakedWarning           a chat is, or may be, left on the server
@@ -22,6 +23,10 @@ All of them pickle. ``OAError`` is a ``RuntimeError`` because code for the histo
 """
 
 from __future__ import annotations
+
+import re
+
+_USER_AND_PASSWORD = re.compile(r"//\S*@")
 
 
 class OAError(RuntimeError):
@@ -38,7 +43,8 @@ class OAError(RuntimeError):
 class ApiError(OAError):
     """The server answered with an error message (specs/protocol.md, section 8).
 
-    ``message`` holds the server's own words, list details joined; ``status`` the HTTP status.
+    ``message`` holds the server's own words as they came, list details joined; ``status`` the HTTP status. The text of
+    the error leaves out the credentials that these words repeat.
     """
 
     def __init__(self, text: str, *, phase: str | None = None, status: int = 0, message: str = "") -> None:
@@ -67,7 +73,13 @@ class AuthenticationError(OAError):
 
 
 class TransportError(OAError):
-    """The network failed. A transport raises one of the two subclasses, for what follows differs."""
+    """The network failed. A transport raises one of the two subclasses, for what follows differs.
+
+    HTTP libraries repeat the URL of a proxy, so the user and the password of a URL are left out of the text.
+    """
+
+    def __init__(self, text: str, *, phase: str | None = None) -> None:
+        super().__init__(_USER_AND_PASSWORD.sub("//***@", str(text)), phase=phase)
 
 
 class NotSent(TransportError):
@@ -92,6 +104,10 @@ class ClosedError(LocalProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The server sent something that is not in the protocol, or is over a size limit."""
+
+
+class JournalError(OAError):
+    """The journal cannot be read or written, or another process holds it. No chat is made that is not in it."""
 
 
 class AnswerFailed(OAError):

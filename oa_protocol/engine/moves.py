@@ -257,10 +257,16 @@ class Moves:
         return error
 
     def _broken(self, text: str) -> RemoteProtocolError:
-        return RemoteProtocolError(f"{text} (phase {self.phase.name})", phase=self.phase.name)
+        return RemoteProtocolError(f"{self._hide(text)} (phase {self.phase.name})", phase=self.phase.name)
 
     def _answer_failed(self, text: str) -> AnswerFailed:
-        return AnswerFailed(f"{text} (phase {self.phase.name})", phase=self.phase.name, text=self._current.text)
+        return AnswerFailed(
+            f"{self._hide(text)} (phase {self.phase.name})", phase=self.phase.name, text=self._current.text
+        )
+
+    def _hide(self, text: str) -> str:
+        """Return what the server said without the credentials that it may repeat (OA-2.5)."""
+        return self._credentials.hide_in(text, self.settings.binding.base_url)
 
     def _no_credentials(self) -> AuthenticationError:
         return AuthenticationError(
@@ -271,7 +277,9 @@ class Moves:
 
     def _valid_id(self, text: str, what: str) -> str:
         if not self.settings.binding.is_id(text):
-            raise self._broken(f"the server sent {text[:80]!r} as the id of {what}, which is no id of this API")
+            raise self._broken(
+                f"the server sent {self._hide(text)[:80]!r} as the id of {what}, which is no id of this API"
+            )
         return text
 
 

@@ -76,6 +76,7 @@ class Stream:
         decoder: cuts its bytes into events.
         silent_since: when the driver began to wait for bytes; None if it isn't waiting. What the owner does in between
             is no silence.
+        size: how many bytes have come.
         pendings: how many ``pending`` events have come.
         check_due: the message is to be read, because the stream has shown for long that the answer waits.
         failed_checks: how many of these reads in a row were answered with an error.
@@ -84,6 +85,7 @@ class Stream:
 
     decoder: StreamDecoder
     silent_since: float | None = None
+    size: int = 0
     pendings: int = 0
     check_due: bool = False
     failed_checks: int = 0

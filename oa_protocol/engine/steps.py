@@ -40,9 +40,13 @@ MAX_EVENT = 8 * 1024 * 1024
 MAX_ANSWER = 64 * 1024 * 1024
 """The most characters that one answer's tokens may have; once it is over, no more are taken."""
 
+MAX_STREAM = 128 * 1024 * 1024
+"""The most bytes that one stream may have. It bounds how many events there are, because a token may be empty."""
+
 _PENDINGS_PER_CHECK = 10
 _KEEPALIVES_PER_CHECK = 3
 _PAGES = 50  # of the account's chats, behind the first one
+_CAUSES = {"cancelled": ": another request of the same account, maybe another program's, cancelled it while it waited"}
 
 Events = list[ev.Event]
 
@@ -61,12 +65,14 @@ class Steps(Moves):
 
     def _settle(self, exchange: Exchange, outcome: Outcome, events: Events) -> None:
         """Take what came of an exchange."""
-        handler = _HANDLERS.get((self.phase, type(exchange)))
-        if handler is None:
+        for step in STEPS[self.phase]:
+            if step.kind is type(exchange):
+                break
+        else:
             return  # the owner left, or the answer came, while it was under way; it is no longer needed
         try:
             if not self._asks_for_credentials(exchange, outcome):
-                handler(self, outcome, events)
+                step.handler(self, outcome, events)
         except OAError as error:
             self._step_failed(error, events)
 
@@ -191,7 +197,7 @@ class Steps(Moves):
                     self._fail(error, events)
             case ev.WorkerError():
                 self._remote.may_be_running = False
-                self._fail(self._answer_failed(f"the server says {event.error!r}"), events)
+                self._fail(self._answer_failed(f"the server says {self._hide(event.error)!r}"), events)
             case _:
                 assert_never(event)
 
@@ -240,7 +246,7 @@ class Steps(Moves):
         """Take what the server says of the answer; return whether that settles it."""
         turn = self._current
         if message.id not in ("", turn.message_id):
-            raise self._broken(f"the server sent message {message.id!r} instead of {turn.message_id}")
+            raise self._broken(f"the server sent message {self._hide(message.id)[:80]!r} instead of {turn.message_id}")
         match message.state:
             case "complete":
                 if message.content is None:
@@ -255,7 +261,9 @@ class Steps(Moves):
                 return True
             case "aborted_by_worker" | "cancelled" | "timeout":
                 self._remote.may_be_running = False
-                raise self._answer_failed(f"the server says that the answer is in state {message.state}")
+                raise self._answer_failed(
+                    f"the server says that the answer is in state {message.state}{_CAUSES.get(message.state, '')}"
+                )
             case _:
                 turn.is_at_work = message.state == "in_progress"
                 return False
@@ -480,5 +488,3 @@ def check_steps(steps: dict[Phase, Sequence[Step]]) -> None:
 
 
 check_steps(STEPS)
-
-_HANDLERS = {(phase, step.kind): step.handler for phase, row in STEPS.items() for step in row}

@@ -42,6 +42,7 @@ def list_chats(state: ServerState, account: str, page: Json) -> Json:
     if after and before:
         raise ClientError(400, "Cannot specify both after and before.")
     bound = _decode_cursor(after or before or "")
+    check_storable(bound)
     chats = [
         chat
         for chat in sorted(state.chats.values(), reverse=True)
@@ -125,13 +126,13 @@ def count_request(state: ServerState, account: str) -> ServerState:
 
 def check_model(state: ServerState, fields: Json) -> None:
     """Raise ClientError (422) if the model can't be used, ServerError if the fields can't be stored."""
-    for value in fields.values():
-        check_storable(value)
     name, allowed = fields["model_config_name"], state.quirks.allowed_models
     if name not in MODEL_CONFIGS:
         raise ClientError(422, f"Model {name} not found")
     if allowed is not None and name not in allowed:
         raise ClientError(422, f"Model {name} not in allowed models: {','.join(allowed)}")
+    for value in fields.values():
+        check_storable(value)
     if not all(math.isfinite(value) for value in fields["sampling_parameters"].values() if value is not None):
         raise ServerError
 

@@ -9,6 +9,8 @@ do are functions of the state, too (work.py)::
 
 from __future__ import annotations
 
+from http import HTTPMethod
+
 from oa_protocol.server import inference, website
 from oa_protocol.server.requests import Api, Reply, Request, Step
 from oa_protocol.server.state import ServerState, with_account
@@ -30,10 +32,12 @@ from oa_protocol.server.work import (
 )
 
 __all__ = [
-    "Reply", "Request", "ServerState", "abort", "api_of", "emit", "finish", "give_up", "handle", "leave", "lose",
-    "next_event", "pending_event", "ping", "position", "step_of", "take", "tear_down", "time_out", "use_plugin",
-    "with_account",
+    "Reply", "Request", "ServerState", "abort", "api_of", "body_limit", "emit", "finish", "give_up", "handle", "leave",
+    "lose", "next_event", "pending_event", "ping", "position", "step_of", "take", "tear_down", "time_out",
+    "use_plugin", "with_account",
 ]  # fmt: skip
+
+_METHODS = frozenset(HTTPMethod)
 
 
 def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
@@ -41,12 +45,22 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
 
     The body of a reply to ``HEAD`` isn't sent.
     """
+    if request.method not in _METHODS:
+        if api_of(request) == "website":
+            return state, Reply(400)
+        headers = (("connection", "close"), ("content-type", "text/plain; charset=utf-8"))
+        return state, Reply(400, headers, b"Invalid HTTP request received.")
     return website.handle(state, request) if api_of(request) == "website" else inference.respond(state, request)
 
 
 def api_of(request: Request) -> Api:
     """Return which API the request is for."""
     return "website" if request.target.lstrip("/").startswith("api/") else "inference"
+
+
+def body_limit(request: Request) -> int:
+    """Return how many bytes a body of the API may have. A longer one is refused, and nobody needs to read it."""
+    return website.BODY_LIMIT if api_of(request) == "website" else inference.BODY_LIMIT
 
 
 def step_of(request: Request) -> Step:

@@ -159,7 +159,7 @@ class WorkerError:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The worker says no more; the message stays ``in_progress``."""
+    """The worker says no more. After 40 s the server gives it up: an ``error``, or without a token the queue again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +169,12 @@ class Never:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """The message goes to this state, of which the stream says nothing."""
+    """The message goes to this state, of which the stream says nothing.
 
-    state: Literal["cancelled", "timeout"] = "cancelled"
+    A message stays ``in_progress`` if the server is killed and started again.
+    """
+
+    state: Literal["cancelled", "timeout", "in_progress"] = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from oa_protocol.server import chats, work
 from oa_protocol.server.model_configs import model_list
@@ -13,6 +13,7 @@ from oa_protocol.server.render import chat_value, encode, message_value, remembe
 from oa_protocol.server.requests import Headers, Reply, Request, Step
 from oa_protocol.server.state import ServerState, with_account
 from oa_protocol.server.validation import (
+    GO_TO_LOGIN,
     LOGIN,
     PAGE,
     PROMPT,
@@ -29,6 +30,17 @@ from oa_protocol.server.validation import (
 )
 
 INTERNAL_ERROR = b"Internal Server Error"
+
+BODY_LIMIT = 16 * 1024 * 1024
+"""The real server has no limit; this one keeps everything in memory."""
+
+_PREFLIGHT: Headers = (
+    ("vary", "Origin"),
+    ("access-control-allow-methods", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+    ("access-control-max-age", "600"),
+    ("access-control-allow-credentials", "true"),
+)
+_FOR_SCRIPTS: Headers = (("access-control-allow-origin", "*"), ("access-control-allow-credentials", "true"))
 
 _STREAM_HEADERS: Headers = (
     ("cache-control", "no-cache"),
@@ -87,12 +99,26 @@ def step_of(request: Request) -> Step:
 def respond(state: ServerState, request: Request, trusted: str | None = None) -> tuple[ServerState, Reply]:
     """Carry out a request; return the state after it, and the reply.
 
-    The request is for the account ``trusted``, if given, or else for the one whose token it has.
+    The request is for the account ``trusted``, if given, or else for the one whose token it has. Scripts of any origin
+    may read the reply, except for a plain error.
     """
+    origin, wanted = request.header("origin"), request.header("access-control-request-headers")
+    if origin and request.method == "OPTIONS" and request.header("access-control-request-method"):
+        allowed = (("access-control-allow-headers", wanted),) if wanted else ()
+        return state, _text(200, b"OK", (*_PREFLIGHT, ("access-control-allow-origin", origin), *allowed))
+    state, reply = _respond(state, request, trusted)
+    if origin and reply.body != INTERNAL_ERROR:
+        reply = reply._replace(headers=(*reply.headers, *_FOR_SCRIPTS))
+    return state, reply
+
+
+def _respond(state: ServerState, request: Request, trusted: str | None) -> tuple[ServerState, Reply]:
     methods, path = _find(request)
     route = methods.get(request.method)
     if route is None:
         return state, _no_route(request, methods)
+    if len(request.body) + request.unread > BODY_LIMIT:
+        return state, _json(413, {"detail": "Request body is too long"}, (("connection", "close"),))
     try:
         if route.takes_body:
             # Bad JSON is answered before bad credentials.
@@ -109,8 +135,8 @@ def _json(status: int, value: Value, extra: Headers = ()) -> Reply:
     return Reply(status, (*extra, ("content-type", "application/json")), encode(value))
 
 
-def _text(status: int, text: bytes) -> Reply:
-    return Reply(status, (("content-type", "text/plain; charset=utf-8"),), text)
+def _text(status: int, text: bytes, extra: Headers = ()) -> Reply:
+    return Reply(status, (*extra, ("content-type", "text/plain; charset=utf-8")), text)
 
 
 def _error(error: ClientError | ServerError | RateLimited, *, quiet: bool) -> Reply:
@@ -139,10 +165,10 @@ def _no_route(request: Request, methods: dict[str, Route]) -> Reply:
     if methods:
         # The framework names the methods of the first route that has this path.
         return _json(405, {"detail": "Method Not Allowed"}, (("allow", next(iter(methods))),))
-    shorter = request.path.rstrip("/")
-    if shorter != request.path and _find(request._replace(target=shorter))[0]:
-        target = request.target.replace(request.path, shorter, 1)
-        return Reply(307, (("location", f"http://{request.header('host')}{target}"),))
+    other = request.path.rstrip("/") if request.path.endswith("/") else f"{request.path}/"
+    if _find(request._replace(target=other))[0]:
+        target = request.target.replace(request.path, other, 1)
+        return Reply(307, (("content-length", "0"), ("location", f"http://{request.header('host')}{target}")))
     return _json(404, {"detail": "Not Found"})
 
 
@@ -242,6 +268,13 @@ def _login(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     return state._replace(forgotten=state.forgotten - {name}), _json(200, tokens)
 
 
+def _go_to_login(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
+    fields = call.query(GO_TO_LOGIN)
+    query = f"code={fields['username']}&state={fields['state']}"
+    location = f"http://{call.request.header('host')}/auth/callback/debug?{query}"
+    return state, _json(302, {"detail": "Found"}, (("location", quote(location, safe=":/?&={}")),))
+
+
 def _refresh(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     raise ServerError
 
@@ -271,6 +304,7 @@ _ROUTES: dict[tuple[str, ...], dict[str, Route]] = {
     ("chats", "*", "messages", "*", "events"): {"GET": Route("events", _events)},
     ("configs", "model_configs"): {"GET": Route("models", _models, public=True)},
     ("auth", "callback", "debug"): {"GET": Route("login", _login, public=True)},
+    ("auth", "login", "debug"): {"GET": Route("other", _go_to_login, public=True)},
     ("auth", "check"): {"GET": Route("other", _check)},
     ("auth", "providers"): {"GET": Route("other", _providers, public=True)},
     ("auth", "refresh"): {"GET": Route("other", _refresh, public=True)},

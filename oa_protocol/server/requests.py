@@ -16,12 +16,16 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Request(NamedTuple):
-    """A request. ``target`` is path and query as sent, header names are lower-case."""
+    """A request. ``target`` is path and query as sent, header names are lower-case.
+
+    ``unread`` is how many bytes of the body were not kept, because it is too long anyway.
+    """
 
     method: str
     target: str
     headers: Headers = ()
     body: bytes = b""
+    unread: int = 0
 
     def header(self, name: str) -> str:
         """Return the first header of this name, or an empty string."""

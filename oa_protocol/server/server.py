@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +13,7 @@ import anyio.to_thread
 from starlette.types import ASGIApp
 
 from oa_protocol.server.faults import Script, Scripted
+from oa_protocol.server.http._intake import Intake
 from oa_protocol.server.http.app import App, RequestRecord
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.http.reader import Timing
@@ -43,6 +44,8 @@ class Server:
         quirks: What differs between versions and installations.
         port: 0 takes a free one.
         require_credentials: If false, a request without credentials is the default account's.
+        allowed_hosts: Names that it may be reached by, besides those of loopback. A request over a socket whose
+            ``Host`` or ``Origin`` has another name gets a 403, because any page in a browser could have sent it.
 
     """
 
@@ -58,6 +61,7 @@ class Server:
         quirks: Quirks | None = None,
         port: int = 0,
         require_credentials: bool = True,
+        allowed_hosts: Iterable[str] = (),
     ) -> None:
         state = ServerState(
             quirks or Quirks(),
@@ -76,7 +80,8 @@ class Server:
             token_delay=token_delay,
             reader_grace=reader_grace,
         )
-        self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval))
+        intake = Intake(allowed_hosts)
+        self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval), intake)
         self._runner = Runner(self._app, on_change=self._live.notify, on_stop=crew.aclose)
         self._lock = threading.Lock()
         self._started = False
@@ -156,7 +161,11 @@ class Server:
 
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
-        """The last 10,000 requests received, in order; each is here before anything else happens to it."""
+        """The last 10,000 requests received (64 MiB at most), in order; each is here before anything happens to it.
+
+        Of a body that is too long, nothing is kept. Requests that are refused because of their ``Host`` or ``Origin``
+        are not here.
+        """
         with self._live.changed:
             return tuple(self._app.requests)
 

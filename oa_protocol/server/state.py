@@ -32,6 +32,8 @@ class Quirks:
     """A worker that comes upon a deleted message aborts all other answers that run."""
     chat_enabled: bool = True
     """The website's chat is switched on. Otherwise, it answers 404."""
+    inference_down: bool = False
+    """The website can't reach the inference server."""
     rate_limit: int | None = None
     """Assistant requests an account may make in ``rate_window`` seconds. Any further request gets a plain 500."""
     rate_window: float = 660.0

@@ -193,6 +193,7 @@ UPDATE = (
     Field("active_thread_tail_message_id", text, None, nullable=True),
 )
 LOGIN = (Field("code", text),)
+GO_TO_LOGIN = (Field("username", text), Field("state", text, "{}"))
 PAGE = (
     Field("limit", page_size, 10),
     Field("after", text, None, nullable=True),

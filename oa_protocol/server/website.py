@@ -18,16 +18,19 @@ from oa_protocol.server.requests import Reply, Request, Step
 from oa_protocol.server.state import SESSION_COOKIE, ServerState
 from oa_protocol.server.validation import Json, Value
 
-_BODY_LIMIT = 1024 * 1024
+BODY_LIMIT = 1024 * 1024
 _TARGET_LIMIT = 7_900
 _HEADERS_LIMIT = 15_800
 _PAGE_SIZE = 20
+
+_NO_PAGE = b"<!DOCTYPE html><title>404: This page could not be found</title>"
 
 _JSON = (("content-type", "application/json"),)
 _OWN_JSON = (("content-type", "application/json; charset=utf-8"),)
 
 _PLAIN_PATH = re.compile(r"[\w/?=&%-]*", re.ASCII)
 _STRIPPED = "".join(map(chr, range(33)))
+_CHARSET = re.compile(r";\s*charset=\"?([^\s\";]+)", re.IGNORECASE)
 _INEXACT_NUMBER = re.compile(rb"\d{16}|\.0\b|\d[eE][+-]?\d")
 
 
@@ -61,10 +64,12 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
         return state, Reply(431)
     if request.path not in _ROUTES:
         return state, _no_route(request)
-    if len(request.body) > _BODY_LIMIT:
+    if len(request.body) + request.unread > BODY_LIMIT:
         return state, Reply(413, body=b"Body exceeded 1mb limit")
     try:
-        fields, body = _parse_body(request.body, request.media_type)
+        fields, body = _parse_body(request.body, request.header("content-type"))
+    except LookupError:
+        return state, Reply(400, body=b"Invalid body")
     except (ValueError, RecursionError):
         return state, Reply(400, body=b"Invalid JSON")
     if not state.quirks.chat_enabled:
@@ -79,7 +84,7 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
 def _no_route(request: Request) -> Reply:
     path = re.sub("//+", "/", request.path).rstrip("/")
     if path == request.path:
-        return Reply(404, body=b"404: This page could not be found")
+        return Reply(404, (("x-powered-by", "Next.js"), ("content-type", "text/html; charset=utf-8")), _NO_PAGE)
     target = request.target.replace(request.path, path, 1)
     return Reply(308, (("location", target), ("refresh", f"0;url={target}")), target.encode())
 
@@ -100,13 +105,18 @@ def _joined(query: list[tuple[str, str]]) -> dict[str, str]:
 
 
 @remembered
-def _parse_body(body: bytes, media_type: str) -> tuple[Json | None, bytes]:
-    """Parse the body as the website's framework does. Without an object there are no fields."""
-    document = body.decode("utf-8", "replace")
+def _parse_body(body: bytes, content_type: str) -> tuple[Json | None, bytes]:
+    """Parse the body as the website's framework does. Without an object there are no fields.
+
+    Raises LookupError if it doesn't know the charset.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    charset = _CHARSET.search(content_type)
+    document = body.decode(charset[1] if charset else "utf-8", "replace").removeprefix("\ufeff")
     value: Value = {}
     if media_type == "application/x-www-form-urlencoded":
         value = dict(parse_qsl(document))
-    elif media_type == "application/json" and document:
+    elif media_type in {"application/json", "application/ld+json"} and document:
         value = _parse_like_javascript(document)
     fields: Json | None = value if value is None or isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType] - any JSON
     return fields, json.dumps(fields).encode()
@@ -151,10 +161,14 @@ def _authenticate(state: ServerState, request: Request) -> str | None:
     The cookie may be split. Its parts are joined in the order in which they were sent. A bad cookie counts even if
     there is a good token.
     """
-    cookies = [cookie.partition("=") for cookie in request.header("cookie").split(";")]
-    session = "".join(value for name, _, value in cookies if name.strip().startswith(SESSION_COOKIE))
+    cookies: dict[str, str] = {}
+    for cookie in ";".join(value for name, value in request.headers if name == "cookie").split(";"):
+        name, _, value = (part.strip() for part in cookie.partition("="))
+        # The first one of a name counts, and quotes around its value don't.
+        cookies.setdefault(name, unquote(value[1:-1] if value.startswith('"') else value))
+    session = "".join(value for name, value in cookies.items() if name.startswith(SESSION_COOKIE))
     if session:
-        return state.credentials.get(unquote(session))
+        return state.credentials.get(session)
     scheme, _, token = request.header("authorization").partition(" ")
     return state.credentials.get(token) if scheme == "Bearer" else state.default_account
 
@@ -163,6 +177,8 @@ def _authenticate(state: ServerState, request: Request) -> str | None:
 
 
 def _ask(state: ServerState, call: Call, method: str, path: str, body: bytes = b"") -> tuple[ServerState, Reply]:
+    if state.quirks.inference_down:
+        return state, Reply(500)
     request = Request(method, _resolve(path), _JSON, body)
     state, reply = inference.respond(state, request, call.account)
     if reply.status == 307:

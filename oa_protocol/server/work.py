@@ -111,7 +111,7 @@ def abort(state: ServerState, message_id: str, error: str = TORN) -> ServerState
     return state if message is None else _fail(state, message, "aborted_by_worker", error)
 
 
-def give_up(state: ServerState, message_id: str, final: Literal["cancelled", "timeout"]) -> ServerState:
+def give_up(state: ServerState, message_id: str, final: Literal["cancelled", "timeout", "in_progress"]) -> ServerState:
     """Bring the message into a state of which its stream says nothing."""
     state, message = _report(lose(state, message_id), message_id)
     return state if message is None else with_message(state, message._replace(state=final))
@@ -143,10 +143,10 @@ def _told_of_deleted(state: ServerState) -> ServerState:
     return tear_down(state) if state.quirks.delete_tears_worker else state
 
 
-def tear_down(state: ServerState) -> ServerState:
-    """Lose the worker with everything that runs on it. What hasn't sent a token yet goes back to the queue."""
-    torn = state.running
-    state = state._replace(running=())
+def tear_down(state: ServerState, *message_ids: str) -> ServerState:
+    """Lose the worker with all that it answers, by default everything. What has no token yet goes back to the queue."""
+    torn = message_ids or state.running
+    state = state._replace(running=tuple(other for other in state.running if other not in torn))
     for message_id in torn:
         message = state.message(message_id)
         if message is None:
@@ -155,7 +155,7 @@ def tear_down(state: ServerState) -> ServerState:
             state = _fail(state, message, "aborted_by_worker", TORN)
         else:
             state = with_message(state, message._replace(state="pending"))
-            state = state._replace(waiting=(message_id, *state.waiting))
+            state = state._replace(waiting=(*state.waiting, message_id))
     return state
 
 

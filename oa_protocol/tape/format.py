@@ -114,13 +114,13 @@ def parse_tapes(text: str) -> list[Tape]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, Json]]:
-    lines = text.split("\n")
+    lines = text.removeprefix("\ufeff").split("\n")  # some editors put a byte order mark in front
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
             fields = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if number == len(lines):
                 return
             raise ValueError(f"line {number} of the tape is no JSON") from None

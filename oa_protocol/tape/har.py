@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
+import logging
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
-import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from oa_protocol.bindings.base import AnswerOptions, Credentials, check_text
 from oa_protocol.bindings.json import SamplingParameters
@@ -18,57 +17,15 @@ from oa_protocol.bindings.website import Website
 from oa_protocol.engine import inputs
 from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import Exchange, HttpRequest, LoadCredentials, OpenStream
+from oa_protocol.tape._har_file import Entry, Response, read_entries
 from oa_protocol.tape.format import Json, Tape, parse_tapes
 from oa_protocol.tape.recorder import Recorder
 
+logger = logging.getLogger("oa_protocol")
+
+_SHOWN = 8
 _CREDENTIALS = Credentials({"next-auth.session-token": "left out"})
 _PATH = Website("http://website").create_chat(_CREDENTIALS).target
-
-
-class _Header(Struct):
-    name: str
-    value: str
-
-
-class _PostData(Struct):
-    text: str | None = None
-
-
-class _Content(Struct):
-    text: str | None = None
-    encoding: str | None = None
-
-
-class _Request(Struct, rename="camel"):
-    method: str
-    url: str
-    post_data: _PostData | None = None
-
-
-class _Response(Struct):
-    status: int = 0
-    headers: list[_Header] = []
-    content: _Content = field(default_factory=_Content)
-
-    @property
-    def body(self) -> bytes:
-        """The whole body; empty if the browser left it out."""
-        text = self.content.text or ""
-        return base64.b64decode(text) if self.content.encoding == "base64" else text.encode(errors="replace")
-
-
-class _Entry(Struct, rename="camel"):
-    request: _Request
-    started_date_time: str = ""
-    response: _Response = field(default_factory=_Response)
-
-
-class _Log(Struct):
-    entries: list[_Entry]
-
-
-class _Har(Struct):
-    log: _Log
 
 
 class _Exchange(Struct, frozen=True):
@@ -79,7 +36,7 @@ class _Exchange(Struct, frozen=True):
     url: str
     sent: Json
     options: AnswerOptions | None
-    response: _Response
+    response: Response
 
     @property
     def chat_id(self) -> str:
@@ -109,7 +66,7 @@ def parse_har(text: str) -> list[Tape]:
     A HAR file has bodies whole, so a stream is one piece. The parameters that the browser sent are the tape's options.
     A tape ends if the browser went on in a way in which this engine doesn't, for example with another answer to the
     same prompt, or with other parameters. Its time is the engine's own: only the engine's pauses pass. Credentials are
-    left out.
+    left out. An entry that can't be read is left out, too, and logged.
 
     Raises:
         ValueError: the text is no HAR file, or no chat was made in it.
@@ -117,10 +74,17 @@ def parse_har(text: str) -> list[Tape]:
     """
     try:
         # Not msgspec.json, which refuses the lone surrogates that a HAR file has if a body was cut.
-        entries = msgspec.convert(json.loads(text), _Har).log.entries
+        document = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this is no HAR file: {error}") from None
-    entries.sort(key=lambda entry: entry.started_date_time)
+    left_out: list[str] = []
+    match document:
+        case {"log": {"entries": list()}}:
+            entries = read_entries(document["log"]["entries"], left_out)
+        case _:
+            raise ValueError("this is no HAR file: it has no `log` with `entries`")
+    if left_out:
+        logger.warning("left out what cannot be read in the HAR file: %s", "; ".join(left_out[:_SHOWN]))
     exchanges = [exchange for entry in entries if (exchange := _exchange(entry)) is not None]
     created = {chat_id: each for each in exchanges if (chat_id := _created(each)) is not None}
     if not created:
@@ -134,18 +98,19 @@ def parse_har(text: str) -> list[Tape]:
     ]
 
 
-def _exchange(entry: _Entry) -> _Exchange | None:
+def _exchange(entry: Entry) -> _Exchange | None:
     """Return the entry as an exchange that may be one of this protocol, or None if it can't be."""
-    url = entry.request.url
+    base_url, path, rest = entry.request.url.partition(_PATH)
     try:
-        website = Website(url.partition(_PATH)[0])
+        website = Website(base_url)
         sent = json.loads((entry.request.post_data and entry.request.post_data.text) or "{}")
         options = _options(sent)
         check_text("prompt", sent.get("content", ""))
-        _ = entry.response.body  # base64 that is none is a ValueError
+        response = entry.response or Response()
+        _ = response.body  # base64 that is none is a ValueError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a body that isn't ours
         return None
-    return _Exchange(website, entry.request.method, url, sent, options, entry.response)
+    return _Exchange(website, entry.request.method, f"{website.base_url}{path}{rest}", sent, options, response)
 
 
 def _created(exchange: _Exchange) -> str | None:
@@ -207,7 +172,7 @@ def _tape(chat_id: str, create: _Exchange, exchanges: list[_Exchange]) -> Tape:
     return Tape(tape.config, tape.steps, name=chat_id)
 
 
-def _inputs(intent: Exchange, response: _Response) -> Iterator[inputs.Input]:
+def _inputs(intent: Exchange, response: Response) -> Iterator[inputs.Input]:
     """What a driver would hand in for this response."""
     if response.status == 0:
         yield inputs.ExchangeFailed(MaybeSent("the browser got no reply"))
@@ -217,6 +182,4 @@ def _inputs(intent: Exchange, response: _Response) -> Iterator[inputs.Input]:
             yield inputs.StreamData(response.body)
         yield inputs.StreamEnded()
     else:
-        # HTTP/2's own fields, which begin with a colon, are no headers.
-        headers = tuple((header.name, header.value) for header in response.headers if not header.name.startswith(":"))
-        yield inputs.ReplyReceived(response.status, headers, response.body)
+        yield inputs.ReplyReceived(response.status, tuple(response.headers), response.body)

@@ -20,8 +20,8 @@ from oa_protocol.engine.events import Event, Failed, Leaked
 from oa_protocol.engine.inputs import Input, ReplyReceived, StreamData
 from oa_protocol.engine.intents import Intent
 from oa_protocol.engine.timers import Cleanup, Timeouts
-from oa_protocol.tape.format import Json, encode_config, encode_intent, result, to_line
-from oa_protocol.tape.redact import Masks, without_password
+from oa_protocol.tape.format import Json, decode_bytes, encode_bytes, encode_config, encode_intent, result, to_line
+from oa_protocol.tape.redact import Masks
 
 logger = logging.getLogger("oa_protocol")
 
@@ -41,7 +41,7 @@ class Recorder(Conversation):
     The engine gets the time that is on the tape, so that a replay does the same to the microsecond.
     """
 
-    __slots__ = ("_masks", "_start", "_tape")
+    __slots__ = ("_held", "_masks", "_start", "_tape")
 
     def __init__(
         self,
@@ -60,7 +60,8 @@ class Recorder(Conversation):
         config = encode_config(self.settings)
         if self.credentials:
             config["credentials"] = self._masks.credentials(self.credentials)
-        self._tape = _Writer(tape, self._masks.line(to_line({"config": config})))
+        self._tape = _Writer(tape, to_line(self._masks.texts({"config": config})))
+        self._held: list[Json] = []
 
     @property
     def deadline(self) -> float | None:
@@ -127,7 +128,23 @@ class Recorder(Conversation):
         return _round_up(max(elapsed, ends or 0.0) if is_due else elapsed)
 
     def _write(self, step: Json) -> None:
-        self._tape.write(self._masks.line(to_line(step)))
+        """Write the step; but hold pieces of a stream that may cut a secret, until the next one brings its end."""
+        self._held.append(step)
+        is_data = _is_data(step)
+        pieces = [decode_bytes(each["input"]["data"]) for each in self._held if _is_data(each)]
+        whole = b"".join(pieces)
+        if is_data and not self.is_over and self._masks.is_cut(whole):
+            return
+        if len(self._held) > 1:
+            for each, piece in zip(self._held, self._masks.join(pieces), strict=False):
+                each["input"] |= {"data": encode_bytes(piece)}
+        for each in self._held:
+            self._tape.write(to_line(self._masks.texts(each)))
+        self._held.clear()
+
+
+def _is_data(step: Json) -> bool:
+    return "input" in step and step["input"]["type"] == "StreamData"
 
 
 def _round_up(seconds: float) -> float:
@@ -146,7 +163,7 @@ def _reason(events: list[Event]) -> Json:
                 words.extend(record.reason for record in leaked)
             case _:
                 pass
-    return {"reason": without_password("; ".join(words))} if words else {}
+    return {"reason": "; ".join(words)} if words else {}
 
 
 class _Writer:

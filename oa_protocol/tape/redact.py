@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 from msgspec.structs import fields
 
+from oa_protocol.bindings._secrets import SHORTEST, is_searched, spellings
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.ids import is_id
 from oa_protocol.engine.errors import NotSent, TransportError
 from oa_protocol.engine.inputs import Input
 from oa_protocol.tape.format import Json, encode_bytes
 
-_SHORTEST = 16  # a shorter one may be a word of the protocol, for example "assistant"
-_USER_AND_PASSWORD = re.compile(r"//[^/@\s]+@")
+_ID = "00000000-0000-0000-0000-"
 
 
 class Masks:
     """The secrets of one tape: ``secret-1`` stands for the first one everywhere, ``secret-2`` for the next.
 
     Every cookie and token is masked in its own place. One of 16 characters or more is also masked in any other text
-    that repeats it, unless it is an id or a part of ``base_url``, because a tape can't do without these.
+    that repeats it, unless it is a part of ``base_url``, because a tape can't do without that. What stands for an id is
+    an id, too.
     """
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
         self._masks: dict[str, str] = {}
-        self._spellings: list[tuple[str, str]] = []
+        self._spellings: list[tuple[bytes, bytes]] = []
 
     def mask(self, secret: str) -> str:
         """Return what stands for ``secret``."""
         if secret not in self._masks:
-            self._masks[secret] = f"secret-{len(self._masks) + 1}"
-            if self._is_searched(secret):
-                self._spellings.append((json.dumps(secret)[1:-1], self._masks[secret]))
+            number = len(self._masks) + 1
+            mask = self._masks[secret] = f"{_ID}{number:012}" if is_id(secret) else f"secret-{number}"
+            if is_searched(secret, self._base_url):
+                self._spellings += [(spelled.encode(), mask.encode()) for spelled in spellings(secret)]
                 self._spellings.sort(key=lambda spelling: len(spelling[0]), reverse=True)  # one may hold another
         return self._masks[secret]
 
@@ -74,7 +74,7 @@ class Masks:
                 return self.credentials(value)
             case TransportError():
                 kind = "NotSent" if isinstance(value, NotSent) else "MaybeSent"
-                return {"type": kind, "reason": without_password(str(value))}
+                return {"type": kind, "reason": str(value)}
             case tuple():
                 return self.headers(cast("tuple[tuple[str, str], ...]", value))
             case _:
@@ -93,26 +93,66 @@ class Masks:
         return f"{name}{equals}{self.mask(value)}{semicolon}{attributes}"
 
     def content(self, data: bytes) -> str | Json:
-        """Return encoded bytes. If they are no text, mask them here, because base64 hides a secret from ``line``."""
-        encoded = encode_bytes(data)
-        if isinstance(encoded, str):
-            return encoded
-        for secret, mask in self._masks.items():
-            if self._is_searched(secret):
-                data = data.replace(secret.encode(), mask.encode())
-        return encode_bytes(data)
+        """Return encoded bytes without any secret, because ``texts`` doesn't see what is in base64."""
+        return encode_bytes(self._masked(data))
 
-    def line(self, line: str) -> str:
-        """Return a line of the tape without any secret that is repeated in it."""
-        for secret, mask in self._spellings:
-            line = line.replace(secret, mask)
-        return line
+    def texts(self, value: Any) -> Any:  # noqa: ANN401  # JSON
+        """Return JSON without any secret in its texts."""
+        match value:
+            case str():
+                return self._masked(value.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+            case dict():
+                return {self.texts(name): self.texts(each) for name, each in cast("Json", value).items()}
+            case list() | tuple():
+                return [self.texts(each) for each in cast("list[Any]", value)]
+            case _:
+                return value
 
-    def _is_searched(self, secret: str) -> bool:
-        part_of_url = secret in self._base_url or self._base_url in secret
-        return len(secret) >= _SHORTEST and not part_of_url and not is_id(secret)
+    def _masked(self, data: bytes) -> bytes:
+        for spelled, mask in self._spellings:
+            data = data.replace(spelled, mask)
+        return data
+
+    def join(self, pieces: list[bytes]) -> list[bytes]:
+        """Return the pieces of a stream without a secret that they cut, or whose end is missing.
+
+        The mask is where the secret begins.
+        """
+        for spelled, mask in self._spellings:
+            while (start := b"".join(pieces).find(spelled)) >= 0:
+                pieces = _replaced(pieces, start, start + len(spelled), mask)
+        whole = b"".join(pieces)
+        start, mask = self._cut(whole)
+        return _replaced(pieces, start, len(whole), mask) if len(whole) - start >= SHORTEST else pieces
+
+    def is_cut(self, data: bytes) -> bool:
+        """Return whether ``data`` may end in the middle of a secret."""
+        return self._cut(data)[0] < len(data)
+
+    def _cut(self, data: bytes) -> tuple[int, bytes]:
+        """Return where the secret begins in whose middle ``data`` may end, and its mask; else the end of ``data``."""
+        if data.endswith((b"\n", b"\r")):  # as nearly all pieces do
+            return len(data), b""
+        found = [(_start_of(spelled, data), mask) for spelled, mask in self._spellings]
+        return min(found, default=(len(data), b""))
 
 
-def without_password(text: str) -> str:
-    """Return a transport's words without the user and the password of a proxy's URL in them."""
-    return _USER_AND_PASSWORD.sub("//***@", text)
+def _start_of(secret: bytes, data: bytes) -> int:
+    """Return where the beginning of ``secret`` stands with which ``data`` ends; else the end of ``data``."""
+    start = max(len(data) - len(secret) + 1, 0)
+    while not secret.startswith(data[start:]):
+        start = data.find(secret[:1], start + 1)
+        if start < 0:
+            return len(data)
+    return start
+
+
+def _replaced(pieces: list[bytes], start: int, end: int, mask: bytes) -> list[bytes]:
+    """Return the pieces with what is between ``start`` and ``end`` of them all replaced."""
+    found: list[bytes] = []
+    for piece in pieces:
+        before, after = piece[: max(start, 0)], piece[max(end, 0) :]
+        found.append(before + (mask if 0 <= start < len(piece) else b"") + after)
+        start -= len(piece)
+        end -= len(piece)
+    return found

@@ -3,8 +3,9 @@
 ``Explorer`` searches every way in which an owner, a network and a server can play together with the engine, and tells
 the shortest story in which a promise is broken. ``play`` tells a conversation step by step (``testing.playbook``).
 ``ConversationMachine`` is a Hypothesis state machine over an engine and a transport of yours, and
-``testing.strategies`` generates what comes over the wire. ``TransportConformance`` is a test suite for a transport of
-yours. ``testing.plugin`` has fixtures for pytest, and ``Faults`` is what its ``oa_faults`` gives.
+``testing.strategies`` generates what comes over the wire. ``TransportConformance`` and ``ServerConformance`` are test
+suites for a transport and a server of yours. ``testing.plugin`` has fixtures for pytest, and ``Faults`` is what its
+``oa_faults`` gives.
 
 Names are imported when they are first used: Hypothesis, pytest and the embedded server are needed only by what is made
 of them.

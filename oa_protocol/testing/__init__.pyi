@@ -7,5 +7,6 @@ from oa_protocol.testing.faults import Faults as Faults
 from oa_protocol.testing.machine import ConversationMachine as ConversationMachine
 from oa_protocol.testing.playbook import Play as Play
 from oa_protocol.testing.playbook import play as play
+from oa_protocol.testing.servers import ServerConformance as ServerConformance
 
 __all__: list[str]

@@ -30,6 +30,8 @@ from oa_protocol.testing._model.model_transport import TransportedSimulation
 from oa_protocol.testing._model.scenario import SORTS, Scenario
 from oa_protocol.transports import Transport
 
+__tracebackhide__ = True  # pytest shows a user's frames, and none of these
+
 _CHOICES = st.integers(0, 31)
 _SELDOM = st.integers(0, 3)
 _ENDS = ("owner_closes", "owner_abandons")
@@ -80,9 +82,9 @@ class ConversationMachine(RuleBasedStateMachine):
     >>> quick = hypothesis.settings(derandomize=True, phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink])
     >>> run_state_machine_as_test(Doubting, settings=quick)
     Traceback (most recent call last):
-    AssertionError: never_raises does not hold (website, ...
+    AssertionError: the transport's contract does not hold (website, ...
     ...
-      => AssertionError: the transport sends a request of its own accord
+      => the transport sends a request of its own accord
     ...
 
     """

@@ -120,6 +120,11 @@ class Connection:
         with _may_have_left():
             self._endpoint.sendall(data)
 
+    def send_bare(self, data: bytes) -> None:
+        """Send the bytes as they are, though the connection is encrypted."""
+        with _may_have_left():
+            socket.socket.sendall(self._endpoint, data)
+
     def end(self) -> None:
         """Say that nothing more will come (FIN)."""
         with _may_have_left():
@@ -174,17 +179,25 @@ class Peer:
     """A server on a free port that gives each connection to ``serve``, and waits then for the other side to leave.
 
     A connection on which nothing happens for ``patience`` seconds is closed, so that whoever blocks on it is let go.
+    ``host`` is an address of loopback.
     """
 
     def __init__(
-        self, serve: Callable[[Connection], None], *, scheme: str = "http", patience: float = PATIENCE
+        self,
+        serve: Callable[[Connection], None],
+        *,
+        scheme: str = "http",
+        patience: float = PATIENCE,
+        host: str = _LOOPBACK,
+        port: int = 0,
     ) -> None:
         self.patience = patience
         self.requests: list[Received] = []
         self.connections: list[Connection] = []
         self._serve = serve
-        self._listener = socket.create_server((_LOOPBACK, 0))
-        self.netloc = f"{_LOOPBACK}:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server((host, port))
+        self.port: int = self._listener.getsockname()[1]
+        self.netloc = f"{host}:{self.port}"
         self.url = f"{scheme}://{self.netloc}"
         self._stopping = False
         self._errors: list[Exception] = []

@@ -50,6 +50,8 @@ from oa_protocol.engine.inputs import ExchangeFailed, Input, ReplyReceived, Stre
 from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCredentials
 from oa_protocol.engine.phases import Phase
 
+__tracebackhide__ = True  # pytest shows a user's frames, and none of these
+
 __all__ = [
     "Data",
     "Deadline",

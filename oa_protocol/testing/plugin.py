@@ -1,6 +1,8 @@
 """The pytest plugin: fixtures for a server to test against. ``-p no:oa_protocol`` switches it off.
 
-Every pytest run loads it where this package is installed, so it imports nothing of it before a fixture is used.
+Every pytest run loads it if this package is installed, also runs of projects that have nothing to do with it and have
+an older pytest. So it imports nothing of the package before a fixture is used, and needs nothing that pytest 6.2 and
+pluggy 0.12 don't have.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import pluggy
+
     from oa_protocol.server import Server
     from oa_protocol.testing.faults import Faults
 
@@ -25,15 +29,18 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-_HAS_PASSED = pytest.StashKey[bool]()
+# The test that has passed, and is not over yet.
+_passed: set[str] = set()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
     """Note whether the test has passed: a fixture's error at the end of one that failed would hide why it did."""
-    report = yield
-    item.stash[_HAS_PASSED] = report.when == "call" and report.passed
-    return report
+    report = (yield).get_result()
+    if report.when == "call" and report.passed:
+        _passed.add(item.nodeid)
+    else:
+        _passed.discard(item.nodeid)
 
 
 @pytest.fixture
@@ -56,7 +63,7 @@ def oa_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(**settings) as server:
         yield server
         left = ", ".join(chat.id for chat in server.chats)
-    if left and not may_leave_chats and request.node.stash.get(_HAS_PASSED, False):
+    if left and not may_leave_chats and request.node.nodeid in _passed:
         pytest.fail(f"the test left chats on the server: {left}", pytrace=False)
 
 
@@ -71,5 +78,5 @@ def oa_faults(request: pytest.FixtureRequest, oa_server: Server) -> Iterator[Fau
 
     yield Faults(oa_server)
     unused = "\n  ".join(map(repr, oa_server.unused_faults))
-    if unused and request.node.stash.get(_HAS_PASSED, False):
+    if unused and request.node.nodeid in _passed:
         pytest.fail(f"what was scripted did not happen, or not as often:\n  {unused}", pytrace=False)

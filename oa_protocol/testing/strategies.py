@@ -441,18 +441,23 @@ _ALMOST_USUAL = [
 def chunkings(draw: st.DrawFn, data: bytes) -> list[bytes]:
     """The ways to cut ``data`` into chunks, byte by byte and event by event among them; some chunks may be empty.
 
+    The simplest is not to cut it at all, so a failure that needs no cut is shown with one chunk.
+
     >>> @given(chunkings(b"data: 1"))
     ... def test_nothing_is_lost(chunks):
     ...     assert b"".join(chunks) == b"data: 1"
     >>> test_nothing_is_lost()
     """
-    match draw(st.sampled_from(["byte by byte", "event by event", "anywhere"])):
-        case "byte by byte":
-            return [data[index : index + 1] for index in range(len(data))]
+    match draw(st.sampled_from(["anywhere", "event by event", "byte by byte"])):  # what is first is simplest
+        case "anywhere":
+            cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
         case "event by event":
             cuts = [end.end() for end in _EVENT_END.finditer(data)]
         case _:
-            cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
+            cuts = list(range(1, len(data)))
+    # Often all of them; less is simpler, so that a failure is shown with the cuts that it needs.
+    last, most = (draw(st.integers(0, 2 * len(cuts))) for _ in range(2))
+    cuts = cuts[max(0, len(cuts) - last) :][:most]
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 

@@ -66,3 +66,6 @@ KEEP_ALIVE = 4.0
 Servers close theirs after five without a word (WIRE 1): one that is reused later may be dead, and the fate of the
 request on it unclear.
 """
+
+LONGEST_HEAD = 128 * 1024
+"""Bytes that the head of a reply may have: more than httpx allows, which is about 100 KiB."""

@@ -1,11 +1,15 @@
-"""What the transports say where something fails: the server's name, never a path, and the library's words."""
+"""What the transports say if something fails: the server's name, the proxy's, and the library's words; never a path."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+import anyio
+
 from oa_protocol.engine.errors import MaybeSent, NotSent
+
+NO_REPLY = "this is no reply of HTTP/1"
 
 
 def cannot_reach(origin: object, error: Exception) -> NotSent:
@@ -30,12 +34,29 @@ def raise_ungrouped(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     raise group
 
 
+def through(proxy: str | None) -> str:
+    """Return what follows a server's name if there is a proxy on the way: its scheme, host and port."""
+    return "" if proxy is None else f" through the proxy {origin_of(proxy)}"
+
+
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of ``url``."""
+    """Return scheme, host and port of ``url``, without the user and the password that it may hold."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def words_of(error: Exception) -> str:
-    """Return what the error says, or its name where it says nothing."""
-    return str(error) or type(error).__name__
+_WORDS: dict[type[BaseException], str] = {
+    TimeoutError: "it took too long",
+    anyio.EndOfStream: "the connection was closed from the other side",
+    anyio.BrokenResourceError: "the connection broke",
+    anyio.ClosedResourceError: "the connection was closed",
+}
+
+
+def words_of(error: BaseException) -> str:
+    """Return what the error says, or what caused it; if neither says anything, what its kind means."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:  # httpcore clears the cause
+        causes.append(cause)
+    said = [str(cause) for cause in causes] + [_WORDS.get(type(cause), "") for cause in causes]
+    return next(filter(None, said), type(error).__name__)

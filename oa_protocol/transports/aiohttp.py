@@ -6,13 +6,16 @@ import asyncio
 import io
 import ssl
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import aiohttp
 from yarl import URL
 
+from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.transports import KEEP_ALIVE
-from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, reply_broke
+from oa_protocol.transports import LONGEST_HEAD
+from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, origin_of, reply_broke, through
+from oa_protocol.transports._proxies import HTTP, check_proxy
 
 _NOT_SENT = (
     aiohttp.ClientConnectorError,
@@ -28,7 +31,7 @@ class AiohttpTransport:
     """Sends requests over aiohttp.
 
     ``connect_timeout`` is in seconds; ``proxy`` is an http or https URL; ``ssl_context`` says whom to trust, and None
-    is Python's choice.
+    is Python's choice. Raises ValueError for a proxy that cannot be used.
     """
 
     def __init__(
@@ -38,11 +41,17 @@ class AiohttpTransport:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        proxy = None if proxy is None else check_proxy(proxy, HTTP)
+        self._through = through(proxy)
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(keepalive_timeout=KEEP_ALIVE, ssl=ssl_context or True),
+            # On a connection that is used again, aiohttp would read what has come meanwhile as the next reply.
+            connector=aiohttp.TCPConnector(force_close=True, ssl=ssl_context or True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=[_send_once],
+            max_field_size=LONGEST_HEAD,
+            max_headers=LONGEST_HEAD,
+            max_line_size=LONGEST_HEAD,
+            middlewares=[self._send_once],
             proxy=proxy,
             skip_auto_headers=_ADDED_BY_AIOHTTP,
             # The body's time is the driver's business: it knows what it waits for.
@@ -51,6 +60,7 @@ class AiohttpTransport:
 
     async def open(self, request: HttpRequest) -> AiohttpResponse:
         """Send the request. Raises NotSent or MaybeSent."""
+        route = origin_of(request.url) + self._through
         try:
             response = await self._session.request(
                 request.method,
@@ -61,24 +71,28 @@ class AiohttpTransport:
                 headers=request.headers,
             )
         except _NOT_SENT as error:
-            raise cannot_reach(origin_of(request.url), error) from error
+            raise cannot_reach(route, error) from error
         except (aiohttp.ClientError, ValueError) as error:
-            raise connection_failed(origin_of(request.url), error) from error
+            raise connection_failed(route, error) from error
+        if response.status < HTTPStatus.OK:
+            response.close()
+            raise MaybeSent(f"the connection to {route} failed: {NO_REPLY}")
         return AiohttpResponse(response)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._session.close()
 
-
-async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again that may have arrived, which it does with a GET and a DELETE."""
-    try:
-        return await send(request)
-    except _NOT_SENT:
-        raise
-    except aiohttp.ClientError as error:
-        raise connection_failed(origin_of(str(request.url)), error) from error
+    async def _send_once(
+        self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Keep aiohttp from sending a request again that may have arrived, which it does with a GET and a DELETE."""
+        try:
+            return await send(request)
+        except _NOT_SENT:
+            raise
+        except aiohttp.ClientError as error:
+            raise connection_failed(origin_of(str(request.url)) + self._through, error) from error
 
 
 class AiohttpResponse:

@@ -78,13 +78,13 @@ class BlockingTransport:
         try:
             await response.begin()
         except BaseException:
-            response.let_go()
+            await response.aclose()
             raise
         return response
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await _in_thread_of_its_own(self._close)
+        await _close_in_thread(self._close)
 
     def _close(self) -> None:
         for response in list(self._responses):
@@ -132,7 +132,7 @@ class ThreadedResponse:
 
     async def aclose(self) -> None:
         """Let go of the reply."""
-        await _in_thread_of_its_own(self.let_go)
+        await _close_in_thread(self.let_go)
 
     def let_go(self) -> None:
         """Close the exchange; where a thread is in there, have it come out and do that."""
@@ -174,9 +174,11 @@ class _Once(Generic[_T]):
         self._call = call
         self._lock = threading.Lock()
         self._outcome: Callable[[], _T] | None = None
+        self.has_begun = False
 
     def __call__(self) -> _T:
         with self._lock:
+            self.has_begun = True
             if self._outcome is None:
                 self._outcome = self._make()
         return self._outcome()
@@ -202,8 +204,11 @@ async def _in_thread(call: Callable[[], _T]) -> _T:
     return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
 
 
-async def _in_thread_of_its_own(close: Callable[[], None]) -> None:
-    """Run it, even if the caller was cancelled before; then nobody waits for it."""
-    thread = threading.Thread(target=close, daemon=True)
-    thread.start()
-    await _in_thread(thread.join)
+async def _close_in_thread(close: Callable[[], None]) -> None:
+    """Run ``close`` in a thread, because a library may block there; it runs even if the caller is cancelled before."""
+    once = _Once(close)
+    try:
+        await _in_thread(once)
+    finally:
+        if not once.has_begun:
+            threading.Thread(target=once, daemon=True).start()

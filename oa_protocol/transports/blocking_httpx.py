@@ -11,10 +11,19 @@ from typing import Any
 
 import httpx
 
+from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, reply_broke
+from oa_protocol.transports._failures import NO_REPLY, cannot_reach, connection_failed, origin_of, reply_broke, through
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 from oa_protocol.transports.blocking import BlockingTransport
-from oa_protocol.transports.httpx import NOT_SENT, default_ssl_context
+from oa_protocol.transports.httpx import (
+    NOT_SENT,
+    build_request,
+    default_ssl_context,
+    has_http,
+    is_final,
+    without_brackets,
+)
 
 
 class BlockingHttpxTransport(BlockingTransport):
@@ -36,8 +45,11 @@ class BlockingHttpxTransport(BlockingTransport):
 
 class _Client:
     def __init__(self, connect_timeout: float | None, proxy: str | None, ssl_context: ssl.SSLContext | None) -> None:
-        self._timeout = {"connect": connect_timeout, "pool": None, "read": None, "write": None}
-        self._transport = httpx.HTTPTransport(
+        proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
+        self.through = through(proxy)
+        self.has_http_proxy = has_http(proxy)
+        self.timeout = {"connect": connect_timeout, "pool": None, "read": None, "write": None}
+        self.transport = httpx.HTTPTransport(
             verify=ssl_context or default_ssl_context(),
             proxy=proxy,
             trust_env=False,
@@ -45,19 +57,16 @@ class _Client:
         )
 
     def exchange(self, request: HttpRequest) -> _Exchange:
-        return _Exchange(self._transport, request, self._timeout)
+        return _Exchange(self, request)
 
     def close(self) -> None:
-        self._transport.close()
+        self.transport.close()
 
 
 class _Exchange:
-    def __init__(
-        self, transport: httpx.HTTPTransport, request: HttpRequest, timeout: Mapping[str, float | None]
-    ) -> None:
-        self._transport = transport
+    def __init__(self, client: _Client, request: HttpRequest) -> None:
+        self._client = client
         self._request = request
-        self._timeout = timeout
         self._lock = threading.Lock()
         self._handle: socket.socket | None = None
         self._is_interrupted = False
@@ -68,20 +77,18 @@ class _Exchange:
 
     def begin(self) -> None:
         request = self._request
+        route = origin_of(request.url) + self._client.through
         try:
-            sent = httpx.Request(
-                request.method,
-                request.url,
-                headers=list(request.headers),
-                content=request.body,
-                extensions={"timeout": self._timeout, "trace": self._trace},
-            )
-            response = self._transport.handle_request(sent)
+            sent = build_request(httpx, request, has_http_proxy=self._client.has_http_proxy)
+            sent.extensions = {"timeout": self._client.timeout, "trace": self._trace}
+            response = self._client.transport.handle_request(sent)
         except NOT_SENT as error:
-            raise cannot_reach(origin_of(request.url), error) from error
+            raise cannot_reach(route, error) from error
         except httpx.TransportError as error:
-            raise connection_failed(origin_of(request.url), error) from error
+            raise connection_failed(route, error) from error
         self._response = response
+        if not is_final(response):
+            raise MaybeSent(f"the connection to {route} failed: {NO_REPLY}")
         self._chunks = response.iter_raw()
         self.status = response.status_code
         self.headers = response.headers.multi_items()
@@ -110,6 +117,7 @@ class _Exchange:
         TLS takes the socket over and gives another one back when it is done, so a duplicate is kept: shutting that down
         wakes whoever blocks in either.
         """
+        without_brackets(event, info)
         if event.endswith("connect_tcp.complete"):
             with self._lock:
                 self._handle = info["return_value"].get_extra_info("socket").dup()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from oa_protocol.transports import TransportFactory
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy, is_excepted
 
 if TYPE_CHECKING:
     from oa_protocol.transports.fast.httptools import HttptoolsTransport
@@ -19,16 +20,16 @@ def default_transport_factory(*, connect_timeout: float | None = None, proxy: st
 
     ``connect_timeout`` is in seconds. Raises ValueError for a proxy that cannot be used.
     """
+    if proxy is not None:
+        proxy = check_proxy(proxy, (*HTTP, *SOCKS))
     make = _transport_class(proxy)
     if proxy is not None:
-        if not proxy.isascii() or not proxy.isprintable():
-            raise ValueError("proxy has characters that a URL cannot have")
         make(proxy=proxy)  # connects to nothing yet
     return lambda: make(connect_timeout=connect_timeout, proxy=proxy)
 
 
 def _transport_class(proxy: str | None) -> type[HttptoolsTransport | HttpxTransport]:
-    is_socks = proxy is not None and urlsplit(proxy).scheme.startswith("socks")
+    is_socks = proxy is not None and proxy.startswith(SOCKS)
     if find_spec("httptools") is not None and not is_socks:
         from oa_protocol.transports.fast.httptools import HttptoolsTransport
 
@@ -43,6 +44,12 @@ def proxy_of_environment(base_url: str) -> str | None:
     parts = urlsplit(base_url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None or urllib.request.proxy_bypass(parts.netloc):
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    # The second knows the settings of Windows and macOS, too, and of NO_PROXY hardly anything but names.
+    if (
+        proxy is None
+        or is_excepted(parts.hostname or "", port, proxies.get("no", ""))
+        or urllib.request.proxy_bypass(parts.netloc)
+    ):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"

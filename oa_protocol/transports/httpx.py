@@ -1,25 +1,39 @@
 """The transport on httpx, for asyncio and trio; it is the default where nothing faster is installed.
 
 Each conversation has a small connection pool to itself. One pool shared by all is slow with many streams, and under
-cancellation it loses connections until no DELETE gets through.
+cancellation it loses connections until no DELETE gets through. Each request has a connection of its own, because httpx
+doesn't say whether more than its reply has come. On a connection that is used again it would read that as the next
+reply, and a DELETE that was refused would look confirmed.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from http import HTTPStatus
+from types import ModuleType
+from typing import Any, cast
 
 import anyio
 import anyio.abc
 import httpx
 
-from oa_protocol.engine.errors import MaybeSent
+from oa_protocol.engine.errors import MaybeSent, NotSent
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.transports import KEEP_ALIVE
-from oa_protocol.transports._failures import cannot_reach, connection_failed, origin_of, raise_ungrouped, reply_broke
+from oa_protocol.transports._failures import (
+    NO_REPLY,
+    cannot_reach,
+    connection_failed,
+    origin_of,
+    raise_ungrouped,
+    reply_broke,
+    through,
+    words_of,
+)
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
 
 NOT_SENT: tuple[type[Exception], ...] = (
     httpx.ConnectError,
@@ -37,9 +51,20 @@ NOT_SENT: tuple[type[Exception], ...] = (
 def default_ssl_context() -> ssl.SSLContext:
     """Return the one context that all transports share, for making one takes as long as a whole conversation.
 
-    Trusted are the authorities in the files that SSL_CERT_FILE or SSL_CERT_DIR name, else certifi's.
+    Trusted are the authorities in the files that SSL_CERT_FILE or SSL_CERT_DIR name, else certifi's. Raises NotSent if
+    there are none.
     """
-    return httpx.create_ssl_context()
+    return make_ssl_context(httpx.create_ssl_context)
+
+
+def make_ssl_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Call ``create``. Raises NotSent, which names the file, if its certificates can't be read."""
+    try:
+        return create()
+    except OSError as error:
+        named = os.environ.get("SSL_CERT_FILE")
+        which = f"SSL_CERT_FILE names, {named}," if named else "come with the HTTP library"
+        raise NotSent(f"the certificates that {which} cannot be read: {words_of(error)}") from error
 
 
 class Body:
@@ -86,47 +111,86 @@ class HttpxTransport:
     ) -> None:
         # The body's time is the driver's business: it knows what it waits for.
         self._timeout = {"connect": connect_timeout, "pool": connect_timeout, "read": None, "write": None}
+        proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
+        self._through = through(proxy)
+        self._has_http_proxy = has_http(proxy)
         library = self._httpx
         try:
             self._transport = library.AsyncHTTPTransport(
                 verify=ssl_context or self._default_ssl_context(),
                 proxy=proxy,
                 trust_env=False,
-                limits=library.Limits(keepalive_expiry=KEEP_ALIVE),
+                limits=library.Limits(max_keepalive_connections=0),
             )
         except ImportError as error:
             raise ValueError(f"a socks proxy needs another package: {error}") from error
-        except (ValueError, library.InvalidURL) as error:
-            raise ValueError(f"proxy must be an http, https or socks5 URL: {error}") from error
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
         """Send the request. Raises NotSent or MaybeSent."""
+        route = origin_of(request.url) + self._through
         connecting = _Connecting()
         try:
-            sent = self._httpx.Request(
-                request.method,
-                request.url,
-                headers=list(request.headers),
-                content=request.body,
-                extensions={"timeout": self._timeout, "trace": connecting.trace},
-            )
+            sent = build_request(self._httpx, request, has_http_proxy=self._has_http_proxy)
+            sent.extensions = {"timeout": self._timeout, "trace": connecting.trace}
             sent.stream = self._make_body(request.body)
             response = await self._transport.handle_async_request(sent)
         except self._not_sent as error:
-            raise cannot_reach(origin_of(request.url), error) from error
-        except self._httpx.TransportError as error:
-            raise connection_failed(origin_of(request.url), error) from error
+            raise cannot_reach(route, error) from error
+        except (self._httpx.TransportError, ssl.SSLError) as error:  # on asyncio TLS' own is not translated
+            raise connection_failed(route, error) from error
         except BaseExceptionGroup as group:
             await connecting.abandon()
             raise_ungrouped(group)
         except BaseException:
             await connecting.abandon()
             raise
-        return HttpxResponse(response, (self._httpx.TransportError, self._httpx.StreamError))
+        reply = HttpxResponse(response, (self._httpx.TransportError, self._httpx.StreamError, ssl.SSLError))
+        if not is_final(response):
+            await reply.aclose()
+            raise MaybeSent(f"the connection to {route} failed: {NO_REPLY}")
+        return reply
 
     async def aclose(self) -> None:
         """Close the pool."""
         await self._transport.aclose()
+
+
+class _BracketedUrl(httpx.URL):
+    """A URL whose host is what is written in a request: an IPv6 address in brackets."""
+
+    @property
+    def raw_host(self) -> bytes:
+        """The host."""
+        return b"[%b]" % super().raw_host
+
+
+def has_http(proxy: str | None) -> bool:
+    """Return whether there is a proxy that speaks HTTP."""
+    return proxy is not None and proxy.startswith(HTTP)
+
+
+def build_request(library: ModuleType, request: HttpRequest, *, has_http_proxy: bool) -> httpx.Request:
+    """Return the request as httpx takes it.
+
+    httpcore asks an HTTP proxy for the host of the URL as it is, so an IPv6 address must have its brackets there.
+    """
+    sent: httpx.Request = library.Request(
+        request.method, request.url, headers=list(request.headers), content=request.body
+    )
+    if has_http_proxy and ":" in sent.url.host:
+        sent.url = _BracketedUrl(request.url)
+    return sent
+
+
+def is_final(response: httpx.Response) -> bool:
+    """Return whether this is a final reply in a version of HTTP that we know; httpx takes any."""
+    return response.extensions["http_version"].startswith(b"HTTP/1.") and response.status_code >= HTTPStatus.OK
+
+
+def without_brackets(event: str, info: Mapping[str, Any]) -> None:
+    """Give TLS the IPv6 address of a server behind a proxy as it stands in certificates."""
+    if event == "proxy.start_tls.started":
+        cast("dict[str, Any]", info)["server_hostname"] = info["server_hostname"].strip("[]")
 
 
 class _Connecting:
@@ -137,6 +201,7 @@ class _Connecting:
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Called by httpcore before and after each thing it does."""
+        without_brackets(event, info)
         if event == "connection.connect_tcp.complete":
             self._stream = info["return_value"]
         elif event == "connection.start_tls.complete":

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import httpx2
 
-from oa_protocol.transports.httpx import NOT_SENT, Body, HttpxTransport
+from oa_protocol.transports.httpx import NOT_SENT, Body, HttpxTransport, make_ssl_context
 
 
 @cache
 def default_ssl_context() -> ssl.SSLContext:
     """Return the one context that all transports share. Trusted are the authorities that the system trusts."""
-    return httpx2.create_ssl_context()
+    return make_ssl_context(httpx2.create_ssl_context)
 
 
 class _Httpx2Body(Body, httpx2.AsyncByteStream):

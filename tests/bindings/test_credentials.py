@@ -28,6 +28,12 @@ def test_a_cookie_name_that_would_break_out_is_refused_and_not_repeated(name: st
         Credentials(cookies={name: "value"})
 
 
+@pytest.mark.clause("OA-2.4")
+def test_the_parts_of_a_split_cookie_are_sent_in_the_order_of_their_numbers() -> None:
+    given = {"s.10": "k", "a": "x", "s.2": "c", "s.1": "b", "s.x": "y", "s.0": "a"}
+    assert dict(Credentials(given).headers)["cookie"] == "s.0=a; a=x; s.1=b; s.2=c; s.x=y; s.10=k"
+
+
 @pytest.mark.clause("OA-2.4", "OA-2.5")
 @pytest.mark.parametrize("token", [*BREAKING, "", "Bearer SECRET"])
 def test_a_token_that_would_break_out_of_its_header_is_refused_and_not_repeated(token: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import httpx
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from oa_protocol.bindings.base import Headers
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.replies import MAX_BODY, Reply
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
+from oa_protocol.engine.intents import CreateChat, RequestAssistant
 
 BINDING = InferenceServer("http://oa.test")
 DOING = "reading the chat"
@@ -48,10 +51,33 @@ def test_a_header_in_bytes_may_be_latin_1() -> None:
 @pytest.mark.clause("OA-6.3")
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("0", 0.0), (" 12 ", 12.0), ("1.5", 1.5), ("-3", 0.0), ("inf", None), ("nan", None), ("", None), ("soon", None)],
+    [
+        *(("0", 0.0), (" 12 ", 12.0), ("1.5", 1.5), ("-3", 0.0), ("+3", 3.0), ("9" * 400, math.inf)),
+        *((odd, None) for odd in ("inf", "nan", "", "soon", "1e3", "1_0", "12 s", "3 Nov", "Sun, 22 Nov 2026")),
+        ("Sun, 22 Nov 2026 08:18:16 GMT", 10.0),
+        ("Sunday, 22-Nov-26 08:18:16 GMT", 10.0),
+        ("Sun Nov 22 08:18:16 2026", 10.0),
+        (" Tue Dec  1 08:18:06 2026 ", 9 * 86400.0),
+        ("Sun, 22 Nov 2026 08:17:60 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 251606965313.0),
+        ("Sun, 22 Nov 99999 08:18:16 GMT", None),
+        ("Sun, 22 Nov 99999999999999999999 08:18:16 GMT", None),
+        ("Sun, 22 November 2026 08:18:16 GMT", None),
+        ("Sun, 22 Nov 2026 08:18:16 CET", None),
+    ],
 )
-def test_retry_after_counts_if_it_is_in_seconds(value: str, seconds: float | None) -> None:
-    assert reply(503, headers=[("retry-after", value)]).retry_after == seconds
+def test_retry_after_is_in_seconds_or_a_date_by_the_servers_clock(value: str, seconds: float | None) -> None:
+    headers = [("date", "Sun, 22 Nov 2026 08:18:06 GMT"), ("retry-after", value)]
+    assert reply(503, headers=headers).retry_after == seconds
+
+
+@pytest.mark.clause("OA-6.3")
+@pytest.mark.parametrize("date", [{}, {"date": "soon"}])
+def test_retry_after_as_a_date_says_nothing_if_the_reply_has_none(date: dict[str, str]) -> None:
+    headers = {**date, "retry-after": "Sun, 22 Nov 2026 08:18:16 GMT"}
+    assert reply(503, headers=headers).retry_after is None
 
 
 @pytest.mark.parametrize("body", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=lambda body: type(body).__name__)
@@ -85,7 +111,6 @@ def test_what_a_status_means(status: int) -> None:
         (403, b"", AuthenticationError, "Log in again"),
         (401, b'{"detail":"Token has expired"}', AuthenticationError, "Token has expired: HTTP 401"),
         (500, b"Internal Server Error", HTTPStatusError, "HTTP 500 while reading the chat (phase X): 'Internal Server"),
-        (500, b"", HTTPStatusError, "rate limit"),
         (502, b"", HTTPStatusError, "HTTP 502 while reading the chat (phase X)"),
         (413, b'{"message":"too long"}', ApiError, "Shorten the prompt"),
         (422, b'{"message":"Model X not found"}', ApiError, "client.models()"),
@@ -109,6 +134,11 @@ def test_the_exception_for_an_unwelcome_reply(status: int, body: bytes, kind: ty
     assert error.phase == "X"
     assert getattr(error, "status", None) == status
     assert len(str(error)) < 1000
+
+
+def test_only_a_request_that_is_limited_may_have_met_the_rate_limit() -> None:
+    assert "rate limit" in str(reply(500, b"").error(RequestAssistant.doing))
+    assert "rate limit" not in str(reply(500, b"").error(CreateChat.doing))
 
 
 @pytest.mark.clause("OA-8.1")

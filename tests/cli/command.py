@@ -12,7 +12,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from oa_protocol.cli.commands import run
+from oa_protocol.cli._commands import run
 from oa_protocol.server import Server
 
 COMMAND = (sys.executable, "-c", "from oa_protocol.cli import main; main()")

@@ -6,6 +6,7 @@ import pytest
 from oa_protocol.server import Echo, Server
 
 from .command import RUNNING
+from .pseudo_terminal import Pseudo
 
 
 @pytest.fixture
@@ -29,3 +30,9 @@ def no_process_is_left() -> Iterator[None]:
     while RUNNING:
         with RUNNING.pop() as process:
             process.kill()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Pseudo]:
+    with Pseudo() as made:
+        yield made

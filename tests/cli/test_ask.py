@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oa_protocol.server import Answer, Echo, End, PluginStep, Server, StreamFault
+from oa_protocol.server import Abandon, Answer, Echo, End, Hold, PluginStep, Send, Server, StreamFault
 
-from .command import credentials, oa_protocol, process
+from .command import credentials, ended, oa_protocol, process, started
 
 
 @pytest.mark.parametrize("api", ["website", "inference"])
@@ -173,3 +174,58 @@ def test_a_cut_stream_that_the_final_text_does_not_continue_is_a_failure() -> No
         assert (done.code, done.out) == (5, "wrong\n")
         assert "the stream was cut" in done.err
         assert server.chats == ()
+
+
+def prompt(server: Server) -> str:
+    found: str = json.loads(next(one.body for one in server.requests if one.step == "prompt"))["content"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("argument", "piped", "sent"),
+    [
+        ("Summarize:", b"a\nb\n", "Summarize:\n\na\nb"),
+        ("Summarize:", b"", "Summarize:"),
+        ("Summarize:", b" \n", "Summarize:"),
+        ("", b"a", "\n\na"),
+    ],
+)
+def test_what_is_piped_in_comes_after_the_argument(server: Server, argument: str, piped: bytes, sent: str) -> None:
+    assert oa_protocol("ask", argument, stdin=piped, env=credentials(server)).code == 0
+    assert prompt(server) == sent
+
+
+def test_a_stdin_that_stays_open_is_told(server: Server) -> None:
+    with started(["ask", "Hello"], credentials(server), stdin=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"Waiting for the end of stdin")
+        assert ended(process).out == "Hello\n"
+
+
+def test_a_queued_answer_is_told_once_also_where_stderr_is_no_terminal(server: Server) -> None:
+    pending = b'data: {"event_type": "pending", "queue_position": 3, "queue_size": 5}\r\n\r\n'
+    for options, said in (([], "Waiting for a worker: position 3 of 5.\n"), (["--quiet"], "")):
+        server.script(StreamFault(after_events=0, then=Send(pending * 2)))
+        done = oa_protocol("ask", "x", *options, env=credentials(server))
+        assert (done.code, done.out, done.err) == (0, "x\n", said)
+
+
+@pytest.mark.clause("OA-4.7", "OA-5.9")
+def test_a_cancelled_answer_says_who_did_it(server: Server) -> None:
+    server.script(Answer(then=Abandon("cancelled")), StreamFault(then=End()))
+    done = oa_protocol("ask", "x", env=credentials(server))
+    assert done.code == 5
+    assert "another request of the same account" in done.err
+
+
+@pytest.mark.clause("OA-6.9")
+@pytest.mark.parametrize(("tokens", "phase"), [(0, "ASSISTANT_REQUESTED"), (1, "STREAMING")])
+def test_the_time_for_an_answer_ends_in_the_phase_that_it_says(server: Server, tokens: int, phase: str) -> None:
+    hold = Hold()
+    server.script(Answer(("a ", "b"), after=tokens, then=hold))
+    process = started(["ask", "--timeout", "1", "x"], credentials(server))
+    server.wait_for("message")
+    hold.release()
+    done = ended(process)
+    assert done.code == 5
+    assert f"no answer came in the time allowed (phase {phase})" in done.err

@@ -52,3 +52,10 @@ def test_an_answer_that_fails_ends_it(server: Server) -> None:
     assert (done.code, done.out) == (5, "")
     assert "It broke." in done.err
     assert server.chats == ()
+
+
+def test_an_unknown_command_that_is_piped_in_is_a_usage_error(server: Server) -> None:
+    done = oa_protocol("chat", stdin="one\n/hlep\ntwo\n", env=credentials(server))
+    assert (done.code, done.out) == (2, "one\n")
+    assert "unknown command /hlep" in done.err
+    assert server.chats == ()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import oa_protocol as package
+from oa_protocol.cli._exit_codes import ExitCode
 
 from .command import PATIENCE, environment, oa_protocol, process
 
@@ -24,17 +26,23 @@ def test_help_imports_nothing_that_a_command_needs(arguments: list[str]) -> None
         "finally: print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
     assert done.returncode == 0
-    heavy = {"anyio", "asyncio", "httpx", "msgspec", "rich", "starlette", "transitions", "uvicorn"}
+    heavy = {"anyio", "asyncio", "httpx", "msgspec", "prompt_toolkit", "rich", "starlette", "transitions", "uvicorn"}
     assert heavy.isdisjoint(done.stderr.split())
 
 
 def test_help_tells_the_exit_codes_and_the_environment() -> None:
     done = oa_protocol("--help")
-    for said in ("  2  usage", "130  inter", "  3  cred", "  4  the", "  5  the", "  6  a chat", "  1  anything"):
-        assert said in done.out
+    listed = re.findall(r"^ +(\d+)  (.+)$", done.out, re.MULTILINE)
+    assert listed == [(str(code.value), code.meaning) for code in ExitCode]
     for said in ("OA_URL", "OA_COOKIES", "OA_TOKEN", "NO_COLOR", "_OA_PROTOCOL_COMPLETE=bash_source"):
         assert said in done.out
     assert all(len(line) < 81 for line in done.out.splitlines())
+
+
+def test_without_a_command_the_help_is_shown_and_it_is_a_usage_error() -> None:
+    done = oa_protocol()
+    assert (done.code, done.out) == (2, "")
+    assert "Commands:" in done.err
 
 
 def test_version() -> None:

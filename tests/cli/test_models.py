@@ -16,6 +16,12 @@ def test_a_name_a_line(server: Server, api: str) -> None:
     assert done.out.splitlines()[:2] == ["_lorem", "distilgpt2"]
 
 
+def test_an_inference_server_needs_no_credentials_for_it(server: Server) -> None:
+    done = oa_protocol("models", "--api", "inference", env={"OA_URL": server.url})
+    assert (done.code, done.err) == (0, "")
+    assert "_lorem\n" in done.out
+
+
 def test_descriptions(server: Server) -> None:
     listed = [{"name": "a", "description": "b c"}, {"name": "d"}]
     server.script(Fault("models", before=Reply(200, json.dumps(listed).encode()), times=2))

@@ -128,4 +128,4 @@ def test_a_stdout_that_nobody_reads_ends_the_telling() -> None:
 def test_a_stdout_that_is_full_is_told_without_a_traceback() -> None:
     with FULL.open("wb") as full:
         done = ended(started(["replay", str(VECTORS / "recovery.jsonl")], stdout=full.fileno()))
-    assert (done.code, done.err) == (1, "Error: [Errno 28] No space left on device\n")
+    assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n")

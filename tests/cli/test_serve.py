@@ -2,35 +2,78 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
-from .command import ended, oa_protocol, started
+from oa_protocol.server import Server
+
+from .command import ended, oa_protocol, process, started
+
+FULL = Path("/dev/full")
+
+
+def environment_of(process: subprocess.Popen[bytes]) -> dict[str, str]:
+    """What a shell makes of the lines on stdout."""
+    assert process.stdout is not None
+    lines = [process.stdout.readline().decode() for _ in range(3)]
+    shell = subprocess.run(["sh", "-c", f"{''.join(lines)}env"], capture_output=True, text=True, check=True)
+    exported = [line.partition("=") for line in shell.stdout.splitlines() if line.startswith("OA_")]
+    return {name: value for name, _, value in exported}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_its_lines_point_the_other_commands_at_it(number: int) -> None:
-    with started(["serve", "--model", "echo", "--token-delay", "0", "--host", "localhost"]) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline().decode() for _ in range(3)]
-        shell = subprocess.run(["sh", "-c", f"{''.join(lines)}env"], capture_output=True, text=True, check=True)
-        exported = [line.partition("=") for line in shell.stdout.splitlines() if line.startswith("OA_")]
-        pairs = {name: value for name, _, value in exported}
+    with started(["serve", "--model", "echo", "--token-delay", "0", "--host", "localhost"]) as running:
+        pairs = environment_of(running)
         assert sorted(pairs) == ["OA_COOKIES", "OA_TOKEN", "OA_URL"]
         for api in ("website", "inference"):
             done = oa_protocol("ask", "--api", api, "Hello", env=pairs)
             assert (done.code, done.out, done.err) == (0, "Hello\n", "")
-        process.send_signal(number)
-        done = ended(process)
+        running.send_signal(number)
+        done = ended(running)
     assert (done.code, done.out) == (0, "")
     assert pairs["OA_URL"] in done.err
     assert "until Ctrl-C" in done.err
+    assert done.err.endswith("\n0 chats left.\n")
+
+
+def test_it_shows_each_request_without_secrets_and_says_how_many_chats_are_left() -> None:
+    with started(["serve", "--workers", "0"]) as running:
+        pairs = environment_of(running)
+        done = oa_protocol("ask", "Hello", "--timeout", "0.1", env=pairs)
+        assert done.code == 5  # without a worker there is no answer
+        httpx.post(f"{pairs['OA_URL']}/chats", json={}, headers={"Authorization": f"Bearer {pairs['OA_TOKEN']}"})
+        running.send_signal(signal.SIGINT)
+        shown = ended(running).err
+    assert "\nPOST /api/chat 200 " in shown
+    assert "\nDELETE /api/chat 200 " in shown
+    assert shown.endswith("\n1 chat left.\n")
+    for secret in (pairs["OA_TOKEN"], pairs["OA_COOKIES"], "chat_id"):
+        assert secret not in shown
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a disk that is full")
+def test_on_a_full_disk_it_does_not_blame_the_port() -> None:
+    with FULL.open("wb") as full, started(["serve"], stdout=full.fileno()) as running:
+        done = ended(running)
+    assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n0 chats left.\n")
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with Server() as server:
+        port = urlsplit(server.url).port
+        done = process("serve", "--port", str(port))
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"Error: the server cannot listen on port {port}: Address already in use. --port 0 takes a free one.\n"
+    )
 
 
 def test_its_own_default_model_is_lorem() -> None:
-    with started(["serve", "--token-delay", "0"]) as process:
-        assert process.stdout is not None
-        url, cookies = (process.stdout.readline().decode().strip().partition("=")[2] for _ in range(2))
-        assert oa_protocol("ask", "x", env={"OA_URL": url, "OA_COOKIES": cookies}).out.endswith(".\n")
-        process.send_signal(signal.SIGINT)
-        assert ended(process).code == 0
+    with started(["serve", "--token-delay", "0"]) as running:
+        assert oa_protocol("ask", "x", env=environment_of(running)).out.endswith(".\n")
+        running.send_signal(signal.SIGINT)
+        assert ended(running).code == 0

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.website import Website
 from oa_protocol.client.journal import Journal
 from oa_protocol.server import Answer, Close, Fault, Hold, Reply, Server
@@ -51,7 +50,7 @@ def test_the_embedded_server_needs_no_journal(state_folder: Path) -> None:
 def test_what_cannot_be_deleted_is_named_and_is_exit_code_6(server: Server, state_folder: Path) -> None:
     chat_id = "06b02a54-89e8-7932-8000-0fb1fa73d8de"
     left = journal(state_folder)
-    left.created(left.creating(Website(server.url), Credentials({"next-auth.session-token": "another"})), chat_id)
+    left.created(left.creating(Website(server.url), "another account"), chat_id)
     left.close()
     done = oa_protocol("sweep", env=credentials(server))
     assert done.code == 6
@@ -86,7 +85,8 @@ def test_without_a_server_or_a_journal_there_is_nothing_to_sweep(arguments: list
 def test_a_journal_that_cannot_be_written_is_said_and_no_chat_is_made(server: Server, tmp_path: Path) -> None:
     done = oa_protocol("ask", "--journal", str(tmp_path), "Hello", env=credentials(server))
     assert done.code == 1
-    assert "journal" in done.err
+    assert f"the journal {tmp_path} cannot be used" in done.err
+    assert "--journal ''" in done.err
     assert not any(request.step == "create" for request in server.requests)
 
 
@@ -96,3 +96,39 @@ def test_json_says_what_was_deleted(server: Server) -> None:
     [chat] = server.chats
     done = oa_protocol("sweep", "--json", env=credentials(server))
     assert done.events == [{"event": "deleted", "chat_id": chat.id}]
+
+
+def test_a_sweep_that_finds_nothing_says_so(server: Server) -> None:
+    done = oa_protocol("sweep", env=credentials(server))
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith(f"Nothing is left on {server.url}, says the journal ")
+    assert oa_protocol("sweep", "--quiet", env=credentials(server)).err == ""
+
+
+def test_a_sweep_names_chats_in_use_and_other_servers_and_that_is_no_failure(
+    server: Server, state_folder: Path
+) -> None:
+    owner = journal(state_folder)
+    owner.creating(Website(server.url), "an account")
+    owner.creating(Website("http://elsewhere.example.org"), "an account")
+    done = oa_protocol("sweep", env=credentials(server))
+    assert done.code == 0
+    assert "In use: chat (id unknown): the process that made it still runs" in done.err
+    assert "The journal also has chats on http://elsewhere.example.org" in done.err
+    assert "Nothing is left" not in done.err
+    owner.close()
+
+
+def test_a_line_that_somebody_has_looked_at_can_be_forgotten(server: Server, state_folder: Path) -> None:
+    left = journal(state_folder)
+    left.creating(Website(server.url), "another account")
+    assert oa_protocol("sweep", "--forget", "1").code == 1  # its owner lives
+    left.close()
+    done = oa_protocol("sweep", env=credentials(server))
+    assert done.code == 6
+    assert "(line 1 of the journal)" in done.err
+    assert "sweep --forget LINE" in done.err
+    done = oa_protocol("sweep", "--forget", "1")
+    assert (done.code, done.err) == (0, f"Dropped line 1: chat (id unknown) on {server.url}\n")
+    assert oa_protocol("sweep", "--forget", "1").code == 1
+    assert oa_protocol("sweep", env=credentials(server)).code == 0

@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
-import os
-import select
+import re
 import signal
 import subprocess
-import time
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import pytest
 
 from oa_protocol.server import Answer, Hold, Server
 
-from .command import PATIENCE, credentials, ended, started
-
-pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
-TYPE = {"TERM": "xterm", "COLUMNS": "100"}
-
-
-class Pseudo:
-    """A pseudo-terminal; ``end`` is what the command gets."""
-
-    def __init__(self) -> None:
-        self._mine, self.end = pty.openpty()
-        self.seen = ""
-        self._passed = 0
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        os.close(self._mine)
-        os.close(self.end)
-
-    def type(self, text: str) -> None:
-        os.write(self._mine, text.encode())
-
-    def wait_for(self, text: str) -> str:
-        """Read on until ``text`` is there, after what was waited for before; return what came up to its end."""
-        ends = time.monotonic() + PATIENCE
-        while (found := self.seen.find(text, self._passed)) < 0:
-            assert select.select([self._mine], [], [], max(0, ends - time.monotonic()))[0], self.seen
-            self.seen += self._decode(os.read(self._mine, 65536))
-        begin, self._passed = self._passed, found + len(text)
-        return self.seen[begin : self._passed]
-
-    def rest(self) -> str:
-        """All that was shown, now that nobody writes any more."""
-        while select.select([self._mine], [], [], 0)[0]:
-            self.seen += self._decode(os.read(self._mine, 65536))
-        return self.seen
-
-
-@pytest.fixture
-def terminal() -> Iterator[Pseudo]:
-    with Pseudo() as made:
-        yield made
+from .command import credentials, ended, started
+from .pseudo_terminal import TERMINAL, Pseudo
 
 
 def ask(server: Server, *arguments: str, env: dict[str, str] | None = None, **pipes: int) -> subprocess.Popen[bytes]:
-    return started(["ask", "x", *arguments], credentials(server) | TYPE | (env or {}), **pipes)
+    return started(["ask", "x", *arguments], credentials(server) | TERMINAL | (env or {}), **pipes)
 
 
 def test_progress_is_on_stderr_and_gone_before_the_answer(server: Server, terminal: Pseudo) -> None:
@@ -97,10 +46,27 @@ def test_no_progress(server: Server, terminal: Pseudo, option: str) -> None:
     assert terminal.rest() == ""
 
 
-def test_the_trace_has_no_progress_in_it(server: Server, terminal: Pseudo) -> None:
-    assert ended(ask(server, "--trace", stderr=terminal.end)).code == 0
-    assert "DELETING -> DELETED" in terminal.rest()
-    assert "\x1b" not in terminal.seen
+def test_the_trace_has_lines_of_its_own_and_no_progress_in_it(server: Server, terminal: Pseudo) -> None:
+    server.script(Answer(pieces=("one ", "two\nth", "ree")))
+    assert ended(ask(server, "--trace", stdout=terminal.end, stderr=terminal.end)).code == 0
+    lines = terminal.rest().split("\r\n")
+    assert [line for line in lines if not re.match(r" *\d+\.\d{3}  ", line)] == ["one two", "three", ""]
+    assert "DELETING -> DELETED" in terminal.seen
+
+
+def test_a_note_waits_for_the_end_of_the_answers_line(server: Server, terminal: Pseudo) -> None:
+    server.script(Answer(pieces=("wrong",), final="right"))
+    assert ended(ask(server, stdout=terminal.end, stderr=terminal.end)).code == 0
+    assert "wrong\r\nNote: the final text differs" in terminal.rest()
+
+
+def test_progress_fits_into_a_narrow_terminal(server: Server, terminal: Pseudo) -> None:
+    server.script(Answer(pieces=("one",), then=Hold()))
+    process = ask(server, stdout=terminal.end, stderr=terminal.end, env={"COLUMNS": "8"})
+    terminal.wait_for("waiting")
+    server.release()
+    assert ended(process).code == 0
+    assert terminal.rest().endswith("one\r\n") or "one\r\n" in terminal.seen
 
 
 @pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
@@ -128,43 +94,3 @@ def test_a_prompt_is_asked_for_in_vain(terminal: Pseudo) -> None:
     done = ended(started(["ask"], stdin=terminal.end))
     assert (done.code, done.out) == (2, "")
     assert "there is no prompt" in done.err
-
-
-def chat(server: Server, **pipes: int) -> subprocess.Popen[bytes]:
-    return started(["chat"], credentials(server) | TYPE, **pipes)
-
-
-def test_lines_are_edited_and_ctrl_d_ends_it(server: Server, terminal: Pseudo) -> None:
-    process = chat(server, stdin=terminal.end, stdout=terminal.end, stderr=terminal.end)
-    terminal.wait_for("> ")
-    terminal.type("Hellp\x7fo\r")
-    terminal.wait_for("Hello\r\n")
-    terminal.wait_for("> ")
-    terminal.type("\x04")
-    assert ended(process).code == 0
-    prompts = [request.body for request in server.requests if request.step == "prompt"]
-    assert [b'"Hello"' in body for body in prompts] == [True]
-    assert server.chats == ()
-
-
-def test_ctrl_c_at_the_prompt_ends_it_too(server: Server, terminal: Pseudo) -> None:
-    process = chat(server, stdin=terminal.end, stdout=terminal.end, stderr=terminal.end)
-    terminal.wait_for("> ")
-    terminal.type("Hello\r")
-    terminal.wait_for("Hello\r\n")
-    terminal.wait_for("Hello\r\n")
-    terminal.wait_for("> ")
-    process.send_signal(signal.SIGINT)
-    terminal.type("\r")  # CPython's readline does not notice a signal between its prompt and its wait
-    assert ended(process).code == 130
-    assert server.chats == ()
-
-
-def test_the_prompt_is_not_in_a_stdout_that_is_no_terminal(server: Server, terminal: Pseudo) -> None:
-    process = chat(server, stdin=terminal.end, stderr=terminal.end)
-    terminal.wait_for("> ")
-    terminal.type("Hello\n")
-    terminal.wait_for("> ")
-    terminal.type("\x04")
-    done = ended(process)
-    assert (done.code, done.out) == (0, "Hello\n")

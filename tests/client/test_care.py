@@ -16,6 +16,7 @@ from oa_protocol import (
     Cleanup,
     ClosedError,
     HTTPStatusError,
+    JournalError,
     LocalProtocolError,
     MaybeSent,
     NotSent,
@@ -41,6 +42,7 @@ ERRORS: list[Exception] = [
     ClosedError("text"),
     RemoteProtocolError("text"),
     AnswerFailed("text", phase="STREAMING", text="so far"),
+    JournalError("text"),
     ChatLeakedWarning("text"),
 ]
 

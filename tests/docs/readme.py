@@ -8,4 +8,3 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
-LINKS = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)

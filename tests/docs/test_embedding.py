@@ -17,7 +17,6 @@ from tests.docs.readme import ROOT
 PAGE = ROOT / "docs" / "embedding.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 CODE = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-LINKS = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", TEXT)
 
 
 def test_the_page_runs_and_leaves_no_chat(
@@ -63,8 +62,3 @@ def test_the_driver_of_the_page_deletes_the_chat_if_one_delete_hangs() -> None:
         server.script(Fault("delete", before=Hang()))
         assert converse_through_the_page(server, Cleanup(timeout=6.0)).phase is Phase.DELETED
         assert server.chats == ()
-
-
-@pytest.mark.parametrize("target", sorted(set(LINKS)))
-def test_each_link_leads_somewhere(target: str) -> None:
-    assert (PAGE.parent / target).exists()

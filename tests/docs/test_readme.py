@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from oa_protocol.server import Server
-from tests.docs.readme import COMMANDS, LINKS, PYTHON, README, ROOT
+from tests.docs.readme import COMMANDS, PYTHON, README, ROOT
 
 COOKIE = "next-auth.session-token"
 
@@ -57,8 +57,3 @@ def test_the_readme_stays_short() -> None:
 def test_ci_runs_the_printed_test_command() -> None:
     assert [command for command in COMMANDS if command.startswith("pip install nox && nox")] == [COMMANDS[1]]
     assert "pip install nox && nox" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("target", sorted(set(LINKS)))
-def test_each_link_into_the_project_leads_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()

@@ -219,7 +219,7 @@ async def test_trailers_are_no_headers() -> None:
         b"HTTP/1.1 200 OK\r\nx: \0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1, 2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: y\r\n",
@@ -248,7 +248,7 @@ async def test_a_body_is_told_up_to_where_it_goes_wrong() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        pytest.param(b"x: y\r\n" * 20_000, id="many fields"),
+        pytest.param(b"x: y\r\n" * 30_000, id="many fields"),
         pytest.param(b"x: " + b"y" * 1_000_000, id="an endless field"),
     ],
 )
@@ -262,7 +262,7 @@ async def test_an_endless_head_may_have_been_sent(head: bytes) -> None:
 @pytest.mark.parametrize(
     "end",
     [
-        pytest.param(b"0\r\n" + b"x: y\r\n" * 20_000, id="trailers"),
+        pytest.param(b"0\r\n" + b"x: y\r\n" * 30_000, id="trailers"),
         pytest.param(b"3;" + b"x" * 1_000_000, id="a chunk's extension"),
     ],
 )
@@ -430,7 +430,7 @@ async def test_a_proxy_opens_a_tunnel_and_sees_no_more(
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", "407"),
         (b"SSH-2.0-x\r\n", "no HTTP"),
-        (b"", "EndOfStream"),
+        (b"", "closed from the other side"),
     ],
 )
 async def test_a_proxy_that_opens_no_tunnel_was_sent_nothing(reply: bytes, told: str) -> None:
@@ -443,5 +443,5 @@ async def test_a_proxy_that_opens_no_tunnel_was_sent_nothing(reply: bytes, told:
 
 @pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1", "http://", "http://127.0.0.1:x", "http://a b/", "socks5://x"])
 def test_a_proxy_that_cannot_be_used_is_told(proxy: str) -> None:
-    with pytest.raises(ValueError, match="proxy must be an http or https URL"):
+    with pytest.raises(ValueError, match="proxy must be a URL"):
         HttptoolsTransport(proxy=proxy)

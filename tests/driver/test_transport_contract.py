@@ -1,6 +1,7 @@
 """What the driver makes of transports that are not httpx, and of those that break their contract."""
 
 from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from oa_protocol.server import Answer
 from oa_protocol.transports import Response, Transport
 from oa_protocol.transports.httpx import HttpxTransport
 
-from .site import Site
+from .site import PATIENCE, Site
 
 pytestmark = pytest.mark.anyio
 
@@ -267,3 +268,38 @@ async def test_a_transport_that_does_not_let_go_is_not_used_again(site: Site, re
         await chat.ask("Hello")
     assert chat.phase is Phase.DELETED
     assert len(recorder.made) == 3
+
+
+class Clinging(HttpxTransport):
+    """Waits for the peer's goodbye before it is closed, and can't be cancelled there."""
+
+    goodbye: ClassVar[anyio.Event]
+
+    async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
+        response: Any = await super().open(request)
+        close_reply = response.aclose
+
+        async def aclose() -> None:
+            await close_reply()
+            await self._wait()
+
+        response.aclose = aclose
+        return cast("Response", response)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._wait()
+
+    async def _wait(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.goodbye.wait()
+
+
+@pytest.mark.clause("OA-7.8")
+async def test_a_transport_that_waits_for_a_goodbye_keeps_nobody(site: Site) -> None:
+    Clinging.goodbye = anyio.Event()
+    with anyio.fail_after(PATIENCE):
+        async with site.client(transport=Clinging) as client, client.chat() as chat:
+            await chat.ask("Hello")
+    assert chat.phase is Phase.DELETED
+    Clinging.goodbye.set()

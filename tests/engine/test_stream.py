@@ -158,6 +158,12 @@ def test_a_polled_message_in_a_bad_state_fails_the_answer(story: Story, state: s
     assert script << Fails(AnswerFailed, state, text="Hi") << Phase.FAILED << None
 
 
+@pytest.mark.clause("OA-4.7", "OA-5.9")
+def test_a_cancelled_answer_names_who_cancels_answers(story: Story) -> None:
+    script = story.polling("Hi") >> Reply(200, assistant(state="cancelled"))
+    assert script << Fails(AnswerFailed, "another request of the same account", text="Hi") << Phase.FAILED
+
+
 @pytest.mark.clause("OA-5.7")
 @pytest.mark.parametrize("state", ["pending", "in_progress", "manual", "unheard_of"])
 def test_a_final_message_that_is_not_complete_is_no_success(story: Story, state: str) -> None:
@@ -307,9 +313,21 @@ def test_an_answer_over_the_limit_fails_the_conversation(story: Story, monkeypat
 
 
 @pytest.mark.clause("OA-5.10")
+def test_a_stream_of_empty_tokens_that_never_ends_fails_the_conversation(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = Data(token(""))
+    monkeypatch.setattr(engine, "MAX_ANSWER", 0)
+    monkeypatch.setattr(engine, "MAX_STREAM", 2 * len(empty.data))
+    script = story.streaming() >> empty << Token("") >> empty << Token("") >> empty << Token("")
+    assert script << Fails(RemoteProtocolError, "the stream has more than") << Phase.FAILED
+
+
+@pytest.mark.clause("OA-5.10")
 def test_the_limits_are_those_of_the_specification() -> None:
     assert steps.MAX_EVENT == 8 * 1024**2
     assert steps.MAX_ANSWER == 64 * 1024**2
+    assert steps.MAX_STREAM == 128 * 1024**2
 
 
 @pytest.mark.clause("OA-5.10")

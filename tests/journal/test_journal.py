@@ -1,5 +1,6 @@
 """The journal: a chat is written down before it is made, and crossed out when it is gone."""
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -7,24 +8,24 @@ import sys
 import threading
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Never
 
 import anyio
 import pytest
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, OAError
-from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.website import Website
-from oa_protocol.client.journal import Journal, Line, fingerprint
-from oa_protocol.engine.errors import NotSent
+from oa_protocol.client.journal import Journal, Line, Lock
+from oa_protocol.engine.errors import JournalError, NotSent
 from oa_protocol.server import Fault, Hold, Reply, Reset
-from tests.driver.site import Site
+from tests.driver.site import PATIENCE, Site
 
 pytestmark = pytest.mark.anyio
 
 BINDING = Website("http://oa.example.org")
-CREDENTIALS = Credentials({"session": "secret"})
+ACCOUNT = "0" * 32
 REFUSED = Reply(422, b'{"detail": "no", "message": "no"}')
 
 
@@ -39,7 +40,14 @@ def lines(path: Path) -> list[Line]:
 
 def owners(path: Path) -> list[str]:
     """The owners whose locks have files."""
-    return [file.name for file in path.with_name(f"{path.name}.owners").iterdir()]
+    return [file.name for file in path.with_name(f"{path.name}.owners").iterdir() if file.name != "sweep"]
+
+
+def abandoned(journal: Journal) -> list[Line]:
+    """The lines whose owners do not live."""
+    lines = journal.lines()
+    living = journal.living({line.owner for line in lines})
+    return [line for line in lines if line.owner not in living]
 
 
 @contextmanager
@@ -51,7 +59,7 @@ def named_as_left(site: Site) -> Generator[None]:
     site.left = set(site.chats)
 
 
-@pytest.mark.clause("OA-7.2")
+@pytest.mark.clause("OA-7.2", "OA-9.1")
 async def test_a_chat_is_written_down_before_it_is_made_and_crossed_out_when_it_is_gone(site: Site, path: Path) -> None:
     create, prompt, delete = Hold(), Hold(), Hold()
     site.script(Fault("create", before=create), Fault("prompt", before=prompt), Fault("delete", after=delete))
@@ -86,6 +94,7 @@ async def test_nothing_is_written_for_a_client_that_makes_no_chat(site: Site, pa
     assert lines(path) == []
 
 
+@pytest.mark.clause("OA-9.1")
 async def test_neither_credentials_nor_text_are_in_it(site: Site, path: Path) -> None:
     site.script(Fault("delete", before=Reset(), times=3))
     client = site.client(journal=path, cleanup=Cleanup(drain=0.05, attempts=3))
@@ -147,7 +156,7 @@ async def test_a_chat_that_is_left_stays_in_it_with_its_id(site: Site, path: Pat
 
 
 @pytest.mark.parametrize("obstacle", ["a folder in its place", "a file in its folder's place", "no database"])
-@pytest.mark.clause("OA-7.2")
+@pytest.mark.clause("OA-7.2", "OA-9.1")
 async def test_without_a_journal_that_can_be_written_no_chat_is_made(site: Site, path: Path, obstacle: str) -> None:
     if obstacle == "a folder in its place":
         path.mkdir(parents=True)
@@ -159,10 +168,10 @@ async def test_without_a_journal_that_can_be_written_no_chat_is_made(site: Site,
     client = site.client(journal=path)
     for _ in range(2):
         chat = client.chat()
-        with pytest.raises((OSError, sqlite3.Error)) as raised:
+        with pytest.raises(JournalError) as raised:
             async with chat:
                 await chat.ask("Hello")
-        assert str(path.parent) in str(raised.value)
+        assert f"the journal {path} cannot be used" in str(raised.value)
         assert chat.phase.name == "NEVER_CREATED"
     await client.aclose()
     assert "create" not in site.steps
@@ -183,7 +192,7 @@ async def test_a_journal_that_breaks_under_way_costs_no_chat_and_no_exception(si
         group.start_soon(destroy)
         chat = client.chat()
         async with chat:
-            with pytest.raises(sqlite3.DatabaseError, match=re.escape(str(path))):
+            with pytest.raises(JournalError, match=re.escape(str(path))):
                 await chat.ask("Hello")
             assert chat.id is not None
         assert chat.phase.name == "DELETED"
@@ -209,12 +218,10 @@ async def test_the_end_of_a_client_lets_its_lines_go(site: Site, path: Path) -> 
     with named_as_left(site):
         async with client.chat() as chat:
             await chat.ask("Hello")
-    with Journal(path).abandoned() as found:
-        assert found == []
+    assert abandoned(Journal(path)) == []
     await client.aclose()
     await client.aclose()
-    with Journal(path).abandoned() as found:
-        assert [line.chat_id for line in found] == [chat.id]
+    assert [line.chat_id for line in abandoned(Journal(path))] == [chat.id]
 
 
 async def test_a_client_can_go_on_after_its_end_as_another_owner(site: Site, path: Path) -> None:
@@ -242,11 +249,11 @@ async def test_many_chats_of_many_clients_share_it(site: Site, path: Path) -> No
 
 def test_an_owner_takes_its_lock_once_however_many_threads_begin(path: Path) -> None:
     for _ in range(5):
-        journal, together, numbers = Journal(path), threading.Barrier(8), list[int]()
+        journal, together, numbers = Journal(path), threading.Barrier(8), list[Line]()
 
         def create(journal: Journal = journal, together: threading.Barrier = together) -> None:
             together.wait()
-            numbers.append(journal.creating(BINDING, CREDENTIALS))  # noqa: B023
+            numbers.append(journal.creating(BINDING, ACCOUNT))  # noqa: B023
 
         threads = [threading.Thread(target=create, daemon=True) for _ in range(8)]
         for thread in threads:
@@ -264,12 +271,11 @@ def test_an_owner_takes_its_lock_once_however_many_threads_begin(path: Path) -> 
 _WRITER = """
 import sys
 from oa_protocol.client.journal import Journal
-from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.website import Website
 
 journal = Journal(sys.argv[1])
 for number in range(int(sys.argv[2])):
-    line = journal.creating(Website("http://oa.example.org"), Credentials({"session": "secret"}))
+    line = journal.creating(Website("http://oa.example.org"), "an account")
     journal.created(line, f"00000000-0000-0000-0000-{number:012}")
     if number % 2:
         journal.gone(line)
@@ -306,57 +312,349 @@ def test_the_lines_of_a_process_are_abandoned_when_it_is_dead_and_not_before(pat
     journal = Journal(path)
     with writer(path, 1) as running:
         has_written(running)
-        with journal.abandoned() as found:
-            assert found == []
+        assert abandoned(journal) == []
         running.kill()
         running.wait()
-        with journal.abandoned() as found:
-            assert len(found) == 1
+        assert len(abandoned(journal)) == 1
 
 
 def test_the_lines_of_an_owner_in_this_process_are_abandoned_when_it_closes_or_is_forgotten(path: Path) -> None:
     reader, one, two = Journal(path), Journal(path), Journal(path)
-    one.creating(BINDING, CREDENTIALS)
-    two.creating(BINDING, CREDENTIALS)
-    with reader.abandoned() as found, one.abandoned() as own:
-        assert found == own == []
+    one.creating(BINDING, ACCOUNT)
+    two.creating(BINDING, ACCOUNT)
+    assert abandoned(reader) == abandoned(one) == []
     one.close()
-    with reader.abandoned() as found:
-        assert [line.line for line in found] == [1]
+    assert [line.line for line in abandoned(reader)] == [1]
     del two
-    with reader.abandoned() as found:
-        assert [line.line for line in found] == [1, 2]
+    assert [line.line for line in abandoned(reader)] == [1, 2]
 
 
-def test_two_sweeps_at_once_have_each_line_once(path: Path) -> None:
+def test_one_sweep_at_a_time(path: Path) -> None:
+    journal, claims = Journal(path), list[Lock | None]()
+    for _ in range(2):
+        claims.append(journal.claim())
+    assert claims[1] is None
+    assert claims[0] is not None
+    journal.release(claims[0], [])
+    assert journal.claim() is not None
+
+
+def test_the_file_of_a_dead_owner_goes_with_its_last_line(path: Path) -> None:
     dead = Journal(path)
-    dead.creating(BINDING, CREDENTIALS)
+    line, other = dead.creating(BINDING, ACCOUNT), dead.creating(BINDING, ACCOUNT)
     dead.close()
-    with Journal(path).abandoned() as first, Journal(path).abandoned() as second:
-        assert (len(first), second) == (1, [])
-    with Journal(path).abandoned() as again:
-        assert len(again) == 1
+    for each, left in ((line, 1), (other, 0)):
+        claim = dead.claim()
+        assert claim is not None
+        dead.gone(each)
+        dead.release(claim, [line.owner])
+        assert len(owners(path)) == left
 
 
-def test_what_was_crossed_out_is_forgotten_with_its_owner(path: Path) -> None:
+@pytest.mark.clause("OA-9.2")
+@pytest.mark.parametrize(
+    "way", ["symbolic link", "hard link", "relative path", "moved", "copied", "moved with its locks"]
+)
+def test_a_living_owner_is_found_by_whatever_path_one_comes(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    owner, other = Journal(path), tmp_path / "elsewhere" / "other.sqlite3"
+    owner.creating(BINDING, ACCOUNT)
+    other.parent.mkdir()
+    match way:
+        case "symbolic link":
+            other.symlink_to(path)
+        case "hard link":
+            other.hardlink_to(path)
+        case "relative path":
+            monkeypatch.chdir(path.parent)
+            other = Path(path.name)
+        case "moved":
+            path.rename(other)
+        case "copied":
+            other.write_bytes(path.read_bytes())
+        case _:
+            path.parent.rename(tmp_path / "renamed")
+            other = tmp_path / "renamed" / path.name
+    journal = Journal(other)
+    monkeypatch.chdir(tmp_path)
+    journal.creating(BINDING, ACCOUNT)
+    assert abandoned(journal) == []
+    if way in ("symbolic link", "hard link", "relative path"):
+        assert abandoned(owner) == []
+    owner.close()
+    assert [line.line for line in abandoned(journal)] == [1]
+
+
+@pytest.mark.parametrize("owner", ["../victim", "/etc/passwd", "", "a\0b", ".", "sweep"])
+def test_an_owner_that_somebody_made_up_touches_no_file(path: Path, owner: str) -> None:
     dead = Journal(path)
-    line = dead.creating(BINDING, CREDENTIALS)
+    dead.creating(BINDING, ACCOUNT)
     dead.close()
-    with Journal(path).abandoned() as found:
-        assert len(found) == 1
-        dead.gone(line)
-    assert owners(path) == []
+    victim = path.parent / "victim"
+    victim.write_text("")
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("UPDATE chats SET owner = ?", (owner,))
+    [line] = abandoned(dead)
+    dead.gone(line)
+    claim = dead.claim()
+    assert claim is not None
+    dead.release(claim, [owner])
+    assert victim.exists()
+    assert dead.claim() is not None
 
 
-def test_lost_lock_files_are_no_living_owners(path: Path) -> None:
-    """Somebody moved the file alone."""
+def test_thousands_of_dead_owners_need_few_descriptors(path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("limits as POSIX has them")
+    import resource
+
+    for _ in range(100):
+        dead = Journal(path)
+        dead.creating(BINDING, ACCOUNT)
+        dead.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = max(int(file.name) for file in Path("/dev/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 20, hard))
+    try:
+        assert len(abandoned(Journal(path))) == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_owner_whose_lock_may_not_be_looked_at_may_live(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = Journal(path)
-    dead.creating(BINDING, CREDENTIALS)
+    dead.creating(BINDING, ACCOUNT)
     dead.close()
-    moved = path.parent / "moved.sqlite3"
-    path.rename(moved)
-    with Journal(moved).abandoned() as found:
-        assert len(found) == 1
+
+    def refuse(*_: object) -> Never:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("oa_protocol.client.journal._lock", refuse)
+    assert abandoned(dead) == []
+
+
+def test_a_line_of_another_owner_with_the_same_number_is_left_alone(path: Path) -> None:
+    """Somebody removed the journal, and another process made a new one."""
+    one, two = Journal(path), Journal(path)
+    line = one.creating(BINDING, ACCOUNT)
+    path.unlink()
+    assert two.creating(BINDING, ACCOUNT).line == line.line
+    one.gone(line)
+    assert [line.owner for line in lines(path)] != [line.owner]
+    assert len(lines(path)) == 1
+
+
+def test_a_journal_of_version_0_1_is_taken_over(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(
+            "CREATE TABLE chats (line INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, api TEXT NOT NULL,"
+            " base_url TEXT NOT NULL, account TEXT NOT NULL, chat_id TEXT, sent_at REAL NOT NULL, settled_at REAL)"
+        )
+        for base_url in ("HTTP://OA.Example.org:80", "what is this?"):
+            database.execute("INSERT INTO chats VALUES (NULL, 'o', 'website', ?, 'a', 'c', 1.0, NULL)", (base_url,))
+    assert [line.base_url for line in lines(path)] == ["http://oa.example.org", "what is this?"]
+
+
+def test_a_database_of_something_else_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA user_version = 16")
+    with pytest.raises(JournalError, match=re.escape(f"{path} is of another version")):
+        lines(path)
+
+
+def test_a_line_that_somebody_has_looked_at_is_forgotten_unless_its_owner_lives(path: Path) -> None:
+    journal = Journal(path)
+    other, line = journal.creating(BINDING, ACCOUNT), journal.creating(BINDING, ACCOUNT)
+    with pytest.raises(JournalError, match="still runs"):
+        journal.forget(line.line)
+    journal.close()
+    assert journal.forget(line.line) == line
+    assert journal.forget(line.line) is None
+    assert lines(path) == [other]
+
+
+_FORK = """
+import os, sys
+from oa_protocol.bindings.website import Website
+from oa_protocol.client.journal import Journal
+
+journal, website = Journal(sys.argv[1]), Website("http://oa.example.org")
+journal.gone(journal.creating(website, "an account"))
+child = os.fork()
+if not child:
+    if sys.argv[2] == "creates":
+        journal.creating(website, "an account")
+    journal.close()
+    os._exit(0)
+os.waitpid(child, 0)
+line = journal.creating(website, "an account")
+owners = {each.owner for each in journal.lines()}
+print(journal.living(owners) == {line.owner}, len(owners))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize(("child", "owners_in_all"), [("closes", 1), ("creates", 2)])
+def test_a_forked_process_is_an_owner_of_its_own(path: Path, child: str, owners_in_all: int) -> None:
+    """If it closes what it inherited, its parent still lives; and if it dies, what it made is free for a sweep."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORK, str(path), child], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.stdout, done.stderr) == (f"True {owners_in_all}\n", "")
+
+
+@contextmanager
+def held(path: Path) -> Generator[sqlite3.Connection]:
+    """The journal while another process holds it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        yield database
+
+
+@pytest.fixture
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite itself ends the waiting for another process, however late its thread begins."""
+    monkeypatch.setattr("oa_protocol.client.journal._TARDINESS", PATIENCE)
+
+
+@pytest.mark.clause("OA-9.4")
+async def test_the_event_loop_goes_on_while_another_process_holds_the_journal(site: Site, path: Path) -> None:
+    """What lets go of the journal is in this loop."""
+    client = site.client(journal=path)
+    chat = client.chat()
+    await chat.ask("Hello")
+    with held(path) as holder:
+
+        async def let_go() -> None:
+            await site.until(lambda: not site.chats)
+            await anyio.wait_all_tasks_blocked()
+            holder.execute("COMMIT")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(let_go)
+            await client.aclose()
+    assert chat.phase.name == "DELETED"
+    assert lines(path) == []
+
+
+@pytest.mark.clause("OA-9.4")
+async def test_leaving_does_not_wait_longer_than_allowed_for_the_journal(
+    site: Site, path: Path, caplog: pytest.LogCaptureFixture, busy_machine: None
+) -> None:
+    client = site.client(journal=path)
+    chat = client.chat()
+    await chat.ask("Hello")
+    vars(client)["_journal"].patience = 0.01
+    with held(path):
+        await client.aclose()
+    assert chat.phase.name == "DELETED"
+    assert "another process has held it for 0.01 s" in caplog.text
+    assert len(abandoned(Journal(path))) == 1
+
+
+async def test_a_chat_that_cannot_be_written_down_in_time_is_not_made(
+    site: Site, path: Path, busy_machine: None
+) -> None:
+    path.parent.mkdir()
+    lines_so_far = Journal(path).creating(BINDING, ACCOUNT)
+    with held(path):
+        async with site.client(journal=path, cleanup=Cleanup(drain=0.05, timeout=0.4)) as client:
+            chat = client.chat()
+            with pytest.raises(JournalError, match=r"another process has held it for 0.2 s\. Choose another file"):
+                await chat.ask("Hello")
+    assert chat.phase.name == "NEVER_CREATED"
+    assert lines(path) == [lines_so_far]
+
+
+def test_changes_that_threads_ask_for_at_once_fail_together_and_each_with_an_error_of_its_own(path: Path) -> None:
+    journal, raised = Journal(path, patience=0.01), list[JournalError]()
+    path.mkdir(parents=True)
+    writing: threading.Lock = vars(journal)["_writing"]
+
+    def create() -> None:
+        with pytest.raises(JournalError) as caught:
+            journal.creating(BINDING, ACCOUNT)
+        raised.append(caught.value)
+
+    threads = [threading.Thread(target=create, daemon=True) for _ in range(3)]
+    with writing:
+        create()
+        journal.patience = PATIENCE
+        for thread in threads:
+            thread.start()
+        while len(vars(journal)["_changes"]) <= len(threads):
+            threads[0].join(0.001)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert "writing to it takes more than 0.01 s" in str(raised.pop(0))
+    assert len({id(error) for error in raised}) == 3
+    assert {str(error) for error in raised} == {str(raised[0])}
+
+
+async def test_a_disk_that_hangs_is_not_waited_for(
+    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wakes = threading.Event()
+
+    def gone(self: Journal, line: Line) -> None:
+        wakes.wait(PATIENCE)
+
+    client = site.client(journal=path)
+    chat = client.chat()
+    await chat.ask("Hello")
+    monkeypatch.setattr(Journal, "gone", gone)
+    monkeypatch.setattr("oa_protocol.client.journal._TARDINESS", 0.0)
+    vars(client)["_journal"].patience = 0.01
+    await client.aclose()
+    wakes.set()
+    assert chat.phase.name == "DELETED"
+    assert "writing to it takes more than 0.01 s" in caplog.text
+
+
+async def test_while_python_shuts_down_the_journal_is_written_without_a_thread(
+    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once it waits a little, and never again."""
+
+    async def refuse(*_: object, **__: object) -> Never:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    client = site.client(journal=path)
+    first, *others = [client.chat() for _ in range(3)]
+    for chat in (first, *others):
+        await chat.ask("Hello")
+    with monkeypatch.context() as shutting_down:
+        shutting_down.setattr("oa_protocol.client.journal.to_thread.run_sync", refuse)
+        await first.aclose()
+        shutting_down.setattr("oa_protocol.client.journal._LAST_PATIENCE", 0.01)
+        with held(path):
+            await client.aclose()
+    assert caplog.text.count("another process has held it for 0.01 s") == 1
+    assert caplog.text.count("another process holds it") == 1
+    assert [line.chat_id for line in lines(path)] == [chat.id for chat in others]
+
+
+async def test_what_is_left_behind_names_the_command_that_deletes_it(site: Site, path: Path) -> None:
+    site.script(Fault("delete", before=Reset(), times=3))
+    client = site.client(journal=path)
+    chat = client.chat()
+    await chat.ask("Hello")
+    site.left = set(site.chats)
+    with pytest.warns(ChatLeakedWarning, match=re.escape(f"`oa-protocol sweep --journal {path}`")):
+        await chat.aclose()
+    await client.aclose()
+
+
+@pytest.mark.clause("OA-9.3")
+async def test_an_inference_server_says_whose_a_token_is_and_is_asked_once(site: Site, path: Path) -> None:
+    async with site.client(journal=path) as client:
+        for _ in range(2):
+            async with client.chat() as chat:
+                await chat.ask("Hello")
+    assert [request.target for request in site.server.requests].count("/auth/check") == (site.api == "inference")
 
 
 def test_a_lock_that_cannot_be_had_at_all_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,8 +666,8 @@ def test_a_lock_that_cannot_be_had_at_all_is_an_error(path: Path, monkeypatch: p
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(OSError, match="No locks"):
-        Journal(path).creating(BINDING, CREDENTIALS)
+    with pytest.raises(JournalError, match=re.escape(f"the journal {path} cannot be used: No locks available")):
+        Journal(path).creating(BINDING, ACCOUNT)
 
 
 def test_a_path_that_is_none_is_refused_and_leaves_nothing_half_made() -> None:
@@ -377,18 +675,3 @@ def test_a_path_that_is_none_is_refused_and_leaves_nothing_half_made() -> None:
         warnings.simplefilter("error")
         with pytest.raises(TypeError):
             Journal(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-
-
-def test_a_fingerprint_tells_accounts_apart_and_nothing_else() -> None:
-    prints = [
-        fingerprint(credentials)
-        for credentials in (
-            Credentials({"a": "1", "b": "2"}),
-            Credentials({"a": "1", "b": "3"}),
-            Credentials({}, "secret"),
-            Credentials({"a": "1"}, "secret"),
-        )
-    ]
-    assert len(set(prints)) == len(prints)
-    assert fingerprint(Credentials({"b": "2", "a": "1"})) == prints[0]
-    assert "secret" not in "".join(prints)

@@ -12,7 +12,6 @@ import httpx
 from oa_protocol.server import Account, Server
 
 JSON = {"Content-Type": "application/json"}
-UNKNOWN_ID = "06b02a53-0000-7000-8000-000000000000"
 
 
 class Peer(Protocol):
@@ -73,6 +72,7 @@ class Website:
 
 class Inference:
     def __init__(self, server: Server, account: Account | None = None) -> None:
+        self.server = server
         token = (account or server.account()).token
         headers = {"Authorization": f"Bearer {token}"}
         self.http = httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=False, timeout=60)
@@ -180,7 +180,12 @@ def exchange(server: Server, request: bytes) -> bytes:
     """What comes back on a connection of its own, up to its end."""
     with connected(server) as connection:
         connection.sendall(request)
-        received = b""
-        while piece := connection.recv(65536):
-            received += piece
-        return received
+        return received(connection)
+
+
+def received(connection: socket.socket) -> bytes:
+    """What comes up to the connection's end."""
+    found = b""
+    while piece := connection.recv(65536):
+        found += piece
+    return found

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,14 @@ _CURSOR = re.compile(r"(?<=[=\"])MD[A-Za-z0-9+/]{46}(?![A-Za-z0-9+/])")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d{6}")
 _SEED = re.compile(r'("seed": ?)\d+')
 _MS = 1_000_000
+_COMPARED = {"content-type", "location", "access-control-allow-origin"}
+_DOWN = {
+    ("inference_server_SIGKILL_mid_stream", "website alive?"),
+    ("inference_server_SIGTERM_mid_stream_then_restarted", "message, while the inference server is down"),
+    ("inference_server_SIGTERM_mid_stream_then_restarted", "chat, while it is down"),
+    ("inference_server_SIGTERM_mid_stream_then_restarted", "list, while it is down"),
+}
+"""Scenarios and notes of what a website was asked while its inference server was down."""
 
 
 @dataclass
@@ -169,7 +177,10 @@ class Replay:
         self._make_up(exchange)
         self._let_workers_work(exchange)
         request = self._request(found)
-        self.state, reply = handle(self.state, request)
+        is_down = (self.name, found.get("note")) in _DOWN
+        state = self.state._replace(quirks=replace(self.state.quirks, inference_down=is_down))
+        state, reply = handle(state, request)
+        self.state = state._replace(quirks=self.state.quirks)
         exchange.stream = reply.stream or ""
         if found["status"] is None:
             return  # The recorder gave up; what was asked for was still carried out.
@@ -204,10 +215,10 @@ class Replay:
         return _ID.sub(lambda found: self.ours.get(found[0], found[0]), text)
 
     def _headers(self, reply: Reply) -> dict[str, str]:
-        return {name: value for name, value in reply.headers if name in {"content-type", "location"}}
+        return {name: value for name, value in reply.headers if name in _COMPARED}
 
     def _recorded_headers(self, found: dict[str, Any]) -> dict[str, str]:
-        recorded = {name: value for name, value in found["headers"].items() if name in {"content-type", "location"}}
+        recorded = {name: value for name, value in found["headers"].items() if name in _COMPARED}
         return {name: self._translate(value) for name, value in recorded.items()}
 
     def _compare(self, what: str, ours: str, recorded: str) -> None:

@@ -142,10 +142,20 @@ def test_a_reader_who_leaves_takes_a_token_along_but_not_the_end(caller: Caller)
     state, _ = take(handle(state, caller.events(chat, answer))[0])
     state = leave(state, answer)
     state = finish(emit(emit(state, answer, "lost "), answer, "kept"), answer)
-    state = leave(handle(state, caller.events(chat, answer))[0], answer)
+    for _ in range(2):
+        state = leave(handle(state, caller.events(chat, answer))[0], answer)
     state, last = next_event(state, answer)
     assert last is not None
     assert last.final
+
+
+def test_a_request_cancels_nothing_of_another_account(caller: Caller) -> None:
+    state, _, answer = asked(new_state(), caller)
+    state, bob = with_account(state, "bob")
+    state, _, theirs = asked(state, Caller(bob.token, bob.session, website=caller.website))
+    state, _, _ = asked(state, caller)
+    found = [message and message.state for message in map(state.message, (answer, theirs))]
+    assert found == ["cancelled", "pending"]
 
 
 def test_what_is_deleted_leaves_nothing_behind_once_its_worker_has_reported(caller: Caller) -> None:
@@ -166,24 +176,6 @@ def test_a_worker_that_is_killed_aborts_what_it_has_begun_and_gives_back_the_res
     state = tear_down(take(state)[0])
     states = [message.state for chat in state.chats.values() for message in chat.messages if message.parent_id]
     assert (states, state.waiting, state.running) == (["aborted_by_worker", "pending"], (untouched,), ())
-
-
-def test_a_message_that_has_waited_for_too_long_times_out_when_a_worker_takes_it(caller: Caller) -> None:
-    state, _, answer = asked(new_state(), caller)
-    state, taken = take(state._replace(now=61 * 10**9))
-    message = state.message(answer)
-    assert (taken, message and message.state) == (None, "timeout")
-
-
-def test_a_full_queue_leaves_a_pending_message_behind(caller: Caller) -> None:
-    state, _, first = asked(new_state(queue_limit=1), caller)
-    state, chat = made(state, caller.create())
-    state, prompt = made(state, caller.prompt(chat))
-    state, reply = handle(state, caller.ask(chat, prompt))
-    found = state.message(first)
-    assert (reply.status, found and found.state) == (503, "cancelled")
-    assert [message.state for message in state.chats[chat].messages] == ["manual", "pending"]
-    assert state.waiting == (first,)
 
 
 def test_a_step_is_read_off_a_request(caller: Caller) -> None:

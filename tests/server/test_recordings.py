@@ -39,12 +39,6 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "(locale prefix)": "both APIs are on one port, so this is the inference server's 404",
         "(upper-case path)": "both APIs are on one port, so this is the inference server's 404",
     },
-    "website/inference_server_SIGKILL_mid_stream": {"(website alive?)": "the inference server is dead"},
-    "website/inference_server_SIGTERM_mid_stream_then_restarted": {
-        "(message, while the inference server is down)": "the inference server is dead",
-        "(chat, while it is down)": "the inference server is dead",
-        "(list, while it is down)": "the inference server is dead",
-    },
     "website/queue_position_of_waiting_messages": {
         "an event of /api/chat/events": "the positions of a server that has lost messages before count those, too",
     },

@@ -115,7 +115,7 @@ def test_stopping_cuts_open_streams_hanging_requests_and_held_workers(caplog: py
             thread.join()
         assert server.connections == 0
     gc.collect()
-    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 def test_many_servers_start_and_stop_one_after_the_other() -> None:
@@ -158,7 +158,7 @@ def test_a_thousand_streams_at_once() -> None:
             reader, writer = await asyncio.open_connection(host, port)
 
             async def call(method: str, path: str, body: str = "") -> bytes:
-                head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+                head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
                 writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
                 status = await reader.readuntil(b"\r\n\r\n")
                 assert status.startswith(b"HTTP/1.1 200 "), status

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from oa_protocol.server import Abandon, Answer, Freeze, Hold, Never, Quirks, Server, WorkerError
+from oa_protocol.server.http import worker
 
 from .helpers import Inference, Peer, Website, ask, asked, blocks, parse, prompted, read_stream, state
 
@@ -38,15 +40,6 @@ def test_pending_comes_until_the_first_token_and_not_after(impatient: Server, co
             hold.release()
             rest = [event["event_type"] for event in parse(b"".join(stream))]
         assert rest[-3:] == ["token", "token", "message"]
-
-
-def test_pending_tells_the_place_in_the_queue_from_1(connect: Connect) -> None:
-    with Server(workers=0, pending_interval=0.01) as server:
-        peer = connect(server)
-        chat, prompt = prompted(peer)
-        _, second = ask(peer, chat, prompt), ask(peer, chat, prompt)
-        (event,) = parse(take(peer, chat, second, 1)[0])
-        assert event == {"event_type": "pending", "queue_position": 2, "queue_size": 2}
 
 
 def test_the_website_sends_its_head_with_the_first_event(impatient: Server) -> None:
@@ -102,15 +95,6 @@ def test_two_readers_share_the_events_and_one_gets_the_end(server: Server, infer
     assert [event.get("text", "end") for event in parse(b"".join(seen))] == ["a ", "b ", "c ", "end"]
 
 
-def test_a_finished_message_has_no_stream(website: Website, inference: Inference) -> None:
-    chat, message = asked(website)
-    read_stream(website, chat, message)
-    with website.events(chat, message) as reply:
-        assert (reply.status_code, reply.read(), "content-type" in reply.headers) == (200, b"", False)
-    with inference.events(chat, message) as reply:
-        assert (reply.status_code, reply.read()) == (204, b"")
-
-
 def test_a_message_that_nobody_reads_finishes_after_the_grace(connect: Connect) -> None:
     with Server(reader_grace=0) as server:
         peer = connect(server)
@@ -118,17 +102,7 @@ def test_a_message_that_nobody_reads_finishes_after_the_grace(connect: Connect) 
         server.wait_until(lambda: state(server, message) == "complete")
 
 
-def test_a_polled_message_has_no_content_until_it_is_complete(server: Server, peer: Peer) -> None:
-    hold = Hold()
-    server.script(Answer(("a ", "b"), after=1, then=hold))
-    chat, message = asked(peer)
-    assert [peer.message(chat, message).json()[key] for key in ("state", "content")] == ["in_progress", None]
-    hold.release()
-    server.wait_until(lambda: state(server, message) == "complete")
-    assert peer.message(chat, message).json()["content"] == "a b"
-
-
-@pytest.mark.parametrize("then", [Abandon("cancelled"), Abandon("timeout"), Never()])
+@pytest.mark.parametrize("then", [Abandon("cancelled"), Abandon("timeout"), Abandon("in_progress"), Never()])
 def test_a_message_without_a_worker_shows_pending_for_ever(
     impatient: Server, connect: Connect, then: Abandon | Never
 ) -> None:
@@ -153,6 +127,46 @@ def test_a_worker_error_ends_the_stream(server: Server, peer: Peer) -> None:
     assert error["error"] == "CUDA out of memory\nsecond line"
     assert (error["message"]["state"], error["message"]["content"]) == ("aborted_by_worker", None)
     assert peer.message(chat, message).json()["state"] == "aborted_by_worker"
+
+
+def test_a_frozen_worker_is_given_up(monkeypatch: pytest.MonkeyPatch, connect: Connect) -> None:
+    monkeypatch.setattr(worker, "FROZEN_SECONDS", 0.01)
+    with Server(workers=1, reader_grace=60) as server:
+        server.script(Answer(("a ",), after=1, then=Freeze()))
+        peer = connect(server)
+        *_, error = read_stream(peer, *asked(peer))
+        assert (error["error"], error["message"]["state"]) == ("Aborted due to worker error.", "aborted_by_worker")
+
+
+def test_what_a_frozen_worker_has_not_begun_goes_back_to_the_queue(
+    monkeypatch: pytest.MonkeyPatch, connect: Connect
+) -> None:
+    monkeypatch.setattr(worker, "FROZEN_SECONDS", 0.01)
+    with Server(workers=1, reader_grace=60) as server:
+        server.script(Answer(then=Freeze()))
+        peer, other = connect(server), connect(server, server.account("ann"))
+        _, frozen = asked(peer)
+        assert read_stream(other, *asked(other))[-1]["event_type"] == "message"
+        assert state(server, frozen) in {"pending", "in_progress"}
+
+
+class Broken:
+    """A model whose pieces are none."""
+
+    def answer(self, prompt: str, history: object) -> list[Any]:
+        return [prompt, history]
+
+
+def test_a_worker_that_breaks_is_logged_and_aborts_its_message(
+    caplog: pytest.LogCaptureFixture, connect: Connect
+) -> None:
+    with Server(Broken(), reader_grace=60) as server:
+        peer = connect(server)
+        chat, message = asked(peer)
+        assert read_stream(peer, chat, message)[-1]["event_type"] == "error"
+    assert [record.getMessage() for record in caplog.records if record.name == "oa_protocol.server"] == [
+        f"the answer {message} failed"
+    ]
 
 
 def test_a_model_that_raises_is_a_worker_error(connect: Connect) -> None:
@@ -210,37 +224,6 @@ def test_a_chat_deleted_while_its_answer_runs_streams_on_without_an_end(connect:
             hold.release()
             assert any(b'"b "' in block for block in stream)  # after as many pings as there was time for
             assert all(b"ping" in next(stream) for _ in range(2))
-
-
-def test_a_request_cancels_what_waits_elsewhere_but_not_what_runs_or_is_a_sibling(connect: Connect) -> None:
-    with Server(workers=1) as server:
-        server.script(Answer(then=Freeze()))
-        peer, other = connect(server), connect(server, server.account("ann"))
-        _, running = asked(peer)
-        _, foreign = asked(other)
-        chat, prompt = prompted(peer)
-        first, sibling = ask(peer, chat, prompt), ask(peer, chat, prompt)
-        assert [state(server, one) for one in (running, foreign, first, sibling)] == [
-            "in_progress",
-            "pending",
-            "pending",
-            "pending",
-        ]
-        asked(peer)
-        assert [state(server, one) for one in (running, foreign, first, sibling)] == [
-            "in_progress",
-            "pending",
-            "cancelled",
-            "cancelled",
-        ]
-
-
-def test_a_request_that_fails_cancels_too(connect: Connect) -> None:
-    with Server(workers=0) as server:
-        peer = connect(server)
-        chat, waiting = asked(peer)
-        peer.request(chat, parent_id=waiting, model_config_name="_lorem")
-        assert state(server, waiting) == "cancelled"
 
 
 def test_messages_wait_for_a_worker(connect: Connect) -> None:

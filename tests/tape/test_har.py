@@ -52,7 +52,7 @@ def captured(name: str, *, coded: bool = False) -> str:
     """A recorded scenario as a browser's recording."""
 
     def one(each: Recorded) -> Json:
-        url = f"https://oa.example.org{each.target}"
+        url = f"HTTPS://OA.example.org:443{each.target}"
         return entry(each.method, url, each.sent, each.status or 0, dict(each.headers), each.body, coded=coded)
 
     return har([one(each) for each in scenario("website", name)])
@@ -167,6 +167,45 @@ def test_what_the_page_asked_for_besides_is_left_out() -> None:
         entry("DELETE", "http://oa.example.org/api/chat?chat_id=../account/", None, 400, {}, b""),
     ]
     assert parse_har(har([*besides, *exchanges[:2], *besides, *exchanges[2:]])) == parse_har(har(exchanges))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"startedDateTime": None},
+        {"startedDateTime": {}},
+        {"startedDateTime": "2024-05-01T12:00:00"},
+        {"response": None},
+        {"response": {"status": None}},
+        {"response": {"status": 200, "content": None, "headers": [{"name": "x", "value": None}, None]}},
+        {"response": {"status": 200, "content": {"text": "é", "encoding": "base64"}}},
+        {"request": {"url": "https://cdn.example.net/x.js", "postData": None, "headers": [None]}},
+    ],
+    ids=str,
+)
+def test_an_odd_entry_costs_no_other(odd: Json) -> None:
+    exchanges = from_tape(ONE_TURN)
+    log = json.loads(har(exchanges))
+    log["log"]["entries"].insert(2, entry("GET", "https://cdn.example.net/x.js", None, 200, {}, b"") | odd)
+    assert parse_har(json.dumps(log)) == parse_har(har(exchanges))
+
+
+def test_an_entry_that_cannot_be_read_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    exchanges = from_tape(ONE_TURN)
+    log = json.loads(har(exchanges))
+    log["log"]["entries"] += [{"request": {"url": None}}, "placeholder"]
+    assert parse_har(json.dumps(log)) == parse_har(har(exchanges))
+    (record,) = caplog.records
+    assert f"entry {len(exchanges) + 1}: " in record.getMessage()
+    assert "placeholder" not in record.getMessage()
+
+
+def test_entries_are_in_order_of_time_whatever_their_zones_and_after_a_byte_order_mark() -> None:
+    log = json.loads(har(from_tape(ONE_TURN)))
+    for each in log["log"]["entries"][::2]:
+        each["startedDateTime"] = each["startedDateTime"].replace("T10", "T12").replace("Z", "+02:00")
+    log["log"]["entries"].reverse()
+    assert parse_har("\ufeff" + json.dumps(log)) == parse_har(har(from_tape(ONE_TURN)))
 
 
 def test_a_chat_that_was_kept_ends_with_its_answer() -> None:

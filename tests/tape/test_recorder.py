@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import logging
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +20,8 @@ from oa_protocol.bindings.base import Credentials, Headers
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.conversation import Conversation
-from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, NotSent, TransportError
+from oa_protocol.engine.errors import ApiError, LocalProtocolError, MaybeSent, NotSent, TransportError
+from oa_protocol.engine.events import Failed
 from oa_protocol.engine.inputs import (
     Abandon,
     Close,
@@ -80,7 +84,7 @@ def test_a_step_is_on_the_tape_before_its_call_returns() -> None:
 def test_a_tape_whose_writer_died_in_a_line_is_read_up_to_there() -> None:
     text = record(ONE_TURN)
     whole = text.splitlines(keepends=True)
-    (tape,) = parse_tapes("".join(whole[:5]) + whole[5][:20])
+    (tape,) = parse_tapes("\ufeff" + "".join(whole[:5]) + whole[5][:20])
     assert len(tape.steps) == 4
     assert replay(tape) is None
 
@@ -296,7 +300,8 @@ def test_a_secret_that_a_server_repeats_is_masked_and_replays_equal() -> None:
     conversation.next_intent(0.0)
     headers = [("Location", f"/login?next={TOKEN}"), ("Set-Cookie", "fresh=one")]
     (failed, _) = conversation.handle(ReplyReceived(422, headers, json.dumps({"detail": f"Bad {TOKEN}"}).encode()), 0.0)
-    assert TOKEN in str(failed)
+    assert isinstance(failed, Failed)
+    assert TOKEN in cast("ApiError", failed.error).message
     assert TOKEN not in file.getvalue()
     assert "fresh=secret-" in file.getvalue()
     (tape,) = parse_tapes(file.getvalue())
@@ -327,6 +332,68 @@ def test_a_secret_among_bytes_that_are_no_text_is_masked() -> None:
     (tape,) = parse_tapes(file.getvalue())
     assert decode_bytes(tape.steps[-1]["input"]["body"]) == b"\xff secret-1"
     assert replay(tape) is None
+
+
+SPELLED = '"quoted" \\ back/slash + percent'
+
+
+@pytest.mark.clause("OA-2.5")
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"detail": f"Bad {SPELLED}"}),
+        json.dumps({"detail": f"Bad {SPELLED}"}).replace("/", "\\/"),
+        json.dumps({"detail": json.dumps([SPELLED])}),
+        json.dumps({SPELLED: SPELLED, "detail": [{"msg": SPELLED, "loc": [SPELLED]}]}),
+        f"/login?next={quote(SPELLED, safe='')}",
+        f"<p>{html.escape(SPELLED)}</p>",
+        f"{'x' * 190} {SPELLED}",
+    ],
+)
+def test_a_secret_is_found_however_a_server_spells_it(body: str) -> None:
+    file = io.StringIO()
+    conversation = Recorder(Website("http://oa.example.org"), Credentials({"a": SPELLED}), retries=0, tape=file)
+    conversation.handle(Prompt("Hello"), 0.0)
+    conversation.next_intent(0.0)
+    (failed, _) = conversation.handle(ReplyReceived(422, [("location", body)], body.encode()), 0.0)
+    for text in (file.getvalue(), str(failed), json.dumps(json.loads(file.getvalue().splitlines()[-1])["input"])):
+        assert "quoted" not in text
+    assert replay(parse_tapes(file.getvalue())[0]) is None
+
+
+@pytest.mark.clause("OA-2.5")
+@pytest.mark.parametrize("secret", [TOKEN, '"quoted"and\\slashed', "eeeeeeeeeeeeeeeeeeef"])
+@given(cuts=st.sets(st.integers(0, 120), max_size=6))
+def test_a_secret_that_the_pieces_of_a_stream_cut_is_masked_and_replays_equal(secret: str, cuts: set[int]) -> None:
+    file = io.StringIO()
+    config = ONE_TURN.config | {"credentials": {"cookies": {"a": secret}}}
+    conversation = recorder(config, file)
+    for step in ONE_TURN.steps[:OPENED]:
+        take_step(conversation, step)
+    data = b'data: {"event_type": "token", "text": %s}\r\n\r\n' % json.dumps(f"é {secret}.").encode()
+    places = [0, *sorted(cuts), len(data)]
+    for start, end in pairwise(places):
+        conversation.receive_stream_data(data[start:end], 1.0)
+    conversation.handle(StreamEnded(), 2.0)
+    (tape,) = parse_tapes(file.getvalue())
+    pieces = [decode_bytes(step["input"]["data"]) for step in tape.steps[OPENED:-1]]
+    assert b"".join(pieces) == data.replace(json.dumps(secret)[1:-1].encode(), b"secret-1")
+    assert len(pieces) == len(places) - 1
+    assert replay(tape) is None
+
+
+@pytest.mark.clause("OA-2.5")
+def test_a_secret_in_whose_middle_a_stream_breaks_is_masked() -> None:
+    file = io.StringIO()
+    conversation = recorder(ONE_TURN.config | {"credentials": {"cookies": {"a": TOKEN}}}, file)
+    for step in ONE_TURN.steps[:OPENED]:
+        take_step(conversation, step)
+    for piece in (b"data: e", TOKEN.encode()[:10], TOKEN.encode()[10:-1]):
+        conversation.receive_stream_data(piece, 1.0)
+    conversation.receive_stream_data(b"", 1.0)
+    conversation.handle(StreamEnded(), 2.0)
+    assert TOKEN[:10] not in file.getvalue()
+    assert TOKEN[10:-1] not in file.getvalue()
 
 
 def test_refused_and_renewed_credentials_are_told_apart() -> None:
@@ -361,7 +428,8 @@ def test_what_a_tape_cannot_do_without_is_no_secret() -> None:
     conversation.next_intent(0.0)
     (tape,) = parse_tapes(file.getvalue())
     assert tape.config["base_url"] == "http://oa.example.org"
-    assert tape.steps[-1]["intent"]["body"] == {"chat_id": CHAT, "parent_id": None, "content": "assistant"}
+    stands_for_it = "00000000-0000-0000-0000-000000000003"
+    assert tape.steps[-1]["intent"]["body"] == {"chat_id": stands_for_it, "parent_id": None, "content": "assistant"}
     assert replay(tape) is None
 
 

@@ -81,6 +81,7 @@ def test_a_tape_without_a_step_is_one() -> None:
     [
         ('{"now": 0}\n', "line 1 is a step before there is a case"),
         ('{"config": {}}\nno JSON\n', "line 2 of the tape is no JSON"),
+        pytest.param('{"config": {}}\n' + "[" * 100_000 + "\n", "line 2 of the tape is no JSON", id="deep"),
         ('{"config": {}}\n[]\n', "line 2 of the tape is no JSON object"),
         ('{"config": 5}\n', "line 1: `config` is no JSON object"),
         ('{"config": {}}\n{"events": 5}\n', "line 2: `events` is no list of JSON objects"),

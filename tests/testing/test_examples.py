@@ -16,7 +16,7 @@ import oa_protocol
 from oa_protocol import server, tape, testing
 from oa_protocol.bindings.sse import SSEDecoder
 from oa_protocol.engine import events, inputs, intents
-from oa_protocol.testing import playbook, strategies, vectors
+from oa_protocol.testing import playbook, servers, strategies, vectors
 
 FEW = hypothesis.settings(max_examples=20, derandomize=True, deadline=None, database=None)
 
@@ -37,7 +37,7 @@ def names_of(*modules: ModuleType) -> dict[str, object]:
 
 # What the examples take for granted: the names that the kit is about.
 NAMES = {
-    **names_of(server, tape, oa_protocol, events, intents, strategies, testing, playbook, vectors, inputs),
+    **names_of(server, tape, oa_protocol, events, intents, strategies, testing, playbook, vectors, servers, inputs),
     "st": st,
     "given": given,
     "json": json,
@@ -59,7 +59,8 @@ def run(tests: list[doctest.DocTest]) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(module, name) for module in (testing, strategies, vectors) for name in module.__all__],
+    [(module, name) for module in (testing, strategies, vectors) for name in module.__all__]
+    + [(servers, "vectors_for")],
     ids=lambda value: value if isinstance(value, str) else value.__name__.rpartition(".")[2],
 )
 def test_a_public_name_has_an_example_that_runs(module: ModuleType, name: str) -> None:

@@ -116,8 +116,14 @@ def test_a_simulation_that_is_put_away_comes_back_the_same_and_is_not_changed_by
         assert pickle.loads(frozen).phase is simulation.peers[0].conversation.phase
 
 
-def test_a_story_can_be_read() -> None:
-    lines = (Line("owner", "prompts", "START"), Line("network", "CreateChat is lost on its way", "START"))
+def test_a_story_can_be_read_and_tells_what_is_asked_for_once() -> None:
+    asks = [Line("driver", f"asks what to do: {what}", "START") for what in ("nothing", "CreateChat")]
+    lines = (
+        asks[0],
+        Line("owner", "prompts", "START"),
+        asks[1],
+        Line("network", "CreateChat is lost on its way", "START"),
+    )
     story = Story("website", "guarantee", "a chat is left", lines)
     assert str(story) == (
         "guarantee does not hold (website, 2 steps):\n"

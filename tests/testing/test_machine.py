@@ -536,9 +536,9 @@ def test_a_good_transport_passes_and_is_made_in_the_loop_that_it_runs_on() -> No
         (TriesAgainByItself, "sends a request of its own accord"),
         (HoldsBytesBack, "holds back what has arrived"),
         (SendsNothing, "the transport did not send the request"),
-        (DropsHeaders, "the transport changed the request: its headers were [("),
-        (DropsHeadersAndCatchesAll, "the transport changed the request: its headers were [("),
-        (DropsHeadersOfReplies, "the transport changed the reply: its headers were [('"),
+        (DropsHeaders, "the transport changed the request: its field "),
+        (DropsHeadersAndCatchesAll, "the transport changed the request: its field "),
+        (DropsHeadersOfReplies, "the transport changed the reply: its field "),
         (FollowsRedirects, "the transport changed the reply: its status was 302, and became 200"),
         (TakesErrorsForLosses, "the transport changed the reply: it was FarReply(status=500"),
         (SaysEachPieceTwice, "the transport changed the reply: its body was"),
@@ -550,7 +550,9 @@ def test_a_good_transport_passes_and_is_made_in_the_loop_that_it_runs_on() -> No
     ],
 )
 def test_a_planted_bug_in_a_transport_is_found(transport: type[Wrapper], words: str) -> None:
-    assert words in story_of(machine_over(transport))
+    story = story_of(machine_over(transport))
+    assert words in story
+    assert transport is ReportsSentAsNotSent or story.startswith("the transport's contract does not hold")
 
 
 def test_a_transport_that_cannot_be_closed_fails_at_the_end_of_the_story() -> None:

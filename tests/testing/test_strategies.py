@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import pytest
@@ -126,6 +127,17 @@ ENDS = [b"\r\n\r\n", b"\n\n", b"\r\r", b"\n\r\n", b"\r\n\n", b"\r\n\r", b"\n\r"]
 def test_a_stream_can_be_cut_event_by_event_whatever_its_line_ends(end: bytes) -> None:
     events = [b"data: 1\r\ndata: 2" + end, b"id: 3\ndata: 4\rdata: 5" + end, b"data: 6"]
     assert can_be(chunkings(b"".join(events)), lambda chunks: chunks == events)
+
+
+@pytest.mark.parametrize("cuts", [[], [5], [17]], ids=str)
+def test_a_failure_is_shown_with_the_cuts_that_it_needs(cuts: list[int]) -> None:
+    stream = b"data: 1\n\ndata: 2\n\ndata: 3\n\n"
+
+    def fails(chunks: list[bytes]) -> bool:
+        return set(cuts) <= set(accumulate(map(len, chunks)))
+
+    shown = find(chunkings(stream), fails, settings=settings(FEW, max_examples=1000, database=None))
+    assert shown == [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
 
 STATES = ["manual", "pending", "in_progress", "complete", "aborted_by_worker", "cancelled", "timeout"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from oa_protocol.tape import load_tapes
 from oa_protocol.testing.vectors import Program, check
 from oa_protocol.testing.vectors.__main__ import main
+from oa_protocol.testing.vectors.files import PLACES
 from tests.vectors.files import PATH
 
 CASES = """\
@@ -46,12 +48,18 @@ def engine(wrong: str = "pass") -> list[str]:
 
 def test_this_packages_engine_in_a_process_of_its_own_conforms_to_all_vectors() -> None:
     module = [sys.executable, "-m", "oa_protocol.testing.vectors"]
-    files = [str(path) for path in sorted(PATH.glob("*.jsonl"))]
-    done = subprocess.run(
-        [*module, "check", *files, "--", *module, "answer"], capture_output=True, text=True, check=False
-    )
-    number = sum(len(load_tapes(path)) for path in files)
+    done = subprocess.run([*module, "check", "--", *module, "answer"], capture_output=True, text=True, check=False)
+    number = sum(len(load_tapes(path)) for path in PATH.glob("*.jsonl"))
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{number} cases, 0 of them differ\n", "")
+
+
+def test_the_vectors_come_with_the_package_where_the_runner_looks_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    build = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
+    installed, in_checkout = PLACES
+    assert build["wheel"]["force-include"] == {"specs/vectors": installed.relative_to(root).as_posix()}
+    assert main(["folder"]) == 0
+    assert capsys.readouterr().out == f"{in_checkout}\n"
 
 
 def test_an_engine_that_conforms(cases: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
+import socket
+import ssl
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
+from anyio.streams.tls import TLSStream
 from msgspec.structs import replace
 
-from oa_protocol import MaybeSent, NotSent
+from oa_protocol import MaybeSent, NotSent, TransportError
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.testing.conformance import TransportConformance
 from oa_protocol.transports import Response, Transport
 from oa_protocol.transports.blocking import BlockingExchange
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
+from oa_protocol.transports.httpx import HttpxTransport
 from tests.docs.transports_page import H11
 
 pytestmark = pytest.mark.once
@@ -50,15 +58,21 @@ class Sound:
     """Another transport, as it is."""
 
     make_reply: Callable[[Response], Response] = Reply
+    takes: Sequence[str] = ()
 
-    def __init__(self, **_: object) -> None:
-        self.inner = HttptoolsTransport()
+    def __init__(self, **options: Any) -> None:
+        self.inner = HttptoolsTransport(**options)
 
     async def open(self, request: HttpRequest) -> Response:
         return self.make_reply(await self.inner.open(request))
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+    @property
+    def connections(self) -> list[Any]:
+        inner: Any = self.inner
+        return cast("list[Any]", inner._connections)
 
 
 class DroppingReply(Reply):
@@ -233,6 +247,142 @@ class SendsABigBodyAgain(Sound):
             if len(request.body) < 1_000_000:
                 raise
             return await super().open(request)
+
+
+class TriesAllOfItAtTheNextAddress(Sound):
+    """Where an exchange fails at one address of a name, it is begun again at the next."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        parts = urlsplit(request.url)
+        found = await anyio.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
+        for address in addresses[:-1]:
+            with suppress(TransportError):
+                return await super().open(replace(request, url=request.url.replace(str(parts.hostname), address)))
+        return await super().open(replace(request, url=request.url.replace(str(parts.hostname), addresses[-1])))
+
+
+class SendsAgainAfterATimeOfItsOwn(Sound):
+    """What is not answered in five seconds is sent once more."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        with anyio.move_on_after(5):
+            return await super().open(request)
+        return await super().open(request)
+
+
+class GivesUpAfterATimeOfItsOwn(Sound):
+    """What is not answered in five seconds is given up."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        with anyio.fail_after(5):
+            return await super().open(request)
+
+
+class CallsEveryTlsFailureNotSent(Sound):
+    """Also one that comes after the handshake."""
+
+    takes = ("ssl_context",)
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except MaybeSent as error:
+            if any(isinstance(cause, ssl.SSLError) for cause in causes_of(error)):
+                raise NotSent(str(error)) from error
+            raise
+
+
+class TakesACutForAFailedHandshake(Sound):
+    """An encrypted connection that ends before the reply."""
+
+    takes = ("ssl_context",)
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except MaybeSent as error:
+            if request.url.startswith("https:") and "ssl" not in str(error).lower():
+                raise NotSent(str(error)) from error
+            raise
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+class BodilessReply(Reply):
+    async def receive(self) -> bytes:
+        while await super().receive():
+            pass
+        return b""
+
+
+class IgnoresTheBodyOfADelete(Sound):
+    """A DELETE that was answered with 200 is done."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        response = await super().open(request)
+        return BodilessReply(response) if (request.method, response.status) == ("DELETE", 200) else response
+
+
+class UsesTheConnectionOfAStream(Sound):
+    """A connection that is silent is taken for an idle one."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        for connection in self.connections:
+            if request.url.startswith(str(connection.origin)):
+                connection.idle_until = math.inf
+        return await super().open(request)
+
+
+class ClosesAfterItsPeers(Sound):
+    """The transport is closed once each peer has closed its side, too."""
+
+    async def aclose(self) -> None:
+        for connection in self.connections:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+                await connection.stream.send_eof()
+                while True:
+                    await connection.stream.receive()
+        await super().aclose()
+
+
+class SaysGoodbyeInTls(Sound):
+    """The transport is closed once each peer has said goodbye in TLS."""
+
+    takes = ("ssl_context",)
+
+    async def aclose(self) -> None:
+        for connection in self.connections:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, ssl.SSLError):
+                if isinstance(connection.stream, TLSStream):
+                    await connection.stream.unwrap()
+        await super().aclose()
+
+
+class ReadsWhatIsLeft(HttpxTransport):
+    """A connection is used again, whatever came over it."""
+
+    takes = ()
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self._transport = httpx.AsyncHTTPTransport()
+
+
+class AsksAgainWhenRefusedForGood(Sound):
+    """A refusal that closes its connection is taken for the end of an idle one."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        response = await super().open(request)
+        if response.status < 400 or ("connection", "close") not in response.headers:
+            return response
+        await response.aclose()
+        return await super().open(request)
 
 
 class AsksAgainWhenRefused(Sound):
@@ -434,6 +584,7 @@ LEAKS_WHERE_OPEN_IS_CANCELLED = of_the_page(
 LOST = "bytes were lost without a word"
 HELD_BACK = "part 1 was sent, and receive() does not return it: it is held back"
 SWALLOWED = "the cancellation was swallowed"
+CHANGED = "the GET was changed: its field accept-encoding was ['identity'], and became"
 BLOCKED = "the event loop was blocked"
 CLEAN_END = "receive() returns b'' after the cut of b'HTTP/1.1 200 OK"
 
@@ -457,8 +608,9 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
     AS_ON_THE_PAGE: {},
     DropsTheLastChunk: {
         "test_a_part_of_a_known_length_is_delivered_while_the_rest_is_not_sent": "part 2 was lost",
+        "test_a_long_wait_is_neither_ended_nor_begun_again": "the rest of the body was lost",
         "test_chunks_may_be_cut_anywhere": "with the chunks cut at byte 4",
-        "test_a_stream_stays_open_while_other_requests_are_sent": "the rest of the stream was lost",
+        "test_the_connection_of_an_open_stream_is_used_for_nothing_else": "the rest of the stream was lost",
         "test_a_cancelled_receive_loses_nothing": LOST,
         "test_a_receive_that_is_cancelled_as_bytes_come_loses_nothing": LOST,
     },
@@ -488,14 +640,20 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
         f"test_{failure}_may_have_been_sent": "the first request, a GET, was sent, and is called not sent"
         for failure in BEFORE_A_REPLY
     }
-    | {"test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent, and is called not sent"},
+    | {
+        "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent, and is called not sent",
+        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "the request was sent, and is called not sent",
+    },
     CALLS_A_BROKEN_SEND_NOT_SENT: {
         "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent, and is called not sent",
     },
     SendsAgain: {
         f"test_{failure}_may_have_been_sent": "the first request, a GET, was sent again" for failure in BEFORE_A_REPLY
     }
-    | {"test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent again"},
+    | {
+        "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent again",
+        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "it was sent again",
+    },
     SendsABigBodyAgain: {
         "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent again",
     },
@@ -507,13 +665,42 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
         "test_an_end_before_the_reply_may_have_been_sent": "got a reply, and no whole one had come",
         "test_an_end_within_the_head_may_have_been_sent": "got a reply, and no whole one had come",
     },
-    AsksAgainWhenRefused: {"test_a_refusal_is_handed_over": "more was sent after the 503 to a GET"},
+    TriesAllOfItAtTheNextAddress: {
+        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "it was sent again",
+    },
+    SendsAgainAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "it was sent again"},
+    GivesUpAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "it gave up by itself"},
+    CallsEveryTlsFailureNotSent: {
+        "test_a_tls_failure_before_the_reply_may_have_been_sent": "was sent, and is called not sent"
+    },
+    TakesACutForAFailedHandshake: {
+        "test_a_cut_after_the_tls_handshake_may_have_been_sent": "was sent, and is called not sent"
+    },
+    IgnoresTheBodyOfADelete: {
+        "test_a_body_is_handed_over_whatever_the_method": "the body of the 200 to a DELETE is lost"
+    },
+    UsesTheConnectionOfAStream: {
+        "test_the_connection_of_an_open_stream_is_used_for_nothing_else": "over the connection of an open stream",
+        "test_closing_waits_for_no_peer": "the transport hangs",
+    },
+    ClosesAfterItsPeers: {"test_closing_waits_for_no_peer": "transport.aclose() waits for its peers"},
+    SaysGoodbyeInTls: {"test_closing_waits_for_no_peer": "transport.aclose() waits for its peers"},
+    ReadsWhatIsLeft: {
+        "test_what_comes_after_a_reply_is_not_read_as_the_next_one": "what came after a reply was read as the next one"
+    },
+    AsksAgainWhenRefusedForGood: {
+        "test_a_refusal_that_closes_its_connection_is_handed_over": "more was sent after the 401 to a GET"
+    },
+    AsksAgainWhenRefused: {
+        "test_a_refusal_is_handed_over": "more was sent after the 503 to a GET",
+        "test_a_refusal_that_closes_its_connection_is_handed_over": "more was sent after the 503 to a GET",
+    },
     FollowsRedirects: {"test_a_redirect_is_not_followed": "another reply than the 307 to a GET"},
     WantsItCompressed: {
-        "test_a_conversation_s_fields_go_out_as_they_are": "the GET has other fields",
+        "test_a_conversation_s_fields_go_out_as_they_are": CHANGED,
     },
     LeavesFieldsOut: {
-        "test_a_conversation_s_fields_go_out_as_they_are": "the GET has other fields",
+        "test_a_conversation_s_fields_go_out_as_they_are": CHANGED,
     },
     AsksBeforeABigBody: {"test_a_big_body_is_sent_whole": "the server was asked first"},
     WANTS_UTF8: {"test_a_header_field_may_hold_any_byte": "UnicodeDecodeError"},

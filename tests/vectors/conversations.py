@@ -100,6 +100,9 @@ def _whole() -> Iterator[Case]:
             .ends(to="POLLING")
             .asks("FetchMessage")
         )
+        odd, usual = "HTTPS://B%C3%BCcher.Example:443/./o%61/", "https://xn--bcher-kva.example/oa"
+        name = f"the base URL of {_SERVER[api]} is sent in its normal form"
+        yield Case(api, name, "OA-1.3", base_url=odd, normal_url=usual).creating()
     yield (
         Case("website", "closed before there was a prompt: nothing is sent", "OA-4.2", "OA-7.2")
         .close(NEVER_CREATED, to="NEVER_CREATED")

@@ -1,4 +1,4 @@
-"""OA-5.10: an event or a body over 8 MiB, and an answer over 64 Mi characters."""
+"""OA-5.10: an event or a body over 8 MiB, an answer over 64 Mi characters, and a stream over 128 MiB."""
 
 from __future__ import annotations
 
@@ -69,3 +69,7 @@ def cases() -> Iterator[Case]:
     for _ in range(16):
         long.data([_HEAD, _text(half), _TAIL, "\r\n\r\n"], token(_text(half)))
     yield (long.data([_HEAD, "a", _TAIL, "\r\n\r\n"], token("a"), _BROKEN, to="FAILED").closes_stream().asks_nothing())
+    endless = Case("website", "a stream of 128 MiB is read, and one byte more fails it", "OA-5.10").streaming()
+    for _ in range(16):
+        endless.data([": ", _text(_EIGHT - 4), "\r\n"])
+    yield (endless.data(":", _BROKEN, to="FAILED").closes_stream().asks_nothing())

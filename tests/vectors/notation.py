@@ -174,6 +174,7 @@ class Case:
         self._credentials = CREDENTIALS[api] if credentials is None else credentials
         self._base_url: str = config.pop("base_url", "http://oa.example.org")
         head: Json = {"api": api, "base_url": self._base_url}
+        self._base_url = config.pop("normal_url", self._base_url)
         if self._credentials:
             head["credentials"] = self._credentials
         self._options: Json = config.get("options", {})

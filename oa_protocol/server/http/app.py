@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
+import time
 from collections import Counter, deque
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,20 +14,28 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from starlette.requests import ClientDisconnect
-from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from oa_protocol.server.core import api_of, handle, leave, step_of
 from oa_protocol.server.faults import Close, Fault, Hang, Hold, Outcome, Raw, Reset, Script, StreamFault
 from oa_protocol.server.faults import Reply as ScriptedReply
+from oa_protocol.server.http._intake import Intake, Refused, lingering
 from oa_protocol.server.http.connection import CutReply, connection_of, disconnected
 from oa_protocol.server.http.event_stream import EventStream
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.http.reader import Reader, Timing
-from oa_protocol.server.http.responses import BareReply, headers_of, response_of
+from oa_protocol.server.http.responses import BareReply, headers_of, refusal, response_of
 from oa_protocol.server.http.worker import Workers
 from oa_protocol.server.requests import Api, Reply, Request, Step
+
+LOGGER = logging.getLogger("oa_protocol.server")
+"""Has the server's own errors, with the request that met them."""
+ACCESS = logging.getLogger("oa_protocol.server.access")
+"""Has a line for each request, at the level INFO: method, path, status, milliseconds."""
+
+RECORDED_LIMIT = 64 * 1024 * 1024
+"""Bytes of the requests that are remembered. The oldest are forgotten first."""
 
 _MESSAGE_ID = re.compile(r"(?:[?&]message_id=|/messages/)([\w-]+)")
 
@@ -41,29 +51,61 @@ class RequestRecord:
     headers: dict[str, str] = field(repr=False)
     body: bytes
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the record takes."""
+        headers = sum(len(name) + len(value) for name, value in self.headers.items())
+        return len(self.target) + headers + len(self.body)
+
 
 class App:
     """Both APIs on one port. It needs an asyncio loop."""
 
-    def __init__(self, live: Live, workers: Workers, script: Script, timing: Timing) -> None:
-        self.requests: deque[RequestRecord] = deque(maxlen=10_000)
+    def __init__(self, live: Live, workers: Workers, script: Script, timing: Timing, intake: Intake) -> None:
+        self.requests: deque[RequestRecord] = deque()
         self.arrivals: Counter[Step] = Counter()
         self.under_way = 0
+        self._recorded = 0
         self._live = live
         self._workers = workers
         self._script = script
         self._timing = timing
+        self._intake = intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry out a request, from its body to the end of its reply."""
+        began, status = time.perf_counter(), 0
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         # The server's end cancels what is still open when its connection is gone already.
         with contextlib.suppress(asyncio.CancelledError), self._counted():
             try:
-                request = await _read(scope, receive)
+                await self._answer(scope, receive, send_and_note)
             except ClientDisconnect:
-                return
+                pass
+            except ConnectionResetError:
+                # A scripted cut, and no connection to cut: this is for whoever runs the application in memory.
+                raise
+            except Exception:
+                LOGGER.exception("%s failed", _line(scope))
+                if status:
+                    raise
+                await refusal(500, "Internal Server Error")(scope, receive, send_and_note)
+            finally:
+                ACCESS.info("%s %s %.0f ms", _line(scope), status or "cut", (time.perf_counter() - began) * 1000)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            request = await self._intake.read(scope, receive)
+        except Refused as error:
+            await refusal(error.status, error.sentence)(scope, receive, lingering(receive, send))
+        else:
             response = await self._respond(request)
-            await response(scope, receive, send)
+            await response(scope, receive, lingering(receive, send) if request.unread else send)
 
     @contextmanager
     def _counted(self) -> Generator[None, None, None]:
@@ -94,6 +136,9 @@ class App:
     def _record(self, record: RequestRecord) -> None:
         with self._live.changed:
             self.requests.append(record)
+            self._recorded += record.size
+            while len(self.requests) > 10_000 or self._recorded > RECORDED_LIMIT:
+                self._recorded -= self.requests.popleft().size
             self.arrivals[record.step] += 1
             self._live.changed.notify_all()
 
@@ -135,13 +180,9 @@ class App:
         self._live.apply(leave, reader.message_id)
 
 
-async def _read(scope: Scope, receive: Receive) -> Request:
-    body = await HttpRequest(scope, receive).body()
-    raw_path: bytes = scope["raw_path"]
-    query: bytes = scope["query_string"]
-    target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
-    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
-    return Request(scope["method"], target, headers, body)
+def _line(scope: Scope) -> str:
+    """Method and path. A query may have secrets in it."""
+    return f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
 
 
 async def _disturb(outcome: Outcome) -> Response | None:

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import h11
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-LOGGER = logging.getLogger("oa_protocol.server")
+LOGGER = logging.getLogger("oa_protocol.server.http")
+"""Has what uvicorn says of a connection, such as that something isn't HTTP. Errors of ours are logged in app.py."""
 LOGGER.addHandler(logging.NullHandler())
 
+_NAME = re.compile(rb"^[^:\r\n]+(?=:)", re.MULTILINE)
 _NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class _Wire(h11.Connection):
+    """Writes all header names in lower case, as the real servers do. h11 has some of its own, in title case."""
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]  # no overload for how a connection ends
+        """Return what is to be written."""
+        sent = super().send(event)
+        if not isinstance(event, h11.Response) or sent is None:
+            return sent
+        status_line, _, fields = sent.partition(b"\r\n")
+        return status_line + b"\r\n" + _NAME.sub(lambda name: name[0].lower(), fields)
 
 
 class Connection(H11Protocol):
@@ -26,6 +42,7 @@ class Connection(H11Protocol):
 
     def __init__(self, config: Config, server_state: ServerState, on_change: Callable[[], None]) -> None:
         super().__init__(config, server_state, {"connection": self}, None)
+        self.conn = _Wire(h11.SERVER)
         # uvicorn's own loggers and their levels belong to the rest of this process, which may run uvicorn, too.
         self.logger = LOGGER
         self.access_log = False
@@ -55,6 +72,11 @@ class Connection(H11Protocol):
         self.transport.write(data)
         self.transport.close()
         await self._lost.wait()
+
+
+def has_connection(scope: MutableMapping[str, Any]) -> bool:
+    """Tell whether a request came over a socket."""
+    return "connection" in scope.get("state", {})
 
 
 def connection_of(scope: MutableMapping[str, Any]) -> Connection:

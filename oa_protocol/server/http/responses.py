@@ -25,6 +25,13 @@ class BareReply(Response):
         self.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
+def refusal(status: int, sentence: str) -> BareReply:
+    """Return a reply to a request that isn't carried out, before its body has been read."""
+    body = sentence.encode()
+    headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+    return BareReply(status, [_date(), *headers, ("connection", "close")], body)
+
+
 def headers_of(api: Api, reply: Reply) -> Headers:
     """Return the headers of a reply as each API's server sends them, without those that describe its body."""
     if api == "inference":
@@ -49,8 +56,8 @@ def _date() -> tuple[str, str]:
 
 def _inference(reply: Reply) -> Response:
     headers = headers_of("inference", reply)
-    if reply.status != 204:
-        place = len(headers) - ("content-type" in dict(reply.headers))
+    if reply.status != 204 and "content-length" not in dict(headers):
+        place = next((place for place, (name, _) in enumerate(headers) if name == "content-type"), len(headers))
         headers.insert(place, ("content-length", str(len(reply.body))))
     return BareReply(reply.status, headers, reply.body)
 

@@ -89,6 +89,8 @@ class Runner:
         await self._on_stop()
 
     async def _abandon(self) -> None:
+        for _ in range(3):  # asyncio takes some rounds from accepting a connection to making it known
+            await asyncio.sleep(0)
         for connection in tuple(self._state.connections):
             connection.transport.abort()
         # The transports tell their protocols in the loop's next round; only then are requests known to be cut off.

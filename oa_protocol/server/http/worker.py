@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec
@@ -11,7 +12,12 @@ from oa_protocol.server.faults import Abandon, Answer, Freeze, Hold, Never, Scri
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.models import Model, PluginStep, Turn
 from oa_protocol.server.state import ServerState
-from oa_protocol.server.work import abort, emit, finish, give_up, lose, take, use_plugin
+from oa_protocol.server.work import abort, emit, finish, give_up, lose, take, tear_down, use_plugin
+
+LOGGER = logging.getLogger("oa_protocol.server")
+
+FROZEN_SECONDS = 40.0
+"""Seconds after which a worker that doesn't answer the server's pings is given up."""
 
 P = ParamSpec("P")
 
@@ -78,7 +84,9 @@ class Workers:
         try:
             if not await self._send_pieces(message_id, answer):
                 return
-        except _GaveUp as error:
+        except Exception as error:
+            if not isinstance(error, _GaveUp):
+                LOGGER.exception("the answer %s failed", message_id)
             await self._wait_for_reader(message_id)
             self._end(message_id, abort, str(error))
         else:
@@ -97,7 +105,10 @@ class Workers:
             case WorkerError(text=text):
                 raise _GaveUp(text)
             case Freeze():
-                await Hold().wait()
+                await asyncio.sleep(FROZEN_SECONDS)
+                self._step(message_id, lambda state: (tear_down(state, message_id), None))
+                self.take_up()
+                return False
             case Abandon(state=state):
                 self._end(message_id, give_up, state)
                 return False

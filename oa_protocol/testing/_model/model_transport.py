@@ -10,11 +10,15 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from oa_protocol.engine.errors import MaybeSent, TransportError
 from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing._fields import ADDED, changed_field
 from oa_protocol.testing._model.ledger import FarReply
 from oa_protocol.testing._model.network import Effect, Fate
 from oa_protocol.testing._model.server import read_request
 from oa_protocol.testing._model.simulation import Simulation
+from oa_protocol.testing._model.trace import TransportFault
 from oa_protocol.transports import Response, Transport
+
+__tracebackhide__ = True  # pytest shows a user's frames, and none of these
 
 _T = TypeVar("_T")
 
@@ -55,7 +59,7 @@ class FarResponse:
 
         Raises:
             MaybeSent: the reply broke off.
-            AssertionError: there is nothing yet, so whoever asks for more has not handed on all there was.
+            TransportFault: there is nothing yet, so whoever asks for more has not handed on all there was.
 
         """
         if self.arrived:
@@ -93,16 +97,16 @@ class FarEnd:
         self.hangs.clear()
         self._due = _Due(request, answer, opens_stream, breaks_off)
 
-    def wrong(self, problem: str) -> AssertionError:
+    def wrong(self, problem: str) -> TransportFault:
         """Note what the transport does wrong, and return the error that says so."""
         self.problem = self.problem or problem
-        return AssertionError(problem)
+        return TransportFault(problem)
 
     async def open(self, request: HttpRequest) -> FarResponse:
         """Return the model's reply, or raise its failure.
 
         Raises:
-            AssertionError: it is another request than the one that was sent, or a second one. Only the engine knows
+            TransportFault: it is another request than the one that was sent, or a second one. Only the engine knows
                 whether one may be sent again.
 
         """
@@ -115,7 +119,7 @@ class FarEnd:
         if outcome is None:
             self.hangs.set()
             await asyncio.Event().wait()  # until it is given up
-            raise AssertionError("nothing comes back")
+            raise TransportFault("nothing comes back")
         if isinstance(outcome, FarReply):
             response = FarResponse(self, outcome, is_open=due.opens_stream and outcome.status == 200)
             self.stream = response if response.is_open else self.stream
@@ -131,7 +135,7 @@ class FarEnd:
 class TransportedSimulation(Simulation):
     """A simulation with one conversation, whose requests, replies and stream go through a transport.
 
-    What the transport does wrong raises AssertionError.
+    What the transport does wrong raises TransportFault.
     """
 
     __slots__ = ("_far_end", "_response", "_run", "_transport")
@@ -169,9 +173,9 @@ class TransportedSimulation(Simulation):
         outcome = self._ask(self._exchange_through(request, opens_stream=opens_stream))
         far = self._far_end.outcome
         if far is None:
-            raise AssertionError("the transport did not send the request")
+            raise TransportFault("the transport did not send the request")
         if change := _change_of_outcome(far, outcome):
-            raise AssertionError(f"the transport changed the reply: {change}")
+            raise TransportFault(f"the transport changed the reply: {change}")
         return outcome
 
     async def _exchange_through(self, request: HttpRequest, *, opens_stream: bool) -> FarReply | TransportError:
@@ -193,7 +197,8 @@ class TransportedSimulation(Simulation):
         await asyncio.wait((opening, hanging), return_when=asyncio.FIRST_COMPLETED)
         if not hanging.done():
             hanging.cancel()
-            raise AssertionError(f"the transport did not send the request, or did not wait for its reply: {opening!r}")
+            instead = opening.exception() or opening.result()
+            raise TransportFault(f"the transport did not send the request, or did not wait for its reply: {instead!r}")
         opening.cancel()
         with suppress(asyncio.CancelledError, TransportError):
             await opening
@@ -205,16 +210,16 @@ class TransportedSimulation(Simulation):
         while len(b"".join(pieces)) < len(data):
             pieces.append(self._ask(self._next_piece()))
             if not data.startswith(b"".join(pieces)):
-                raise AssertionError(f"the transport changed the reply: of {data!r} it made {b''.join(pieces)!r}")
+                raise TransportFault(f"the transport changed the reply: of {data!r} it made {b''.join(pieces)!r}")
         return pieces
 
     async def _next_piece(self) -> bytes:
         try:
             piece = await self._response.receive()
         except TransportError as failure:
-            raise AssertionError(f"the transport breaks off a stream that goes on: {failure!r}") from failure
+            raise TransportFault(f"the transport breaks off a stream that goes on: {failure!r}") from failure
         if not piece:
-            raise AssertionError("the transport ends a stream that goes on")
+            raise TransportFault("the transport ends a stream that goes on")
         return piece
 
     def end_stream(self, how: str) -> None:
@@ -228,14 +233,14 @@ class TransportedSimulation(Simulation):
         try:
             if how != "closes the stream":
                 if more := await _body(self._response):
-                    raise AssertionError(
+                    raise TransportFault(
                         f"the transport changed the reply: after the stream's end it hands on {more!r}"
                     )
                 if how == "breaks the stream":
-                    raise AssertionError("the transport ends a stream cleanly that broke off")
+                    raise TransportFault("the transport ends a stream cleanly that broke off")
         except TransportError as failure:
             if how != "breaks the stream":
-                raise AssertionError(f"the transport breaks off a stream that ended cleanly: {failure!r}") from failure
+                raise TransportFault(f"the transport breaks off a stream that ended cleanly: {failure!r}") from failure
         await self._response.aclose()
 
     @property
@@ -245,15 +250,14 @@ class TransportedSimulation(Simulation):
         return stream
 
     def _ask(self, awaitable: Coroutine[Any, Any, _T]) -> _T:
-        """Run what the transport does. Raises AssertionError for what the far end saw it do wrong, caught or not."""
+        """Run what the transport does. Raises TransportFault for what the far end saw it do wrong, caught or not."""
         try:
             answer = self._run(awaitable)
         except Exception as error:
-            if self._far_end.problem:
-                raise AssertionError(self._far_end.problem) from error
-            raise
+            told = str(error) if isinstance(error, TransportFault) else f"it raises {type(error).__name__}: {error}"
+            raise TransportFault(self._far_end.problem or told) from error
         if self._far_end.problem:
-            raise AssertionError(self._far_end.problem)
+            raise TransportFault(self._far_end.problem)
         return answer
 
 
@@ -269,31 +273,30 @@ async def _body(response: Response) -> bytes:
     except TransportError:
         with suppress(TransportError):
             piece = await response.receive()
-            raise AssertionError(f"the transport goes on after a reply broke off, with {piece!r}") from None
+            raise TransportFault(f"the transport goes on after a reply broke off, with {piece!r}") from None
         raise
     if await response.receive():
-        raise AssertionError("the transport goes on after a reply's end")
+        raise TransportFault("the transport goes on after a reply's end")
     return b"".join(pieces)
 
 
-_ADDED = ("host", "content-length", "connection")
-
-
 def _parts_of_request(request: HttpRequest) -> dict[str, object]:
-    fields = [(name.lower(), value) for name, value in request.headers if name.lower() not in _ADDED]
+    fields = [(name, value) for name, value in request.headers if name.lower() not in ADDED]
     return {"method": request.method, "URL": request.url, "headers": fields, "body": request.body}
 
 
 def _parts_of_reply(reply: FarReply) -> dict[str, object]:
-    fields = [(name.lower(), value) for name, value in reply.headers]
-    return {"status": reply.status, "headers": fields, "body": reply.body}
+    return {"status": reply.status, "headers": reply.headers, "body": reply.body}
 
 
-def _change(before: dict[str, object], after: dict[str, object]) -> str:
+def _change(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Say which part became another one; "" where none did."""
     for part, value in before.items():
-        if after[part] != value:
-            return f"its {part} {'were' if part == 'headers' else 'was'} {value!r}, and became {after[part]!r}"
+        if part == "headers":
+            if change := changed_field(value, after[part]):
+                return change
+        elif after[part] != value:
+            return f"its {part} was {value!r}, and became {after[part]!r}"
     return ""
 
 

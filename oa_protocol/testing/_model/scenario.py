@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from oa_protocol.engine.errors import MaybeSent, NotSent, TransportError
 from oa_protocol.engine.intents import FetchChat, FetchMessage
 from oa_protocol.engine.phases import Phase
+from oa_protocol.testing._frames import from_user_code
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import first_violation
 from oa_protocol.testing._model.network import ARRIVES, Effect, Fate
 from oa_protocol.testing._model.simulation import Action, Simulation, line, words
-from oa_protocol.testing._model.trace import Line, Story
+from oa_protocol.testing._model.trace import TRANSPORT, Line, Story, TransportFault
+
+__tracebackhide__ = True  # pytest shows a user's frames, and none of these
 
 _LAST_STEPS = 60
 
@@ -176,7 +180,7 @@ class Scenario:
         except Exception as error:
             if not self.is_broken:
                 self.lines.append(Line("driver", "closes the transport", self.conversation.phase.name))
-                self._break("never_raises", f"{type(error).__name__}: {error}", error)
+                self._break(TRANSPORT, f"{type(error).__name__}: {error}", error)
 
     def _look(self) -> None:
         """See what can happen next. If the driver can ask what to do, it does."""
@@ -189,14 +193,18 @@ class Scenario:
         what = words(action, self.simulation)
         try:
             moment = self.simulation.take(action)
-        except Exception as error:  # whatever the engine or the transport raises is found
+        except Exception as error:  # whatever the engine raises is found
             self.lines.append(line(action, what, self.simulation, None))
+            if isinstance(error, TransportFault):
+                self._break(TRANSPORT, str(error), error.__cause__)
             self._break("never_raises", f"{type(error).__name__}: {error}", error)
         else:
             self.lines.append(line(action, what, self.simulation, moment))
             if problem := first_violation(moment):
                 self._break(*problem)
 
-    def _break(self, invariant: str, problem: str, cause: Exception | None = None) -> None:
+    def _break(self, invariant: str, problem: str, cause: BaseException | None = None) -> NoReturn:
         self.is_broken = True
-        raise AssertionError(Story(self.simulation.server.api, invariant, problem, tuple(self.lines))) from cause
+        raise AssertionError(Story(self.simulation.server.api, invariant, problem, tuple(self.lines))) from (
+            cause and from_user_code(cause)
+        )

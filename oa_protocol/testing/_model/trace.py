@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
+
+TRANSPORT = "the transport's contract"
+"""What a transport breaks, in place of an invariant of the engine's."""
+
+
+class TransportFault(AssertionError):
+    """What the transport that is tested does wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +33,10 @@ class Line:
 class Story:
     """The way to where ``invariant`` does not hold at ``api``, the shortest; ``problem`` says what is wrong there.
 
-    >>> lines = Line("owner", "prompts", "START"), Line("network", "CreateChat is lost on its way", "LEAKED")
+    What the driver asks isn't told where the next line says it, too.
+
+    >>> asks = Line("driver", "asks what to do: CreateChat", "START")
+    >>> lines = Line("owner", "prompts", "START"), asks, Line("network", "CreateChat is lost on its way", "LEAKED")
     >>> story = Story("website", "guarantee", "a chat is left behind without being named", lines)
     >>> print(story)
     guarantee does not hold (website, 2 steps):
@@ -41,11 +52,26 @@ class Story:
     problem: str
     lines: tuple[Line, ...]
 
+    @property
+    def told(self) -> list[Line]:
+        """The steps that a reader needs: not what the driver asks, if the answer is nothing, or is on the next line."""
+        pairs = zip_longest(self.lines, self.lines[1:])
+        return [line for line, following in pairs if following is None or not _is_implied(line, following)]
+
     def __str__(self) -> str:
-        numbered = [f"{number:>3}. {line}" for number, line in enumerate(self.lines, 1)]
-        title = f"{self.invariant} does not hold ({self.api}, {len(self.lines)} steps):"
+        told = self.told
+        numbered = [f"{number:>3}. {line}" for number, line in enumerate(told, 1)]
+        title = f"{self.invariant} does not hold ({self.api}, {len(told)} steps):"
         return "\n".join([title, *numbered, f"  => {self.problem}"])
 
     def mentions(self, words: str) -> bool:
         """Whether some step of the story has these words."""
         return any(words in line.what for line in self.lines)
+
+
+_ASKS = "asks what to do: "
+
+
+def _is_implied(line: Line, following: Line) -> bool:
+    asked = line.what.removeprefix(_ASKS)
+    return asked != line.what and (asked == "nothing" or following.what.startswith(f"{asked} "))

@@ -1,9 +1,9 @@
 """``python -m oa_protocol.testing.vectors``: check an engine, or be one that is checked.
 
-check FILE… -- COMMAND…  start COMMAND, have it answer the cases of the files, and say which differ
-answer                   answer the lines on stdin with this package's engine
-
-specs/vectors/README.md says what the lines and the answers are.
+check [FILE…] -- COMMAND…  start COMMAND, have it answer the cases of the files (or of all that there are), and say
+                           which differ
+answer                     answer the lines on stdin with this package's engine
+folder                     print where the files are, and the README.md that says what lines and answers are
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from oa_protocol.tape.format import Tape, load_tapes, to_line
 from oa_protocol.testing.vectors.check import check
 from oa_protocol.testing.vectors.engine import Engine
+from oa_protocol.testing.vectors.files import folder
 from oa_protocol.testing.vectors.program import Program
 
 
@@ -29,18 +30,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="does", required=True)
-    checking = commands.add_parser("check", usage=f"{parser.prog} check FILE… -- COMMAND…")
-    checking.add_argument("files", metavar="FILE", nargs="+", type=Path, help="conformance vectors")
+    checking = commands.add_parser("check", usage=f"{parser.prog} check [FILE…] -- COMMAND…")
+    checking.add_argument("files", metavar="FILE", nargs="*", type=Path, help="conformance vectors")
     commands.add_parser("answer")
+    commands.add_parser("folder")
     end = given.index("--") if "--" in given else len(given)
     options, command = parser.parse_args(given[:end]), given[end + 1 :]
     if options.does == "answer":
         _answer()
         return 0
+    if options.does == "folder":
+        sys.stdout.write(f"{folder()}\n")
+        return 0
     if not command:
         checking.error("the COMMAND that starts the engine is missing: it stands after --")
     try:
-        cases = [(path, case) for path in options.files for case in load_tapes(path)]
+        cases = [
+            (path, case) for path in options.files or sorted(folder().glob("*.jsonl")) for case in load_tapes(path)
+        ]
         program = Program(command)
     except (OSError, ValueError) as error:
         checking.error(str(error))

@@ -16,22 +16,28 @@ from __future__ import annotations
 import base64
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 import anyio
-import httptools
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from oa_protocol.engine.errors import NotSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import KEEP_ALIVE
-from oa_protocol.transports._failures import cannot_reach, connection_failed, raise_ungrouped, reply_broke, words_of
+from oa_protocol.transports._failures import (
+    cannot_reach,
+    connection_failed,
+    raise_ungrouped,
+    reply_broke,
+    through,
+    words_of,
+)
+from oa_protocol.transports._proxies import HTTP, check_proxy
+from oa_protocol.transports.fast._reply import Reply
 from oa_protocol.transports.fast.sockets import connect, is_silent
-
-_LONGEST_HEAD = 64 * 1024
 
 _BROKEN = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
@@ -56,6 +62,7 @@ class HttptoolsTransport:
     ) -> None:
         self._connect_timeout = connect_timeout
         self._proxy = None if proxy is None else _Proxy.of(proxy)
+        self._through = through(proxy)
         self._ssl_context = ssl_context
         self._connections: list[_Connection] = []
 
@@ -66,7 +73,8 @@ class HttptoolsTransport:
             message = _spell(request, origin, self._proxy)
         except ValueError as error:
             raise NotSent(f"cannot send the request: {error}") from error
-        response = HttptoolsResponse(await self._idle_connection(origin) or await self._connect(origin))
+        route = f"{origin}{self._through}"
+        response = HttptoolsResponse(await self._idle_connection(origin) or await self._connect(origin, route))
         try:
             await response.begin(message)
         except BaseException:
@@ -91,19 +99,19 @@ class HttptoolsTransport:
             await connection.aclose()
         return None
 
-    async def _connect(self, origin: _Origin) -> _Connection:
+    async def _connect(self, origin: _Origin, route: str) -> _Connection:
         try:
             with anyio.fail_after(self._connect_timeout):
-                connection = await self._reach(origin)
+                connection = _Connection(origin, route, *await self._reach(origin))
         except (*_BROKEN, ValueError) as error:
-            raise cannot_reach(origin, error) from error
+            raise cannot_reach(route, error) from error
         except BaseExceptionGroup as group:
             raise_ungrouped(group)
         self._connections.append(connection)
         return connection
 
-    async def _reach(self, origin: _Origin) -> _Connection:
-        """Connect to the server, or to the proxy that takes the requests for it."""
+    async def _reach(self, origin: _Origin) -> tuple[ByteStream, ByteStream]:
+        """Connect to the server, or to the proxy that takes the requests for it; return socket and stream."""
         proxy = self._proxy
         peer = origin if proxy is None else proxy.origin
         socket = stream = await connect(peer.host, peer.port)
@@ -116,7 +124,7 @@ class HttptoolsTransport:
         except BaseException:
             await _close(socket)
             raise
-        return _Connection(origin, socket, stream)
+        return socket, stream
 
     async def _encrypt(self, stream: ByteStream, peer: _Origin) -> ByteStream:
         if self._ssl_context is None:
@@ -134,7 +142,7 @@ class HttptoolsResponse:
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._reply = _Reply()
+        self._reply = Reply()
         self._is_closed = False
 
     @property
@@ -154,7 +162,7 @@ class HttptoolsResponse:
             while not self._reply.status:
                 await self._read()
         except _BROKEN as error:
-            raise connection_failed(self._connection.origin, error) from error
+            raise connection_failed(self._connection.route, error) from error
 
     async def receive(self) -> bytes:
         """Return the next bytes. After a cancellation it goes on where it was."""
@@ -194,8 +202,9 @@ class HttptoolsResponse:
 class _Connection:
     """A connection that is in use by one reply; or idle, until a time of the event loop's clock; or closed."""
 
-    def __init__(self, origin: _Origin, socket: ByteStream, stream: ByteStream) -> None:
+    def __init__(self, origin: _Origin, route: str, socket: ByteStream, stream: ByteStream) -> None:
         self.origin = origin
+        self.route = route
         self.stream = stream
         self.idle_until: float | None = None
         self.is_closed = False
@@ -203,119 +212,13 @@ class _Connection:
 
     @property
     def is_fit(self) -> bool:
-        """Whether an idle connection can be used again: what comes over it now is its end, or nothing good."""
-        return self.idle_until is not None and anyio.current_time() < self.idle_until and is_silent(self._socket)
+        """Whether an idle connection is reusable. If something has come, it was closed or is out of step."""
+        return self.idle_until is not None and anyio.current_time() < self.idle_until and is_silent(self.stream)
 
     async def aclose(self) -> None:
         if not self.is_closed:
             self.is_closed = True
             await _close(self._socket)
-
-
-class _Reply:
-    """What has arrived of a reply: httptools calls the ``on_`` methods for what it finds in the bytes it is fed.
-
-    Its head is awaited until there is a ``status``; then its body until it ``is_complete``. A ``fault`` ends it early.
-    """
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: list[tuple[str, str]] = []
-        self.is_complete = False
-        self.leaves_connection_usable = False
-        self.fault = ""
-        self._has_begun = False
-        self._says_its_length = False
-        self._body: list[bytes] = []
-        self._field_bytes = 0
-        self._fruitless_bytes = 0
-        self._parser = httptools.HttpResponseParser(self)
-
-    def close(self) -> None:
-        """Let go of the parser, which holds this one in turn: a cycle, which would wait for the garbage collector."""
-        if not self.is_complete:
-            self._fail("it was closed")
-        del self._parser
-
-    def take_body(self) -> bytes:
-        """Return what has arrived of the body since the last call."""
-        if not self._body:
-            return b""
-        data = b"".join(self._body)
-        self._body.clear()
-        return data
-
-    def feed(self, data: bytes) -> None:
-        if not self._has_begun and (start := data.lstrip(b"\r\n")):
-            self._has_begun = True
-            if not start.startswith(b"H"):  # the parser knows protocols that look like this one
-                self._fail("this is no HTTP")
-                return
-        self._fruitless_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(f"this is no HTTP: {words_of(error)}")
-        if self._fruitless_bytes > _LONGEST_HEAD:
-            self._fail(f"no end of a line in {self._fruitless_bytes} bytes")
-
-    def feed_end(self) -> None:
-        if self.status and not self._says_its_length:
-            self.is_complete = True
-        else:
-            self._fail("the server closed the connection")
-
-    def _fail(self, fault: str) -> None:
-        self.leaves_connection_usable = False
-        if not self.is_complete:  # what follows a complete reply is no part of it
-            self.fault = self.fault or fault
-
-    def on_message_begin(self) -> None:
-        self.leaves_connection_usable = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._fruitless_bytes = 0
-        self._field_bytes += len(name) + len(value) + len(": \r\n")
-        if self._field_bytes > _LONGEST_HEAD:
-            self._fail(f"the head is longer than {_LONGEST_HEAD} bytes")
-        elif not self.status:  # or these are trailers
-            self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
-
-    def on_headers_complete(self) -> None:
-        self._fruitless_bytes = 0
-        status = self._parser.get_status_code()
-        if self.status:
-            return
-        if self._parser.get_http_version() not in ("1.0", "1.1") or status < 100:
-            self._fail("this is no HTTP/1 status line")
-        elif status < 200:
-            self.headers.clear()
-        else:
-            self._begin_body(status)
-
-    def _begin_body(self, status: int) -> None:
-        for name, value in self.headers:
-            match name.lower():
-                case "content-length":
-                    self._says_its_length = True
-                case "transfer-encoding":
-                    self._says_its_length = True
-                    if value.strip().lower() != "chunked":
-                        self._fail("its transfer coding is not chunked")
-                        return
-                case _:
-                    pass
-        self.status = status
-
-    def on_body(self, data: bytes) -> None:
-        self._fruitless_bytes = 0
-        if not self.is_complete:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        if self.status and not self.is_complete:
-            self.is_complete = True
-            self.leaves_connection_usable = self._parser.should_keep_alive()
 
 
 class _Origin(NamedTuple):
@@ -344,16 +247,13 @@ class _Proxy:
     """An HTTP proxy: it forwards requests to http servers, and opens tunnels to https ones."""
 
     origin: _Origin
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
 
     @classmethod
     def of(cls, url: str) -> Self:
         """Raises ValueError where it is no URL of a proxy."""
-        try:
-            origin = _Origin.of(url)
-        except ValueError as error:
-            raise ValueError(f"proxy must be an http or https URL: {error}") from error
-        parts = urlsplit(url)
+        url = check_proxy(url, HTTP)
+        origin, parts = _Origin.of(url), urlsplit(url)
         if parts.username is None:
             return cls(origin, ())
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -364,7 +264,7 @@ async def _open_tunnel(stream: ByteStream, origin: _Origin, proxy: _Proxy) -> No
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     target = f"{host}:{origin.port}"
     await stream.send(_spell_head("CONNECT", target, (("host", target), *proxy.headers)))
-    reply = _Reply()
+    reply = Reply()
     while not reply.status and not reply.fault:
         reply.feed(await stream.receive())
     if not 200 <= reply.status < 300:

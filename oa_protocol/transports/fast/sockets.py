@@ -6,12 +6,14 @@ import asyncio
 import itertools
 import selectors
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, cast
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 _HAPPY_EYEBALLS_DELAY = 0.25
 _ENOUGH = 256 * 1024  # what asyncio reads at once
@@ -50,14 +52,14 @@ async def _race(addresses: list[str], port: int) -> AsyncioStream:
     none.
     """
     streams: list[AsyncioStream] = []
-    errors: list[OSError] = []
+    errors: dict[str, OSError] = {}
 
     async def attempt(address: str, ended: anyio.Event) -> None:
         try:
             streams.append(await _connect_asyncio(address, port))
             group.cancel_scope.cancel()
         except OSError as error:
-            errors.append(error)
+            errors[address] = error
         finally:
             ended.set()
 
@@ -73,7 +75,7 @@ async def _race(addresses: list[str], port: int) -> AsyncioStream:
             stream.abort()
         raise
     if not streams:
-        raise OSError("; ".join(dict.fromkeys(str(error) for error in errors))) from errors[0]
+        raise OSError("; ".join(f"{address}: {error}" for address, error in errors.items())) from errors[addresses[0]]
     for late in streams[1:]:
         late.abort()
     return streams[0]
@@ -81,12 +83,27 @@ async def _race(addresses: list[str], port: int) -> AsyncioStream:
 
 def is_silent(stream: ByteStream) -> bool:
     """Whether nothing has come from the peer that was not read: no bytes, no end, no failure."""
+    while isinstance(stream, TLSStream):
+        if not _is_silent_inside(stream.extra(TLSAttribute.ssl_object)):  # noqa: S610  # not Django's
+            return False
+        stream = cast("ByteStream", stream.transport_stream)
     if isinstance(stream, AsyncioStream) and stream.has_news:
         return False
     descriptor = stream.extra(SocketAttribute.raw_socket).fileno()  # noqa: S610  # not Django's
     with _Selector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         return not selector.select(0)
+
+
+def _is_silent_inside(encrypted: ssl.SSLObject) -> bool:
+    """Whether nothing is left of what TLS was given; it may hold whole records that it hasn't decrypted."""
+    try:
+        encrypted.read(1)
+    except ssl.SSLWantReadError:
+        return True
+    except ssl.SSLError:
+        pass
+    return False
 
 
 class AsyncioStream(asyncio.Protocol, ByteStream):

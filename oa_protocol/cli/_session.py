@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sqlite3
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +18,20 @@ from msgspec.structs import asdict
 from platformdirs import user_state_path
 
 from oa_protocol.bindings.json import SamplingParameters
-from oa_protocol.cli.interrupts import Interrupts, heartbeat
-from oa_protocol.cli.terminal import Terminal, discard_stdout, tracing
+from oa_protocol.cli._exit_codes import ExitCode
+from oa_protocol.cli._interrupts import Interrupts, heartbeat
+from oa_protocol.cli._prompts import are_typed, chat_prompts, one_prompt
+from oa_protocol.cli._terminal import Terminal
+from oa_protocol.cli._words import in_our_words
 from oa_protocol.client.client import Answer, Chat, Client
+from oa_protocol.client.journal import Journal
 from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
     AuthenticationError,
     ChatLeakedWarning,
     HTTPStatusError,
+    JournalError,
     OAError,
 )
 from oa_protocol.engine.events import (
@@ -69,6 +73,7 @@ class Settings:
     repetition_penalty: float | None = None
     max_new_tokens: int | None = None
     timeout: float | None = None
+    history: bool = False
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -77,20 +82,21 @@ class Settings:
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-def ask(settings: Settings, prompt: str | None) -> int:
-    """Print the answer to ``prompt``, which is on stdin if None; return the exit code. Raises UsageError."""
+def ask(settings: Settings, argument: str | None) -> int:
+    """Print the answer to ``argument`` and what is piped in; return the exit code. Raises UsageError."""
     session = _Session(settings)
-    prompt = session.terminal.prompt() if prompt is None else prompt
-    if not prompt.strip():
-        raise click.UsageError("the prompt is empty")
-    return session.run(lambda client: session.converse(client, [prompt]))
+    prompt = one_prompt(argument, session.terminal)
+
+    async def prompts() -> AsyncIterator[str]:
+        yield prompt
+
+    return session.run(lambda client: session.converse(client, prompts()))
 
 
 def chat(settings: Settings) -> int:
     """Have the lines of stdin answered in one chat; return the exit code. Raises UsageError."""
-    session = _Session(settings)
-    prompts = session.terminal.prompts(session.interrupts)
-    return session.run(lambda client: session.converse(client, prompts))
+    session = _Session(settings, typed=are_typed())
+    return session.run(lambda client: session.converse(client, session.chat_prompts()))
 
 
 def models(settings: Settings) -> int:
@@ -99,35 +105,39 @@ def models(settings: Settings) -> int:
     return session.run(session.list_models)
 
 
-def sweep(settings: Settings, grace: float) -> int:
-    """Delete what was left behind; return the exit code. Raises UsageError."""
-    if settings.url is None:
-        raise click.UsageError("there is no server to sweep: give --url, or set OA_URL")
+def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
+    """Delete what was left behind, or forget lines of the journal; return the exit code. Raises UsageError."""
     if settings.journal == "":
         raise click.UsageError("there is no journal to sweep: --journal or OA_JOURNAL is empty")
     session = _Session(settings)
+    if forget:
+        return session.forget(forget)
+    if settings.url is None:
+        raise click.UsageError("there is no server to sweep: give --url, or set OA_URL")
     return session.run(lambda client: session.sweep(client, grace))
 
 
 class _Session:
-    """One run of a command."""
+    """One run of a command. If its prompts are ``typed``, a Ctrl-C stops an answer, and the next prompt may come."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, typed: bool = False) -> None:
         self.terminal = Terminal(json=settings.json, trace=settings.trace, quiet=settings.quiet)
         self.interrupts = Interrupts(self._last_words)
         self._settings = settings
+        self._typed = typed
+        self._stopped: Answer | None = None
         self._chat: Chat | None = None
 
     def run(self, work: Work) -> int:
         """Have a client do the work; return the exit code. Raises UsageError."""
         with ExitStack() as stack:
-            stack.enter_context(tracing(self._settings.trace))
+            stack.enter_context(self.terminal.library_log())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", ChatLeakedWarning)  # it is told in better words
             try:
                 client = self._connect(stack)
             except ValueError as error:
-                raise click.UsageError(str(error)) from None
+                raise click.UsageError(in_our_words(error)) from None
             failure: BaseException | None = None
             try:
                 with self.interrupts:
@@ -137,19 +147,34 @@ class _Session:
             self.terminal.clear()
             for record in client.leaked:
                 self.terminal.complain(f"Left behind: chat {record.chat_id or '(id unknown)'}: {record.reason}")
+            if client.leaked and self._remedy:
+                self.terminal.complain(self._remedy)
             return self._conclude(failure, leaked=bool(client.leaked))
 
-    async def converse(self, client: Client, prompts: Iterable[str]) -> None:
+    def chat_prompts(self) -> AsyncIterator[str]:
+        """Return the prompts that are typed, or piped in."""
+        history = _state_path() / "chat_history" if self._settings.history else None
+        return chat_prompts(self.terminal, self.interrupts, history, typed=self._typed)
+
+    async def converse(self, client: Client, prompts: AsyncIterator[str]) -> None:
         """Have ``prompts`` answered in one chat, which is deleted in the end."""
         settings = self._settings
         chat = self._chat = client.chat(
             settings.model, sampling=settings.sampling, system_prompt=settings.system_prompt, tape=settings.tape
         )
+        answer = self._answer_until_stopped if self._typed else self._answer
         try:
             async with chat:
                 try:
-                    for prompt in prompts:
-                        await self._answer(chat.send(prompt))
+                    async for prompt in prompts:
+                        try:
+                            sent = chat.send(prompt)
+                        except ValueError as error:  # no server stores this text, but the next one may be better
+                            if not self._typed:
+                                raise
+                            self.terminal.complain(f"Error: {in_our_words(error)}")
+                        else:
+                            await answer(sent)
                 except OAError as error:
                     self._record("failed", error=type(error).__name__, message=str(error))
                     raise
@@ -184,7 +209,40 @@ class _Session:
                 self.terminal.record({"event": "deleted", "chat_id": chat_id})
             else:
                 self.terminal.line(chat_id)
+        for record in swept.in_use:
+            self._record("in_use", chat_id=record.chat_id, reason=record.reason)
+            self.terminal.note(f"In use: chat {record.chat_id or '(id unknown)'}: {record.reason}")
+        if swept.leaked:
+            self._record("leaked", records=swept.leaked)
+            self.terminal.note(
+                "If you have looked at a line of the journal, `oa-protocol sweep --forget LINE` drops it."
+            )
+        elif not swept.deleted and not swept.in_use:
+            self.terminal.note(f"Nothing is left on {self._settings.url}, says the journal {self._journal}")
+        for base_url in swept.elsewhere:
+            self.terminal.note(
+                f"The journal also has chats on {base_url}: sweep it, too, with that --url and its --api"
+            )
         client.leaked.extend(swept.leaked)
+
+    def forget(self, lines: Iterable[int]) -> int:
+        """Drop lines of the journal, whose owners must not live; return the exit code."""
+        journal, code = Journal(self._journal), ExitCode.DONE
+        for number in lines:
+            try:
+                line = journal.forget(number)
+            except JournalError as error:
+                return self._conclude(error, leaked=False)
+            if line is None:
+                self.terminal.complain(f"Error: there is no line {number} in the journal {journal.path}")
+                code = ExitCode.OTHER
+            else:
+                self.terminal.note(f"Dropped line {number}: chat {line.chat_id or '(id unknown)'} on {line.base_url}")
+        return code
+
+    @property
+    def _journal(self) -> str | Path:
+        return _state_path() / "journal.sqlite3" if self._settings.journal is None else self._settings.journal
 
     def _connect(self, stack: ExitStack) -> Client:
         """Return a client of the server that is named, or of an embedded one, which lives as long as ``stack``."""
@@ -198,7 +256,7 @@ class _Session:
                 token=settings.token,
                 proxy=settings.proxy,
                 timeouts=timeouts,
-                journal=_default_journal() if settings.journal is None else settings.journal or None,
+                journal=self._journal or None,
             )
         if settings.cookies or settings.token or settings.proxy:
             raise click.UsageError(
@@ -229,15 +287,39 @@ class _Session:
             async with client:
                 await work(client)
 
+    async def _answer_until_stopped(self, answer: Answer) -> None:
+        loop = asyncio.get_running_loop()
+        with (
+            anyio.CancelScope() as scope,
+            self.interrupts.stopping(lambda: loop.call_soon_threadsafe(scope.cancel)),
+        ):
+            if self._stopped is not None:
+                self.terminal.progress("waiting for the stopped answer to end…")
+                async for _ in self._stopped:
+                    pass  # it was stopped, so nobody wants to see the rest
+                self._stopped = None
+            await self._answer(answer)
+        if scope.cancelled_caught:
+            self._stopped = self._stopped or answer
+            self._record("stopped")
+            self.terminal.note(
+                "Stopped. The server writes this answer to its end, and the next prompt waits for that."
+                " Ctrl-C again, or Ctrl-D, leaves."
+            )
+
     async def _answer(self, answer: Answer) -> None:
         self.terminal.progress("connecting…")
         text: str | None = None
+        queued = False
         try:
             async for event in answer:
                 if self._settings.json:
                     self._record(_name(event), **asdict(event))
-                else:
-                    self._show(event)
+                    continue
+                self._show(event)
+                if isinstance(event, Queued) and not (queued or self.terminal.shows_progress):
+                    queued = True
+                    self.terminal.note(f"Waiting for a worker: position {event.queue_position} of {event.queue_size}.")
             text = answer.text
         finally:
             self.terminal.end(text)
@@ -271,49 +353,68 @@ class _Session:
             self.terminal.record({"event": event, **fields})
 
     def _conclude(self, failure: BaseException | None, *, leaked: bool) -> int:
-        """Return the exit code, having said why; the first that applies. Raises UsageError."""
+        """Return the exit code, having said why. Raises UsageError."""
         if isinstance(failure, ValueError):  # the library's word for what it was given
-            raise click.UsageError(str(failure)) from None
+            raise click.UsageError(in_our_words(failure)) from None
         if isinstance(failure, (click.ClickException, ImportError)):
             raise failure
         if self.interrupts.signal is not None or isinstance(failure, KeyboardInterrupt):
             return self.interrupts.exit_code
-        if isinstance(failure, BrokenPipeError):
-            discard_stdout()
-        elif isinstance(failure, (OAError, OSError)):
-            self.terminal.complain(f"Error: {failure}")
-        elif isinstance(failure, sqlite3.Error):
-            self.terminal.complain(f"Error: the journal cannot be used: {failure}. --journal '' does without.")
-        elif failure is not None:
-            self.terminal.complain(f"Error: unexpected {type(failure).__name__}: {failure} (--trace shows where)")
-            if self._settings.trace:
-                self.terminal.complain("".join(traceback.format_exception(failure)))
+        if failure is not None:
+            self._explain(failure)
         match failure:
             case AuthenticationError():
-                self.terminal.complain("Here credentials are --cookies or OA_COOKIES, and --token-file or OA_TOKEN.")
-                return 3
+                return ExitCode.CREDENTIALS
             case ApiError(status=429 | 503) | HTTPStatusError(status=429 | 503):
-                return 4
+                return ExitCode.BUSY
             case AnswerFailed():
-                return 5
+                return ExitCode.ANSWER_FAILED
             case _ if leaked:
-                return 6
+                return ExitCode.LEFT_BEHIND
             case None:
-                return 0
+                return ExitCode.DONE
             case BrokenPipeError():
-                return 141
+                return ExitCode.STDOUT_CLOSED
             case _:
-                return 1
+                return ExitCode.OTHER
+
+    def _explain(self, failure: BaseException) -> None:
+        complain = self.terminal.complain
+        match failure:
+            case BrokenPipeError():
+                pass  # somebody who closes our stdout knows
+            case AuthenticationError():
+                said = in_our_words(failure)
+                complain(f"Error: {said}")
+                if "OA_" not in said:
+                    complain("Give credentials with --cookies or OA_COOKIES, or with --token-file or OA_TOKEN.")
+            case JournalError():
+                complain(f"Error: {failure}")
+                complain("Here the journal is --journal or OA_JOURNAL, and --journal '' does without.")
+            case OAError() | OSError():
+                complain(f"Error: {in_our_words(failure)}")
+            case _:
+                complain(f"Error: unexpected {type(failure).__name__}: {failure} (--trace shows where)")
+                if self._settings.trace:
+                    complain("".join(traceback.format_exception(failure)))
 
     def _last_words(self) -> str:
         chat = self._chat
         if chat is None or chat.phase in (Phase.DELETED, Phase.NEVER_CREATED):
             return f"{self.terminal.visible_cursor}Interrupted."
-        return f"{self.terminal.visible_cursor}Left behind, maybe: chat {chat.id or '(id unknown)'}"
+        said = f"{self.terminal.visible_cursor}Left behind, maybe: chat {chat.id or '(id unknown)'}"
+        return f"{said}\n{self._remedy}".rstrip()
+
+    @property
+    def _remedy(self) -> str:
+        """What deletes a chat that this run leaves behind, if anything does."""
+        if self._chat is None or self._settings.url is None or self._settings.journal == "":
+            return ""
+        return "To delete it, run `oa-protocol sweep` with the same --url, --api and credentials."
 
 
-def _default_journal() -> Path:
-    return user_state_path("oa-protocol", appauthor=False) / "journal.sqlite3"
+def _state_path() -> Path:
+    return user_state_path("oa-protocol", appauthor=False)
 
 
 def _name(event: Event) -> str:

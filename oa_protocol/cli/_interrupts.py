@@ -19,13 +19,14 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 class Interrupts:
     """Takes the signals that end a program, while its context is open. Main thread only.
 
-    ``signal`` is the first one that came. ``last_words`` says what is on stderr when a second one quits the process.
+    ``signal`` is the first one that came. ``last_words`` says what is on stderr if a second one quits the process.
     """
 
     def __init__(self, last_words: Callable[[], str]) -> None:
         self.signal: int | None = None
         self._last_words = last_words
         self._cancel: Callable[[], object] | None = None
+        self._stop: Callable[[], object] | None = None
         self._previous: dict[int, _Handler] = {}
 
     @property
@@ -57,6 +58,15 @@ class Interrupts:
             self._cancel = None
 
     @contextmanager
+    def stopping(self, stop: Callable[[], object]) -> Generator[None]:
+        """Have a Ctrl-C call ``stop`` instead, once: it ends a part of the work, and the work goes on."""
+        self._stop = stop
+        try:
+            yield
+        finally:
+            self._stop = None
+
+    @contextmanager
     def raising(self) -> Generator[None]:
         """Raise KeyboardInterrupt, within ``cancelling``: for what blocks the event loop, such as reading a line."""
         cancel, self._cancel = self._cancel, None
@@ -69,6 +79,10 @@ class Interrupts:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if number == signal.SIGINT and self._stop is not None and self.signal is None:
+            stop, self._stop = self._stop, None
+            stop()
+            return
         if self.signal is not None:
             # Not sys.stderr: the signal may have come in the middle of a write to it.
             os.write(2, f"\n{self._last_words()}\n".encode(errors="replace"))

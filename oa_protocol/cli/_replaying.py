@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from oa_protocol.cli.terminal import Terminal, discard_stdout
+from oa_protocol.cli._exit_codes import ExitCode
+from oa_protocol.cli._terminal import Terminal
 from oa_protocol.tape import Difference, parse_tapes, transcript
 from oa_protocol.tape import replay as run
 from oa_protocol.tape.har import parse_har
@@ -35,13 +36,11 @@ def replay(file: str) -> int:
             for line in (*filter(None, [tape.name]), *story, _verdict(difference), ""):
                 terminal.line(line)
     except BrokenPipeError:
-        discard_stdout()
-        return 141
+        return ExitCode.STDOUT_CLOSED
     except OSError as error:
         terminal.complain(f"Error: {error}")
-        discard_stdout()
-        return 1
-    return 1 if any(differences) else 0
+        return ExitCode.OTHER
+    return ExitCode.OTHER if any(differences) else ExitCode.DONE
 
 
 def _verdict(difference: Difference | None) -> str:

@@ -1,0 +1,128 @@
+"""Where prompts come from: an argument and stdin, the lines of a pipe, or lines that somebody types."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from oa_protocol.cli._interrupts import Interrupts
+from oa_protocol.cli._terminal import Terminal, is_terminal, open_stream
+
+MAX_PROMPT = 8 * 1024 * 1024
+"""Bytes of a prompt that is read; servers take less."""
+
+BETWEEN = "\n\n"
+"""What stands between an argument and the text of stdin: an empty line."""
+
+_PATIENCE = 2.0
+
+_HELP = """\
+/help  show this
+/exit  leave, and delete the chat (also /quit, Ctrl-D)
+//     at the start: send the line, with one / less; it is no command
+Ctrl-C stops an answer; at an empty line it leaves. A pasted block is one prompt."""
+
+
+def one_prompt(argument: str | None, terminal: Terminal) -> str:
+    """Return the prompt of ``ask``: the argument, then what is piped in; None or ``-`` wants stdin alone.
+
+    Raises:
+        UsageError: there is none, or it can't be used.
+
+    """
+    if argument is None and is_terminal(sys.stdin):
+        raise click.UsageError("there is no prompt: give PROMPT, or pipe it in")
+    if argument is None or argument == "-":
+        prompt = _whole_stdin(_stdin(), terminal)
+    else:
+        source = None if is_terminal(sys.stdin) else open_stream(sys.stdin)
+        piped = "" if source is None else _whole_stdin(source, terminal)
+        prompt = f"{argument}{BETWEEN}{piped}" if piped.strip() else argument
+    if not prompt.strip():
+        raise click.UsageError("the prompt is empty")
+    return prompt
+
+
+async def chat_prompts(
+    terminal: Terminal, interrupts: Interrupts, history: Path | None, *, typed: bool
+) -> AsyncIterator[str]:
+    """Yield the prompts of ``chat``, up to the end of stdin or ``/exit``; empty lines don't count.
+
+    Raises:
+        UsageError: stdin is closed, too long or not UTF-8, or an unknown command is piped in.
+
+    """
+    if typed:
+        from oa_protocol.cli._editor import typed_lines
+
+        lines = typed_lines(terminal, interrupts, history)
+    else:
+        lines = _piped_lines(interrupts)
+    async for line in lines:
+        words = line.strip()
+        if words.startswith("//"):
+            yield line.replace("//", "/", 1)
+        elif not words.startswith("/") or "\n" in words:  # a pasted block may begin with anything
+            if words:
+                yield line
+        elif words in ("/exit", "/quit"):
+            return
+        elif words == "/help":
+            terminal.complain(_HELP)
+        else:
+            problem = f"unknown command {words.split()[0]}: /help lists them, and // begins a prompt with a slash"
+            if not typed:
+                raise click.UsageError(problem)
+            terminal.complain(problem.capitalize())
+
+
+def are_typed() -> bool:
+    """Tell whether somebody types the prompts, and sees what is typed."""
+    return is_terminal(sys.stdin) and (is_terminal(sys.stdout) or is_terminal(sys.stderr))
+
+
+async def _piped_lines(interrupts: Interrupts) -> AsyncIterator[str]:
+    source = _stdin()
+    while True:
+        try:
+            with interrupts.raising():  # reading blocks the event loop
+                line = source.buffer.readline(MAX_PROMPT + 1)
+        except KeyboardInterrupt:
+            return
+        if not line:
+            return
+        yield _decoded(line, "a prompt on stdin").rstrip("\r\n")
+
+
+def _whole_stdin(source: TextIO, terminal: Terminal) -> str:
+    # It may merely be open, for example in a service or a loop of a shell, though nobody means to pipe anything in.
+    text = "Waiting for the end of stdin, which belongs to the prompt. If nothing is piped in, add: </dev/null"
+    timer = threading.Timer(_PATIENCE, terminal.note, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        content = source.buffer.read(MAX_PROMPT + 1)
+    finally:
+        timer.cancel()
+    return _decoded(content, "the prompt on stdin").removesuffix("\n").removesuffix("\r")
+
+
+def _stdin() -> TextIO:
+    source = open_stream(sys.stdin)
+    if source is None:
+        raise click.UsageError("there is no prompt, and stdin is closed")
+    return source
+
+
+def _decoded(content: bytes, what: str) -> str:
+    if len(content) > MAX_PROMPT:
+        raise click.UsageError(f"{what} is over {MAX_PROMPT // 1024**2} MiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"stdin is not UTF-8: byte {content[error.start]:#04x} at {error.start}") from None

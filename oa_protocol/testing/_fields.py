@@ -1,0 +1,28 @@
+"""Header fields that should have stayed as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ADDED = ("host", "content-length", "connection")
+"""What HTTP itself needs, and a transport adds."""
+
+
+def changed_field(before: Iterable[tuple[str, str]], after: Iterable[tuple[str, str]]) -> str:
+    """Say which field became another one, or that their order did; "" if none did. Names may be in any case.
+
+    >>> changed_field([("accept", "*/*"), ("x-one", "1")], [("Accept", "*/*"), ("x-one", "2")])
+    "its field x-one was ['1'], and became ['2']"
+    """
+    old, new = ([(name.lower(), value) for name, value in fields] for fields in (before, after))
+    for name in dict.fromkeys(name for name, _ in (*old, *new)):
+        was, became = ([value for other, value in fields if other == name] for fields in (old, new))
+        if was != became:
+            return f"its field {name} was {was}, and became {became}"
+    if old != new:
+        return f"its fields were in this order: {_names(old)}, and then in this: {_names(new)}"
+    return ""
+
+
+def _names(fields: list[tuple[str, str]]) -> str:
+    return ", ".join(name for name, _ in fields)

@@ -1,0 +1,25 @@
+"""Tracebacks for users of the kit, without the frames that lead to their code."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TypeVar
+
+_LEADING = ("oa_protocol.testing.", "anyio.", "asyncio.", "contextlib.", "trio.")
+
+E = TypeVar("E", bound=BaseException)
+
+
+def from_user_code(failure: E) -> E:
+    """Let its traceback, and those of what it came from, begin in the user's code. Return it."""
+    seen: BaseException | None = failure
+    while seen is not None:
+        seen.with_traceback(_first_of_user(seen.__traceback__))
+        seen = seen.__cause__ or seen.__context__
+    return failure
+
+
+def _first_of_user(entry: TracebackType | None) -> TracebackType | None:
+    while entry is not None and f"{entry.tb_frame.f_globals.get('__name__')}.".startswith(_LEADING):
+        entry = entry.tb_next
+    return entry

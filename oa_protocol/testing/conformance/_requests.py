@@ -1,0 +1,124 @@
+"""The request goes out once, as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from oa_protocol.engine.errors import TransportError
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing._fields import ADDED, changed_field
+from oa_protocol.testing.conformance._suite import Suite, conformance
+from oa_protocol.testing.conformance._wire import BIG, ask, get, noise, post, reply_of, say
+from oa_protocol.testing.peers import Connection, Received
+
+
+def check_fields(request: Received, fields: Sequence[tuple[str, str]], which: str) -> None:
+    """Check that it has these fields in this order, and of others only what HTTP needs."""
+    change = changed_field(fields, [field for field in request.headers if field[0].lower() not in ADDED])
+    assert not change, f"{which} was changed: {change}"
+
+
+class Requests(Suite):
+    """What goes out."""
+
+    @conformance
+    async def test_the_request_goes_out_as_it_is(self) -> None:
+        """Method, target, header fields in their order, and body; of other fields only those that HTTP needs."""
+        fields = (
+            ("accept", "*/*"),
+            ("x-two", "1"),
+            ("cookie", "a=b; c=d"),
+            ("authorization", "Bearer %2F"),
+            ("x-two", "2"),
+        )
+        async with self._served(say(reply_of(b"ok"))) as (peer, transport):
+            url = f"{peer.url}/a%2Fb/%7Ec?y=%2F%20&z=1+2&&"
+            await ask(transport, HttpRequest("POST", url, fields, b'{"a": 1}'))
+        (request,) = peer.requests
+        assert request.method == "POST"
+        assert request.target == "/a%2Fb/%7Ec?y=%2F%20&z=1+2&&", "the target was rewritten"
+        assert request.body == b'{"a": 1}'
+        check_fields(request, fields, "the request")
+        assert request.values("host") == [peer.netloc]
+        assert request.values("content-length") == ["8"]
+
+    @conformance
+    async def test_a_conversation_s_fields_go_out_as_they_are(self) -> None:
+        """With each method: none is added, left out, replaced or moved."""
+        fields = (
+            ("accept", "text/event-stream"),
+            ("accept-encoding", "identity"),
+            ("user-agent", "oa_protocol/1.0"),
+            ("cookie", "a=b"),
+        )
+        with_body = (*fields, ("content-type", "application/json"))
+        sent = [
+            ("GET", fields, b""),
+            ("POST", with_body, b"{}"),
+            ("PUT", with_body, b"{}"),
+            ("POST", fields, b""),
+            ("DELETE", fields, b""),
+        ]
+        async with self._served(say(reply_of(b"ok"))) as (peer, transport):
+            for method, headers, body in sent:
+                await ask(transport, HttpRequest(method, f"{peer.url}/", headers, body))
+        for (method, headers, _), request in zip(sent, peer.requests, strict=True):
+            check_fields(request, headers, f"the {method}")
+
+    @conformance
+    async def test_a_request_without_a_body_has_none(self) -> None:
+        """GET, POST, PUT and DELETE."""
+        methods = ["GET", "POST", "PUT", "DELETE"]
+        async with self._served(say(reply_of(b"ok"))) as (peer, transport):
+            for method in methods:
+                await ask(transport, HttpRequest(method, f"{peer.url}/", ()))
+        assert [request.method for request in peer.requests] == methods
+        for request in peer.requests:
+            assert request.values("content-length") in ([], ["0"])
+            assert request.values("transfer-encoding") == []
+
+    @conformance
+    async def test_a_big_body_is_sent_whole(self) -> None:
+        """4 MiB, without asking first whether they are wanted."""
+        body = noise(BIG)
+        async with self._served(say(reply_of(b"ok"))) as (peer, transport):
+            await ask(transport, post(peer.url, body))
+        (request,) = peer.requests
+        assert request.values("expect") == [], "the server was asked first"
+        assert request.body == body
+
+    @conformance
+    async def test_no_cookie_is_kept(self) -> None:
+        """Credentials are the request's alone."""
+        async with self._served(say(reply_of(b"ok", b"set-cookie: a=b; path=/"))) as (peer, transport):
+            await ask(transport, get(peer.url))
+            await ask(transport, get(peer.url))
+        assert [request.values("cookie") for request in peer.requests] == [[], []]
+
+    @conformance
+    async def test_a_line_break_in_a_header_is_not_sent(self) -> None:
+        """Nor one in the name, the target or the method: it is refused, or made harmless."""
+        for odd in ("\r\n", "\n", "\r"):
+            smuggled = f"1{odd}x-smuggled: 1"
+            for request in (
+                HttpRequest("GET", "{}/", (("x-odd", smuggled),)),
+                HttpRequest("GET", "{}/", ((smuggled, "1"),)),
+                HttpRequest("GET", f"{{}}/?{smuggled}", ()),
+                HttpRequest(f"GET / HTTP/1.1{odd}x-smuggled: 1{odd}x:", "{}/", ()),
+            ):
+                heads: list[bytes] = []
+
+                def serve(connection: Connection, heads: list[bytes] = heads) -> None:
+                    heads.append(connection.read_head())
+                    connection.send(reply_of(b""))
+
+                async with self._peer(serve) as peer:
+                    url = request.url.replace("{}", peer.url)
+                    async with self._transport() as transport:
+                        with suppress(TransportError):
+                            await ask(transport, HttpRequest(request.method, url, request.headers))
+                for head in heads:
+                    for ending in (b"\r\n", b"\n", b"\r"):
+                        lines = head.lower().split(ending)
+                        assert not any(line.strip().startswith(b"x-smuggled") for line in lines), head

@@ -1,0 +1,182 @@
+"""What every part of the suite shares: how a test runs, and what it has at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from ssl import SSLContext
+from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from oa_protocol.testing._frames import from_user_code
+from oa_protocol.testing.conformance._waiting import expecting
+from oa_protocol.testing.conformance._wire import Serve, ask, chunked, over_tls, post, say, tls_contexts
+from oa_protocol.testing.peers import Peer, Signal
+from oa_protocol.transports import Transport
+
+IMPATIENCE = 0.05
+_LONG = 3600.0
+
+
+class Options(TypedDict, total=False):
+    """What a transport may be made with: ``connect_timeout`` is in seconds, ``proxy`` the URL of an HTTP proxy."""
+
+    connect_timeout: float
+    proxy: str
+    ssl_context: SSLContext
+
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Suite")
+
+
+def conformance(body: Callable[[S], Coroutine[Any, Any, None]]) -> Callable[[S, str], None]:
+    """Make a test of it that pytest runs without a plugin, on each of the suite's backends."""
+
+    def test(self: S, backend: str) -> None:
+        __tracebackhide__ = True
+        self._run(functools.partial(body, self), backend)  # pyright: ignore[reportPrivateUsage]
+
+    test.__name__, test.__qualname__, test.__doc__ = body.__name__, body.__qualname__, body.__doc__
+    return test
+
+
+class Suite:
+    """A part of TransportConformance, which has the meaning of these."""
+
+    backends: ClassVar[Sequence[str]] = ("asyncio", "trio")
+    takes: ClassVar[Sequence[str]] = ()
+    connects: ClassVar[bool] = True
+    patience: ClassVar[float] = 30.0
+
+    _time: anyio.CancelScope
+    """How long the test may still take."""
+
+    def __init_subclass__(cls) -> None:
+        for name in ("backends", "takes"):
+            if isinstance(getattr(cls, name), str):
+                raise TypeError(f"{name} must be a sequence of names, not a name: write ({getattr(cls, name)!r},)")
+        if unknown := set(cls.takes) - Options.__annotations__.keys():
+            known = ", ".join(Options.__annotations__)
+            raise ValueError(f"takes names options that there are not: {', '.join(sorted(unknown))}; there are {known}")
+
+    def make(self, **options: Unpack[Options]) -> Transport:
+        """Return a new transport. Only options that it ``takes`` are given, and most tests give none."""
+        raise NotImplementedError("a subclass says here how its transport is made")
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run each test on each backend."""
+        metafunc.parametrize("backend", self.backends)
+
+    def _run(self, body: Callable[[], Awaitable[None]], backend: str) -> None:
+        """Run it for as long as the patience lasts."""
+        __tracebackhide__ = True
+
+        async def bounded() -> None:
+            with anyio.fail_after(self.patience) as time:
+                self._time = time
+                try:
+                    with expecting(f"the transport hangs: the test was not done after {self.patience:g} s"):
+                        await body()
+                finally:
+                    late = anyio.current_time() - time.deadline
+                    if late > self.patience / 2:
+                        raise AssertionError(
+                            "the event loop was blocked, or what was cancelled went on: "
+                            f"the test could not be ended for {late:.1f} s after its time was up"
+                        )
+
+        options: dict[str, object] = {}
+        if backend == "trio":
+            from trio.testing import MockClock
+
+            self._clock = options["clock"] = MockClock(rate=1)  # it goes like the real one, unless a test turns it
+        try:
+            anyio.run(bounded, backend=backend, backend_options=options)
+        except (Exception, pytest.fail.Exception) as failure:
+            raise from_user_code(failure)  # noqa: B904  # it is the same one
+
+    async def _let_an_hour_pass(self) -> None:
+        """Turn the event loop's clock, but for the test's own time, and let everything happen that is due then."""
+        self._time.deadline += _LONG
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._clock.jump(_LONG)
+        else:
+            now = loop.time
+            loop.time = lambda: now() + _LONG  # type: ignore[method-assign]
+        for _ in range(8):
+            await anyio.lowlevel.checkpoint()
+
+    # Peers are more patient than the test, which says what it waited for. When theirs is over they close their
+    # connections: so a transport is let go that blocks the event loop, in which nothing else can end it.
+
+    @asynccontextmanager
+    async def _peer(self, serve: Serve, *, scheme: str = "http") -> AsyncGenerator[Peer]:
+        with Peer(serve, scheme=scheme, patience=2 * self.patience) as peer:
+            yield peer
+
+    @asynccontextmanager
+    async def _transport(self, **options: Unpack[Options]) -> AsyncGenerator[Transport]:
+        transport = self.make(**options)
+        try:
+            yield transport
+        except BaseException:
+            with anyio.move_on_after(IMPATIENCE, shield=True), suppress(Exception):
+                await transport.aclose()
+            raise
+        with expecting("transport.aclose() does not return"):
+            await transport.aclose()
+
+    @asynccontextmanager
+    async def _served(
+        self, serve: Serve, *, scheme: str = "http", is_encrypted: bool = False, **options: Unpack[Options]
+    ) -> AsyncGenerator[tuple[Peer, Transport]]:
+        """A peer, and a transport that is closed before it, and trusts it if it ``is_encrypted``."""
+        if is_encrypted:
+            self._need("ssl_context")
+            server, options["ssl_context"] = tls_contexts("127.0.0.1")
+            serve, scheme = over_tls(server, serve), "https"
+        async with self._peer(serve, scheme=scheme) as peer, self._transport(**options) as transport:
+            yield peer, transport
+
+    async def _over_an_hour(self, operation: Callable[[], Awaitable[T]], waits: Signal, on: Signal) -> T:
+        """Let an hour pass, once the operation ``waits``, before the peer may go ``on``."""
+        outcomes: list[T | Exception] = []
+
+        async def run() -> None:
+            try:
+                outcomes.append(await operation())
+            except Exception as failure:
+                outcomes.append(failure)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            await waits.reached()
+            await self._let_an_hour_pass()
+            on.set()
+        if isinstance(outcomes[0], Exception):
+            raise AssertionError("it gave up by itself: deadlines are the driver's") from outcomes[0]
+        return outcomes[0]
+
+    def _signal(self, what: str) -> Signal:
+        return Signal(what, patience=2 * self.patience)
+
+    async def _works(self, transport: Transport) -> None:
+        async with self._peer(say(chunked(b"o", b"k"))) as peer:
+            assert await ask(transport, post(peer.url, b"{}")) == b"ok"
+
+    def _need(self, *options: str) -> None:
+        for option in options:
+            if option not in self.takes:
+                pytest.skip(f"the transport takes no {option}")
+
+    def _need_connections(self) -> None:
+        if not self.connects:
+            pytest.skip("the transport opens no connections")

@@ -1,0 +1,137 @@
+"""Waiting for what should happen, and cancelling what waits."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import anyio
+
+from oa_protocol.testing.peers import Peer, Signal
+
+SWALLOWED = "the cancellation was swallowed"
+
+
+# ---- waiting
+
+_What = str | Callable[[], str]
+
+
+@contextmanager
+def expecting(what: _What) -> Generator[None]:
+    """Say this where the test's time is up in here."""
+    try:
+        yield
+    except anyio.get_cancelled_exc_class() as cancelled:
+        if anyio.current_effective_deadline() > -math.inf:
+            raise  # it is a Ctrl-C
+        raise AssertionError(what if isinstance(what, str) else what()) from cancelled  # which says where it waited
+
+
+async def all_left(peer: Peer, after: str) -> None:
+    """Wait until the transport has closed all its connections to ``peer``."""
+    since = anyio.current_time()
+    with expecting(lambda: f"a connection is still open {anyio.current_time() - since:.1f} s after {after}"):
+        await peer.all_left()
+
+
+# ---- cancellation
+
+_Operation = Callable[[], Awaitable[object]]
+
+
+async def _nothing() -> None:
+    pass
+
+
+class Cancels(Protocol):
+    """Starts an operation and cancels it once it is under way and ``then`` is done; says whether that ended it."""
+
+    async def __call__(self, operation: _Operation, under_way: Signal, then: _Operation = ...) -> bool: ...
+
+
+def ways_to_cancel() -> Sequence[Cancels]:
+    """Return what there is on the event loop that runs."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return (_cancel_scope,)
+    return (_cancel_scope, _cancel_task)
+
+
+async def _cancel_scope(operation: _Operation, under_way: Signal, then: _Operation = _nothing) -> bool:
+    scope, waiting = anyio.CancelScope(), anyio.CancelScope()
+    failures: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            with scope:
+                await operation()
+        except Exception as error:
+            failures.append(error)
+        waiting.cancel()
+
+    with expecting(lambda: _what_cancelling_waits_for(under_way)):
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            with waiting:
+                await under_way.reached()
+            await then()
+            scope.cancel()
+    if failures:
+        raise failures[0]
+    return scope.cancelled_caught
+
+
+async def _cancel_task(operation: _Operation, under_way: Signal, then: _Operation = _nothing) -> bool:
+    """As ``asyncio.timeout``, ``wait_for``, a TaskGroup's sibling, and the loop's end do it."""
+
+    async def run() -> None:
+        await operation()
+
+    waiting = anyio.CancelScope()
+    task = asyncio.create_task(run())
+    task.add_done_callback(lambda _: waiting.cancel())
+    with expecting(lambda: _what_cancelling_waits_for(under_way)):
+        with waiting:
+            await under_way.reached()
+        await then()
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+    return task.cancelled()
+
+
+def ways_to_be_cancelled() -> Sequence[Callable[[_Operation], Awaitable[None]]]:
+    """Return what runs an operation whose caller was cancelled before."""
+    return (_in_cancelled_scope,) if len(ways_to_cancel()) == 1 else (_in_cancelled_scope, _in_cancelled_task)
+
+
+async def _in_cancelled_scope(operation: _Operation) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await operation()
+
+
+async def _in_cancelled_task(operation: _Operation) -> None:
+    async def run() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.cancel()  # the one that ends the wait is over; this one strikes where the operation first waits
+            await operation()
+
+    ending = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.wait([ending])
+    if not ending.cancelled():
+        ending.result()
+
+
+def _what_cancelling_waits_for(under_way: Signal) -> str:
+    return "it was cancelled, and goes on" if under_way.is_set else f"it never happened: {under_way}"

@@ -1,0 +1,155 @@
+"""What goes over the wire, as tests send it and as peers answer it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from oa_protocol.engine.errors import MaybeSent, TransportError
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.testing.conformance._waiting import expecting
+from oa_protocol.testing.peers import Connection
+from oa_protocol.transports import Response, Transport
+
+Serve = Callable[[Connection], None]
+
+BIG = 4 * 1024 * 1024
+
+
+# ---- requests and replies
+
+
+def get(url: str) -> HttpRequest:
+    return HttpRequest("GET", f"{url}/", (("accept", "*/*"),))
+
+
+def post(url: str, body: bytes) -> HttpRequest:
+    return HttpRequest("POST", f"{url}/", (("accept", "*/*"), ("content-type", "application/json")), body)
+
+
+def head_of(*fields: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"\r\n".join((b"HTTP/1.1 " + status, *fields, b"", b""))
+
+
+def reply_of(body: bytes, *fields: bytes, status: bytes = b"200 OK") -> bytes:
+    return head_of(*fields, b"content-length: %d" % len(body), status=status) + body
+
+
+def chunk_of(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+BEGUN = head_of(b"transfer-encoding: chunked") + chunk_of(b"a")
+"""A reply in chunks after which there is more to come."""
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return head_of(b"transfer-encoding: chunked") + b"".join(map(chunk_of, pieces)) + b"0\r\n\r\n"
+
+
+def noise(size: int) -> bytes:
+    """Return bytes of which no part looks like another."""
+    return hashlib.shake_256().digest(size)
+
+
+async def receive_part(response: Response, wanted: bytes, what: str = "a part of the body") -> None:
+    """Receive what the peer has sent, and no more yet."""
+    with expecting(f"{what} was sent, and receive() does not return it: it is held back"):
+        data = await response.receive()
+    assert data == wanted, f"{what} was lost, or has changed"
+
+
+async def read_all(response: Response) -> bytes:
+    """Read a body to its clean end, and close the reply."""
+    body = bytearray()
+    try:
+        while data := await response.receive():
+            body += data
+    finally:
+        await response.aclose()
+    return bytes(body)
+
+
+async def ask(transport: Transport, request: HttpRequest) -> bytes:
+    """Send a request, and read the body of its reply."""
+    return await read_all(await transport.open(request))
+
+
+async def failure_of(transport: Transport, request: HttpRequest) -> TransportError | None:
+    """Return what came of a request; None where there was a reply."""
+    try:
+        response = await transport.open(request)
+    except TransportError as error:
+        return error
+    await response.aclose()
+    return None
+
+
+def check_maybe_sent(failure: TransportError | None, which: str) -> None:
+    if failure is None:
+        raise AssertionError(f"{which} got a reply, and no whole one had come")
+    if not isinstance(failure, MaybeSent):
+        raise AssertionError(f"{which} was sent, and is called not sent") from failure
+
+
+# ---- what peers do
+
+
+def say(reply: bytes, *, ends: bool = False) -> Serve:
+    """Send this in reply to each request."""
+
+    def serve(connection: Connection) -> None:
+        while True:
+            connection.read_request()
+            connection.send(reply)
+            if ends:
+                connection.end()
+
+    return serve
+
+
+def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
+    def serve_encrypted(connection: Connection) -> None:
+        connection.start_tls(context)
+        serve(connection)
+
+    return serve_encrypted
+
+
+@functools.cache
+def tls_contexts(host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what a server for ``host`` has, and what a client has that trusts the authority behind it."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(server)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return server, trusting
+
+
+def need_linux(what: str) -> None:
+    if sys.platform != "linux":
+        pytest.skip(f"this needs Linux, {what}")
+
+
+@contextmanager
+def name_of(*addresses: str) -> Generator[str]:
+    """Yield a name that has these addresses, for whoever asks Python for them."""
+    name, ask = "several.invalid", socket.getaddrinfo
+
+    def getaddrinfo(host: str | bytes | None, *details: Any, **more: Any) -> list[Any]:  # noqa: ANN401
+        hosts = addresses if host in (name, name.encode()) else (host,)
+        return [found for host in hosts for found in ask(host, *details, **more)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield name
