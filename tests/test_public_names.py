@@ -27,9 +27,8 @@ PACKAGE = Path(oa_protocol.__file__).parent
 NAMES = [
     "Abandon", "Answer", "AnswerFailed", "AnswerOptions", "Answered", "ApiError", "AuthenticationError", "Binding",
     "Chat", "ChatLeakedWarning", "Cleanup", "Client", "Close", "CloseStream", "ClosedError", "Conversation",
-    "CookieSource",
-    "Corrected", "CreateChat", "Created", "Credentials", "CredentialsFound", "DeleteChat", "Deleted", "Event",
-    "Exchange", "ExchangeFailed", "Failed", "FetchChat", "FetchMessage", "HTTPStatusError", "HttpRequest",
+    "CookieSource", "Corrected", "CreateChat", "Created", "Credentials", "CredentialsFound", "DeleteChat", "Deleted",
+    "Event", "Exchange", "ExchangeFailed", "Failed", "FetchChat", "FetchMessage", "HTTPStatusError", "HttpRequest",
     "InferenceServer", "Input", "Intent", "Interrupted", "JournalError", "LeakRecord", "Leaked", "ListChats",
     "LoadCredentials", "LocalProtocolError", "MaybeSent", "Message", "ModelConfig", "NeverCreated", "NotSent",
     "OAError", "OpenAssistant", "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted",
