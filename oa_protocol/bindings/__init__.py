@@ -1,1 +1,1 @@
-"""The two bindings, their JSON, and server-sent events: bytes and values, no I/O."""
+"""The two bindings, their JSON, and server-sent events. Nothing here does I/O."""

@@ -1,4 +1,4 @@
-"""The normal form of a server's URL. What is compared with a base URL anywhere in the package has this form."""
+"""The normal form of a server's URL. The whole package uses this form, so that URLs can be compared."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def check_base_url(base_url: str) -> str:
     """Return ``base_url`` in its normal form (RFC 3986, section 6.2.2 and 6.2.3), without a slash at its end.
 
-    Scheme and host are in lower case, an international name is in its ASCII form (UTS #46, as in browsers), and there
-    is neither a default port nor a dot segment nor a needless percent escape.
+    In this form, the scheme and the host are in lower case, and an international name is in its ASCII form (UTS #46, as
+    in browsers). There is no default port, no dot segment, and no percent escape that isn't needed.
 
     Raises:
-        ValueError: it is no http or https URL with a host, or has a query, a fragment or credentials in it. The error
-            doesn't repeat it, because a secret may be in it.
+        ValueError: the text isn't an http or https URL with a host, or it has a query, a fragment or credentials. The
+            message doesn't contain the text, because it may contain a secret.
 
     """
     if "@" in base_url:
@@ -34,8 +34,8 @@ def check_base_url(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
         port = parts.port
-    except ValueError:  # which repeats what it can't read
-        raise ValueError("base_url is no URL: its host or its port can't be read") from None
+    except ValueError:  # This error contains a part of the URL, which may be a secret, so it isn't passed on.
+        raise ValueError("base_url is not a URL: its host or its port can't be read") from None
     if parts.scheme not in _DEFAULT_PORTS or not _HOST_AND_PORT.fullmatch(parts.netloc):
         raise ValueError("base_url must be an http or https URL with a host")
     if not parts.path.isascii():
@@ -58,9 +58,9 @@ def _host(parts: SplitResult) -> str:
 
 
 def _ascii(label: str) -> str:
-    if label.isascii():  # also names that are none of the DNS, such as a container's with an underscore
+    if label.isascii():  # Keep it even if it isn't a DNS name, for example a container's name with an underscore.
         return label
-    import idna  # its tables take a while to load
+    import idna  # It is imported only here, because its tables take a while to load.
 
     return idna.encode(label, uts46=True).decode()
 

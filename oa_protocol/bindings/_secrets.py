@@ -1,4 +1,4 @@
-"""How a secret looks where a server repeats it."""
+"""The forms in which a server may repeat a secret."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 SHORTEST = 16
-"""A secret with less characters may be a word of the protocol, for example "assistant"."""
+"""The fewest characters of a secret that is searched for. A shorter one may be a word of the protocol."""
 
 
 def is_searched(secret: str, base_url: str) -> bool:
-    """Return whether a secret is looked for in texts. Parts of the base URL are in too many of them."""
+    """Return whether to search texts for a secret. A part of the base URL isn't one, because many texts contain it."""
     return len(secret) >= SHORTEST and secret not in base_url and base_url not in secret
 
 
 def spellings(secret: str) -> list[str]:
-    """Return a secret as it is, in JSON, in JSON in JSON, in a URL and in HTML; the longest spelling first."""
+    """Return a secret in plain text, in JSON, in JSON within JSON, in a URL and in HTML. The longest form is first."""
     in_json = _in_json(secret)
-    slashed = in_json.replace("/", "\\/")  # as PHP writes it
+    slashed = in_json.replace("/", "\\/")  # PHP escapes slashes in JSON.
     found = {secret, in_json, slashed, _in_json(in_json), _in_json(slashed)}
     found |= {quote(secret, safe=""), unquote(secret), html.escape(secret)}
     return sorted((each for each in found if len(each) >= SHORTEST), key=len, reverse=True)
 
 
 def hide(text: str, secrets: Iterable[str], base_url: str) -> str:
-    """Return a server's words without the secrets in them."""
+    """Return a server's text with ``***`` in place of each secret."""
     for secret in secrets:
         if is_searched(secret, base_url):
             for spelled in spellings(secret):

@@ -1,4 +1,4 @@
-"""The inference server's API: a bearer token, ids in the path (specs/protocol.md, section 4)."""
+"""The inference server's API, which has a bearer token, and ids in the path (specs/protocol.md, section 4)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ _CHAT_NOT_FOUND = "Chat not found"
 
 @dataclass(frozen=True, slots=True)
 class InferenceServer(OpenAssistantJson):
-    """The binding to an inference server itself. Raises ValueError for a bad ``base_url``."""
+    """The binding to an inference server.
+
+    Args:
+        base_url: the server's URL.
+
+    Raises:
+        ValueError: ``base_url`` isn't a base URL (see ``check_base_url``).
+
+    """
 
     base_url: str
 
@@ -35,55 +43,56 @@ class InferenceServer(OpenAssistantJson):
 
     @property
     def list_confirms_gone(self) -> bool:
-        """False: the server names what it did not find."""
+        """False, because the server's 404 says what it didn't find."""
         return False
 
     def create_chat(self, credentials: Credentials) -> HttpRequest:
-        """``POST /chats``; without a JSON body it is refused."""
+        """Return the request ``POST /chats``."""
+        # The server refuses this request if it has no JSON body.
         return build_request("POST", f"{self.base_url}/chats", credentials, body=b"{}")
 
     def send_prompt(self, credentials: Credentials, chat_id: str, parent_id: str | None, content: str) -> HttpRequest:
-        """``POST /chats/{chat_id}/prompter_message``."""
+        """Return the request ``POST /chats/{chat_id}/prompter_message``."""
         body = new_prompt(parent_id, content)
         return build_request("POST", f"{self._chat(chat_id)}/prompter_message", credentials, body=body)
 
     def request_assistant(
         self, credentials: Credentials, chat_id: str, parent_id: str, options: AnswerOptions
     ) -> HttpRequest:
-        """``POST /chats/{chat_id}/assistant_message``."""
+        """Return the request ``POST /chats/{chat_id}/assistant_message``."""
         body = encode(options.body(parent_id))
         return build_request("POST", f"{self._chat(chat_id)}/assistant_message", credentials, body=body)
 
     def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
-        """``GET /chats/{chat_id}/messages/{message_id}/events``."""
+        """Return the request ``GET /chats/{chat_id}/messages/{message_id}/events``."""
         return build_request("GET", f"{self._message(chat_id, message_id)}/events", credentials, stream=True)
 
     def fetch_message(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
-        """``GET /chats/{chat_id}/messages/{message_id}``."""
+        """Return the request ``GET /chats/{chat_id}/messages/{message_id}``."""
         return build_request("GET", self._message(chat_id, message_id), credentials)
 
     def fetch_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
-        """``GET /chats/{chat_id}``."""
+        """Return the request ``GET /chats/{chat_id}``."""
         return build_request("GET", self._chat(chat_id), credentials)
 
     def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
-        """``GET /chats``."""
+        """Return the request ``GET /chats``."""
         return build_request("GET", f"{self.base_url}/chats{page_query(after)}", credentials)
 
     def list_models(self, credentials: Credentials) -> HttpRequest:
-        """``GET /configs/model_configs``."""
+        """Return the request ``GET /configs/model_configs``."""
         return build_request("GET", f"{self.base_url}/configs/model_configs", credentials)
 
     def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
-        """``DELETE /chats/{chat_id}``."""
+        """Return the request ``DELETE /chats/{chat_id}``."""
         return build_request("DELETE", self._chat(chat_id), credentials)
 
     def ask_account(self, credentials: Credentials) -> HttpRequest:
-        """``GET /auth/check``, which answers with the user's id."""
+        """Return the request ``GET /auth/check``. Its reply is the user's id."""
         return build_request("GET", f"{self.base_url}/auth/check", credentials)
 
     def read_account(self, body: bytes) -> str:
-        """Read the user's id, which outlasts each token."""
+        """Return the user's id, which stays the same if the token changes."""
         return decode_account(body)
 
     def session(self, credentials: Credentials) -> str:
@@ -91,11 +100,11 @@ class InferenceServer(OpenAssistantJson):
         return credentials.token or ""
 
     def is_deleted(self, status: int, body: bytes) -> bool:
-        """A 2xx without content says so, and so does a 404 that names the chat."""
+        """Return true for a 2xx without content, and for a 404 that says ``Chat not found``."""
         return (200 <= status < 300 and body in (b"", b"null")) or self.is_not_found(status, body)
 
     def is_not_found(self, status: int, body: bytes) -> bool:
-        """A 404 that names the chat says so; a 404 of something in between does not."""
+        """Return true for a 404 that says ``Chat not found``. Other 404s come from a proxy."""
         return status == 404 and self.read_error(body) == _CHAT_NOT_FOUND
 
     def _chat(self, chat_id: str) -> str:

@@ -1,6 +1,6 @@
-"""The JSON of both APIs of Open Assistant: what is sent, what is received, and how it is read.
+"""The JSON that both APIs of Open Assistant send and receive, and the methods that read it.
 
-Received structs name only the fields the client has a use for; a server may send more.
+The structs have only the fields that the client needs. A server may send more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ _ALREADY_PROMPTED = "Trying to add first message to non-empty chat"
 
 
 class SamplingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the model samples, in the server's own names (OA-4.6). The defaults are the historic client's.
+    """The sampling parameters, by the server's own names (OA-4.6). The defaults are those of the historic client.
 
-    Raises ValueError for a number that is not finite or not of 64 bits, TypeError for a value of another type.
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: a number isn't finite, or doesn't fit into 64 bits.
+
     """
 
     top_k: int | None = 50
@@ -41,9 +44,15 @@ class SamplingParameters(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @classmethod
     def of(cls, values: SamplingParameters | Mapping[str, object] | None) -> SamplingParameters:
-        """Return ``values`` as sampling parameters; None means the defaults.
+        """Return ``values`` as sampling parameters.
 
-        Raises TypeError for an unknown name or an ill-typed value, ValueError for one that is not finite.
+        Args:
+            values: the parameters, or a mapping from their names to numbers, or None for the defaults.
+
+        Raises:
+            TypeError: a name is unknown, or a value has the wrong type.
+            ValueError: a number isn't finite, or doesn't fit into 64 bits.
+
         """
         if isinstance(values, SamplingParameters):
             return values
@@ -75,7 +84,7 @@ def _check_number(name: str, value: object) -> None:
 
 
 class NewPrompt(Struct, frozen=True, kw_only=True):
-    """The body of a prompter message. The website wants the chat's id in it."""
+    """The body of the request that posts a prompter message. For the website, it contains the chat's id."""
 
     chat_id: str | UnsetType = UNSET
     parent_id: str | None
@@ -83,7 +92,7 @@ class NewPrompt(Struct, frozen=True, kw_only=True):
 
 
 class NewAnswer(Struct, frozen=True, kw_only=True):
-    """The body of an assistant request. The website wants the chat's id in it."""
+    """The body of the request for an answer. For the website, it contains the chat's id."""
 
     chat_id: str | UnsetType = UNSET
     parent_id: str
@@ -96,7 +105,7 @@ class NewAnswer(Struct, frozen=True, kw_only=True):
 
 
 class Created(Struct, frozen=True):
-    """A reply that must name what it made."""
+    """The reply to a request that creates something, with the id of the new thing."""
 
     id: str
 
@@ -110,14 +119,14 @@ class ChatSummary(Struct, frozen=True, kw_only=True):
 
 
 class Chat(Struct, frozen=True, kw_only=True):
-    """A chat with its messages, which come in no order: an id tells the time (OA-3.2)."""
+    """A chat with its messages, which are in no particular order. Sort them by id to get the order of time (OA-3.2)."""
 
     id: str
     messages: list[Message]
 
 
 class ChatList(Struct, frozen=True, kw_only=True):
-    """A page of the account's chats, newest first; ``next`` is the cursor of the page after it."""
+    """A page of the account's chats, the newest first. ``next`` is the cursor of the next page, or None."""
 
     chats: list[ChatSummary]
     next: str | None = None
@@ -140,21 +149,21 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
 
 
 class ErrorItem(Struct, frozen=True):
-    """One complaint of a server that checks fields: where, and what."""
+    """One error in the fields of a request: ``loc`` is the field, and ``msg`` says what is wrong with it."""
 
     msg: str
     loc: list[str | int] = []
 
 
 class ErrorBody(Struct, frozen=True):
-    """An error body. The inference server says ``detail``, the website ``message``; either text or a list."""
+    """The body of an error. The inference server uses ``detail``, and the website ``message``."""
 
     detail: str | list[ErrorItem] | None = None
     message: str | list[ErrorItem] | None = None
 
     @property
     def words(self) -> str:
-        """The server's own words, list items joined readably; empty where there are none."""
+        """The server's error message, with the items of a list joined, or an empty text if there is none."""
         said = self.detail or self.message or ""
         if isinstance(said, str):
             return said
@@ -166,7 +175,7 @@ class _AnyEvent(Struct, frozen=True):
 
 
 StreamEvent = Token | Queued | PluginStep | Answered | WorkerError
-"""What a stream says. Token text joined is the answer; ``Answered`` and ``WorkerError`` end it."""
+"""The events of a stream. ``Answered`` and ``WorkerError`` end it."""
 
 _STREAM_EVENTS = frozenset({"token", "pending", "plugin_intermediate", "message", "error"})
 _decode_any_event = msgspec.json.Decoder(_AnyEvent).decode
@@ -178,18 +187,18 @@ decode_account = msgspec.json.Decoder(str).decode
 _decode_event: Callable[[bytes], StreamEvent] = msgspec.json.Decoder(StreamEvent).decode
 encode = msgspec.json.Encoder().encode
 
-# msgspec lets two others through: for text that is not UTF-8, and for JSON nested deeper than Python calls may be.
+# msgspec doesn't wrap two errors: that of a text that isn't UTF-8, and that of JSON that is nested too deeply.
 DecodeErrors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class OpenAssistantJson:
-    """How both APIs of Open Assistant are read; the bindings inherit it. What each method is for, ``Binding`` says."""
+    """The methods that read JSON, which are the same for both APIs. ``Binding`` documents them."""
 
     is_id = staticmethod(is_id)
     read_chat = staticmethod(msgspec.json.Decoder(Chat).decode)
     read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)
     read_models = staticmethod(msgspec.json.Decoder(list[ModelConfig]).decode)
-    # The decoder itself, because this is what each token takes.
+    # This is the decoder itself, without a wrapper, because it is called for each token.
     read_event = staticmethod(_decode_event)
 
     def read_chat_id(self, body: bytes) -> str:
@@ -211,15 +220,15 @@ class OpenAssistantJson:
             return ""
 
     def is_prompt_there(self, status: int, words: str) -> bool:
-        """Know the server's own words."""
+        """Return whether ``words`` are the message that both servers send in that case."""
         return words == _ALREADY_PROMPTED
 
     def leaves_message(self, status: int, words: str) -> bool:
-        """Return whether it is a 503 in the server's own words, and not a proxy's (WIRE 30)."""
+        """Return true for a 503 with the server's error message. A proxy's 503 has none (WIRE 30)."""
         return status == 503 and bool(words)
 
     def hint(self, status: int, words: str, doing: str) -> str:
-        """Know what the server's errors mean in practice."""
+        """Return what the user can do about an error, as a sentence, or an empty text."""
         match status:
             case 401 | 403:
                 return "Log in again and give the new cookies or token"
@@ -227,9 +236,9 @@ class OpenAssistantJson:
                 return "Shorten the prompt, or begin a new chat"
             case 422 if words.startswith("Model "):
                 return "The server's models: await client.models(), or oa-protocol models"
-            case 404 if words in ("", "Not Found"):  # the latter are the words of a server that has no such path
+            case 404 if words in ("", "Not Found"):  # A server says "Not Found" if it has no such path at all.
                 return "Is the base URL right, the API the right one, and the chat feature on?"
-            case 500 if doing == RequestAssistant.doing:  # nothing else is limited (WIRE 29)
+            case 500 if doing == RequestAssistant.doing:  # No other request has a rate limit (WIRE 29).
                 return "Servers of this protocol say that for a rate limit, too: wait some minutes"
             case _:
                 return ""
@@ -239,7 +248,7 @@ class OpenAssistantJson:
         return SSEDecoder(limit)
 
     def is_unknown_event(self, payload: bytes) -> bool:
-        """Look at the event's type alone."""
+        """Return whether the event's type is unknown. Its other fields don't matter."""
         try:
             return _decode_any_event(payload).event_type not in _STREAM_EVENTS
         except DecodeErrors:

@@ -1,4 +1,4 @@
-"""A reply as the engine sees it, and the exception that an unwelcome one becomes."""
+"""Replies, in the form that the engine uses, and the errors that they are turned into."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oa_protocol.bindings.base import Binding, Credentials, Headers
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 
 MAX_BODY = 8 * 1024 * 1024
-"""The most bytes a reply's body may have. A driver may stop reading one byte after it."""
+"""The largest size of a reply's body, in bytes. A driver may stop reading after one byte more."""
 
 _SNIPPET = 200
 _BUSY = frozenset({429, 503})
@@ -24,7 +24,7 @@ _WORD = re.compile(r"[A-Za-z]+|[0-9]+")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 UNREADABLE = (ValueError, DecodeError, RecursionError)
-"""What a binding may raise if a body or an event isn't what it must be."""
+"""The errors that a binding may raise for a body or an event that doesn't have the right form."""
 
 _NONE = Credentials()
 
@@ -32,7 +32,20 @@ T = TypeVar("T")
 
 
 class Reply(Struct, frozen=True):
-    """A reply as far as it matters. ``retry_after`` is in seconds; no error repeats the request's ``credentials``."""
+    """The parts of a reply that the engine needs.
+
+    Attributes:
+        binding: the binding that reads the body.
+        status: the HTTP status.
+        body: the body.
+        date: the ``date`` header.
+        location: the ``location`` header.
+        retry_after: how many seconds the server asks us to wait, or None.
+        content_encoding: the ``content-encoding`` header.
+        credentials: the credentials of the request. They are removed from error messages, because a server may repeat
+            them.
+
+    """
 
     binding: Binding
     status: int
@@ -47,10 +60,10 @@ class Reply(Struct, frozen=True):
     def of(
         cls, binding: Binding, status: int, headers: Headers, body: bytes, credentials: Credentials = _NONE
     ) -> Reply:
-        """Pick what matters out of ``headers``, whose names may have any case.
+        """Return a reply with the headers that the engine needs. Names of headers may have any case.
 
         Raises:
-            TypeError: the status is no number, the headers aren't fields, or the body isn't bytes.
+            TypeError: the status isn't a number, the headers aren't header fields, or the body isn't bytes.
 
         """
         if isinstance(cast("object", status), bool) or not isinstance(cast("object", status), int):
@@ -70,17 +83,17 @@ class Reply(Struct, frozen=True):
 
     @property
     def is_busy(self) -> bool:
-        """Whether the server says that it did not do it, and that it may later (OA-6.3)."""
+        """Whether the server says that it didn't carry out the request, and may do so later (OA-6.3)."""
         return self.status in _BUSY
 
     @property
     def is_away(self) -> bool:
-        """Whether the server cannot answer at present: it is busy, or a proxy says that it does not reach it."""
+        """Whether the server can't answer now, because it is busy, or because a proxy doesn't reach it."""
         return self.status in _AWAY
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the server says that it did not and will not do it (OA-6.2)."""
+        """Whether the server says that it didn't carry out the request, and never will (OA-6.2)."""
         return 300 <= self.status < 500 and not self.is_busy
 
     @property
@@ -89,11 +102,16 @@ class Reply(Struct, frozen=True):
         return self.status in (401, 403)
 
     def decode(self, reader: Callable[[bytes], T], what: str, phase: str | None) -> T:
-        """Return the body as ``reader`` reads it.
+        """Return what ``reader`` finds in the body.
+
+        Args:
+            reader: the binding's method that reads this kind of body.
+            what: what the body should be, in words, for the error message.
+            phase: the name of the phase, for the error message.
 
         Raises:
-            ApiError: the body holds an error message after all.
-            RemoteProtocolError: the body isn't ``what`` it must be.
+            ApiError: the body is an error message, although the status says success.
+            RemoteProtocolError: the body is something else, or is too large.
 
         """
         problem = f"more than {MAX_BODY:,} bytes"
@@ -111,18 +129,18 @@ class Reply(Struct, frozen=True):
                 )
         hint = "Is the base URL that of an Open Assistant server, and the api the right one?"
         if self.content_encoding:
-            hint = f"Its content-encoding is {self.content_encoding}, though none was asked for: does a proxy do that?"
+            hint = f"Its content-encoding is {self.content_encoding}, although we asked for none: does a proxy do that?"
         raise RemoteProtocolError(
-            f"the server sent something else than {what}: {problem}{_in(phase)}. {hint}", phase=phase
+            f"the server sent something other than {what}: {problem}{_in(phase)}. {hint}", phase=phase
         )
 
     @property
     def words(self) -> str:
-        """The server's own error message, or an empty text."""
+        """The error message in the body, or an empty text."""
         return self.binding.read_error(self.body) if len(self.body) <= MAX_BODY else ""
 
     def error(self, doing: str, phase: str | None = None) -> OAError:
-        """Return the exception that this reply becomes; ``doing`` says what was being done ("creating the chat")."""
+        """Return this reply as an error. ``doing`` is what the request was for, for example "creating the chat"."""
         words = self.words
         shown = self._hide(words)
         said = f"HTTP {self.status} while {doing}{_in(phase)}"
@@ -152,7 +170,12 @@ class Reply(Struct, frozen=True):
 
 
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:
-    """Return header fields as pairs of text, however an HTTP library spells them."""
+    """Return header fields as pairs of text, in whatever form an HTTP library has them.
+
+    Raises:
+        TypeError: ``headers`` aren't header fields.
+
+    """
     if not isinstance(cast("object", headers), Iterable):
         raise TypeError(f"headers must be a mapping or pairs, not {type(headers).__name__}")
     pairs = cast("Mapping[object, object]", headers).items() if isinstance(headers, Mapping) else headers
@@ -164,14 +187,15 @@ def header_pairs(headers: Headers) -> list[tuple[str, str]]:
 
 def _text(value: object) -> str:
     if isinstance(value, bytes):
-        return value.decode("latin-1")  # what HTTP/1.1 has always allowed in a field's value
+        return value.decode("latin-1")  # HTTP/1.1 allows any byte in a field's value, and this decodes all of them.
     raise TypeError(f"headers must be text or bytes, not {type(value).__name__}")
 
 
 def _seconds(retry_after: str | None, date: str | None) -> float | None:
-    """Return how long the server asks to wait, or None if it can't be read.
+    """Return how many seconds the server asks us to wait, or None if the header can't be read.
 
-    A date is relative to the reply's own: the engine has no clock that tells the time, and the server's may be wrong.
+    A date in ``Retry-After`` is compared with the reply's own ``date``, because the engine has no clock, and the
+    server's clock may be wrong.
     """
     if retry_after is None:
         return None
@@ -184,7 +208,10 @@ def _seconds(retry_after: str | None, date: str | None) -> float | None:
 
 
 def _moment(http_date: str) -> datetime:
-    """Read a date in one of the three forms of RFC 9110, section 5.6.7. (``email.utils`` would import sockets.)"""
+    """Return a date that is in one of the three forms of RFC 9110, section 5.6.7.
+
+    ``email.utils`` isn't used, because it imports sockets, and the engine mustn't import anything that can do I/O.
+    """
     match _WORD.findall(http_date):
         case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
             century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900

@@ -1,9 +1,11 @@
-"""Server-sent events: bytes in, the data of events out, as the WHATWG algorithm says (OA-5.2).
+"""A decoder for server-sent events, which follows the WHATWG algorithm (OA-5.2).
 
-Servers of this protocol write one ``data:`` line an event, ended by CR LF CR LF; whole runs of that spelling are split
-at once. Everything else the algorithm allows (LF, CR, mixed ends, a BOM, comments, several ``data`` lines, no space
-after the colon, any split) is read line by line. Events of a type that the binding doesn't name are dropped: a ping is
-one, and its data is not JSON. ``id`` and ``retry`` are ignored, for a stream is never opened twice.
+Servers of this protocol send one ``data:`` line for each event, and then CR LF CR LF. That is the fast path: a run of
+such events is split in one call. Everything else that the algorithm allows is read line by line: LF, CR and mixed line
+ends, a byte order mark, comments, several ``data`` lines, no space after the colon, and cuts anywhere.
+
+Events of a type that the binding doesn't name are dropped. For example, pings are such events, and their data isn't
+JSON. ``id`` and ``retry`` are ignored, because a stream is never opened twice.
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ _LINE_END = re.compile(rb"\r\n?|\n")
 
 
 class SSEDecoder:
-    r"""Decodes one stream. Feed it what arrives; it keeps what is not complete yet.
+    r"""Decodes one stream. Feed it the bytes as they arrive. It stores the bytes of an incomplete event.
 
     The payload of a ``message`` event is its data. The payload of an event of one of the other ``types`` is its type,
     an LF and its data, so that a binding can tell the types apart: ``kind, _, data = payload.partition(b"\n")``.
 
     Args:
-        limit: the most bytes that a line may have together with the data of its event so far.
-        types: the types of the events that matter besides ``message``.
+        limit: the most bytes that a line and the earlier data of its event may have together.
+        types: the types of events to return besides ``message``.
 
     Attributes:
-        too_large: a line was over the limit. Nothing that follows is of any use.
-        keepalives: how many comments and events of other types have come since the last payload: a server that only
-            says that it is still there.
-        settled: there is nothing of the sort, and no event is open.
+        too_large: true if a line exceeded the limit. The decoder can't be used any more.
+        keepalives: how many comments, and events of other types, have arrived since the last payload. They show that
+            the server is still there.
+        settled: true if there are no keepalives, nothing was too large, and no event is incomplete.
 
     """
 
@@ -71,7 +73,8 @@ class SSEDecoder:
     def feed(self, data: bytes) -> Sequence[bytes]:
         """Return the payload of each event that ``data`` completes, up to one that is too large."""
         if self.settled:
-            # A token that comes alone, which is how servers send them, costs no more than this.
+            # Servers usually send each token alone, in one complete event. This path doesn't touch the decoder's state.
+            # It is safe because no event is incomplete, and the payload has no line end.
             payload = data.removeprefix(_FIELD).removesuffix(_EVENT_END)
             if _LF not in payload and _CR not in payload and len(payload) + _AROUND == len(data) <= self._limit:
                 return (payload,)
@@ -83,11 +86,11 @@ class SSEDecoder:
     def _feed(self, data: bytes) -> list[bytes]:
         payloads: list[bytes] = []
         data = self._join(data)
-        if data.startswith(_LINE_BREAK):  # the last chunk was cut right before the line that ends its event
+        if data.startswith(_LINE_BREAK):  # The last chunk ended right before the empty line that ends its event.
             self._dispatch(payloads)
             data = data[len(_LINE_BREAK) :]
         if not self._data and not self._type and len(data) <= self._limit:
-            # After CR LF CR LF no event is open, so that a run of whole events in the usual spelling splits at once.
+            # No event is incomplete after CR LF CR LF, so a run of complete events in the usual form can be split here.
             events, _, rest = data.rpartition(_EVENT_END)
             run = _split(events)
             if run is not None:
@@ -98,7 +101,7 @@ class SSEDecoder:
         return payloads
 
     def _join(self, data: bytes) -> bytes:
-        """Return ``data`` after what was kept, or nothing where it completes no line."""
+        """Return the stored bytes and ``data``, or nothing if they don't complete a line."""
         if self._after_cr:
             self._after_cr = not data
             return data.removeprefix(b"\n")
@@ -124,8 +127,8 @@ class SSEDecoder:
             self._pieces.append(rest)
 
     def _read_lines(self, data: bytes, payloads: list[bytes]) -> None:
-        """Take ``data`` line by line, add to ``payloads`` those it completes, and keep what has no end yet."""
-        if _LF not in data and _CR not in data:  # as the start of the next event is, after a run of whole ones
+        """Read ``data`` line by line, append complete events to ``payloads``, and store an incomplete line."""
+        if _LF not in data and _CR not in data:  # This is usual after a run: the start of the next event.
             self._keep(data)
             return
         start = 0
@@ -157,7 +160,7 @@ class SSEDecoder:
                 pass
 
     def _dispatch(self, payloads: list[bytes]) -> None:
-        """End the event. If its type matters, it is a payload."""
+        """End the event. If its type is one to return, append its payload."""
         if self._data:
             if self._type in (b"", b"message"):
                 self.keepalives = 0
@@ -173,7 +176,7 @@ class SSEDecoder:
 
 
 def _split(events: bytes) -> list[bytes] | None:
-    """Return the data of events that are one ``data: `` line each, or None where anything else is among them."""
+    """Return the data of events that have one ``data: `` line each, or None if there is anything else among them."""
     if not events.startswith(_FIELD):
         return None
     payloads = events[len(_FIELD) :].split(_NEXT)

@@ -1,4 +1,4 @@
-"""The website's API, which a browser uses: cookies, ids in the query or the body (specs/protocol.md, section 4)."""
+"""The website's API, which has cookies, and ids in the query or the body (specs/protocol.md, section 4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ _SESSION_COOKIE = re.compile(r"(?:__Secure-)?next-auth\.session-token(?:\.([0-9]
 
 @dataclass(frozen=True, slots=True)
 class Website(OpenAssistantJson):
-    """The binding to a website in front of an inference server. Raises ValueError for a bad ``base_url``."""
+    """The binding to a website in front of an inference server.
+
+    Args:
+        base_url: the website's URL.
+
+    Raises:
+        ValueError: ``base_url`` isn't a base URL (see ``check_base_url``).
+
+    """
 
     base_url: str
 
@@ -36,65 +44,65 @@ class Website(OpenAssistantJson):
 
     @property
     def list_confirms_gone(self) -> bool:
-        """True: the website says 404 also when its own key is rejected upstream, or chat is switched off."""
+        """True, because the website also says 404 if its own key is rejected upstream, or if chat is switched off."""
         return True
 
     def create_chat(self, credentials: Credentials) -> HttpRequest:
-        """``POST /api/chat``."""
+        """Return the request ``POST /api/chat``."""
         return build_request("POST", f"{self.base_url}/api/chat", credentials, body=b"{}")
 
     def send_prompt(self, credentials: Credentials, chat_id: str, parent_id: str | None, content: str) -> HttpRequest:
-        """``POST /api/chat/prompter_message``."""
+        """Return the request ``POST /api/chat/prompter_message``."""
         body = new_prompt(parent_id, content, chat_id=check_id(chat_id))
         return build_request("POST", f"{self.base_url}/api/chat/prompter_message", credentials, body=body)
 
     def request_assistant(
         self, credentials: Credentials, chat_id: str, parent_id: str, options: AnswerOptions
     ) -> HttpRequest:
-        """``POST /api/chat/assistant_message``."""
+        """Return the request ``POST /api/chat/assistant_message``."""
         answer = options.body(parent_id, chat_id=check_id(chat_id))
         url = f"{self.base_url}/api/chat/assistant_message"
         return build_request("POST", url, credentials, body=encode(answer))
 
     def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
-        """``GET /api/chat/events``."""
+        """Return the request ``GET /api/chat/events``."""
         url = f"{self.base_url}/api/chat/events?chat_id={check_id(chat_id)}&message_id={check_id(message_id)}"
         return build_request("GET", url, credentials, stream=True)
 
     def fetch_message(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
-        """``GET /api/chat/message``."""
+        """Return the request ``GET /api/chat/message``."""
         url = f"{self.base_url}/api/chat/message?chat_id={check_id(chat_id)}&message_id={check_id(message_id)}"
         return build_request("GET", url, credentials)
 
     def fetch_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
-        """``GET /api/chat?chat_id=``."""
+        """Return the request ``GET /api/chat?chat_id=``."""
         return build_request("GET", f"{self.base_url}/api/chat?chat_id={check_id(chat_id)}", credentials)
 
     def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
-        """``GET /api/chat``: twenty a page, whatever one asks for."""
+        """Return the request ``GET /api/chat``. A page always has twenty chats."""
         return build_request("GET", f"{self.base_url}/api/chat{page_query(after)}", credentials)
 
     def list_models(self, credentials: Credentials) -> HttpRequest:
-        """``GET /api/chat/models``."""
+        """Return the request ``GET /api/chat/models``."""
         return build_request("GET", f"{self.base_url}/api/chat/models", credentials)
 
     def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
-        """``DELETE /api/chat?chat_id=``."""
+        """Return the request ``DELETE /api/chat?chat_id=``."""
         return build_request("DELETE", f"{self.base_url}/api/chat?chat_id={check_id(chat_id)}", credentials)
 
     def ask_account(self, credentials: Credentials) -> HttpRequest | None:
-        """None: the website's API never says whose session it is."""
+        """Return None, because the website's API has no request that names the account."""
         return None
 
     def read_account(self, body: bytes) -> str:
-        """Not used, because nothing is asked."""
+        """Return the body. This is never called, because ``ask_account`` returns None."""
         return body.decode()
 
     def session(self, credentials: Credentials) -> str:
-        """Return the session's token, whose parts are joined in the order of their numbers, or else all credentials.
+        """Return the token of the session cookie, or all credentials if there is no such cookie.
 
-        Other cookies change with every visit. A new login changes the session, too, and so may a visit to the website
-        with a browser.
+        If the cookie is split, its parts are joined in the order of their numbers. Other cookies are left out, because
+        they change with every visit. A new login changes the token, and a visit with a browser may change it, too.
         """
         parts = {
             int(found[1] or 0): value
@@ -105,9 +113,9 @@ class Website(OpenAssistantJson):
         return token or credentials.text
 
     def is_deleted(self, status: int, body: bytes) -> bool:
-        """Only a 200 with an empty body says so; a second DELETE answers 500."""
+        """Return true for a 200 with an empty body only. The reply to a second DELETE is a 500."""
         return status == 200 and not body
 
     def is_not_found(self, status: int, body: bytes) -> bool:
-        """A 404 with an empty body says so, if the list of chats answers as well."""
+        """Return true for a 404 with an empty body. It counts only if the list of chats can be read, too."""
         return status == 404 and not body

@@ -1,8 +1,8 @@
-"""Tapes: everything that went into and came out of an engine, as JSON lines (docs/tapes.md, specs/vectors).
+"""Tapes, which are JSON lines with all inputs and outputs of an engine (docs/tapes.md, specs/vectors).
 
-``Recorder`` makes one, for any driver. ``replay`` runs the engine over it again, ``transcript`` puts it into words, and
-``normalize`` makes two tapes of the same conversation comparable, even of different drivers. ``oa_protocol.tape.har``
-reads a browser's recording.
+``Recorder`` records a tape, with any driver. ``replay`` runs the engine over a tape again, ``transcript`` puts a tape
+into words, and ``normalize`` makes two tapes of the same conversation comparable, even if different drivers recorded
+them. ``oa_protocol.tape.har`` reads a browser's recording.
 """
 
 from oa_protocol.tape.format import Tape, load_tapes, parse_tapes

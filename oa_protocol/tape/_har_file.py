@@ -1,4 +1,4 @@
-"""Reads a HAR file (HTTP Archive 1.2) entry by entry, because browsers and proxies write odd ones."""
+"""Reads a HAR file (HTTP Archive 1.2) entry by entry, because browsers and proxies write odd entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PostData(Struct):
 
 
 class Request(Struct, rename="camel"):
-    """What was sent. Its ``repr`` keeps the cookies to itself."""
+    """A request. Its ``repr`` doesn't show the cookies."""
 
     url: str
     method: str = "GET"
@@ -33,12 +33,12 @@ class Request(Struct, rename="camel"):
 
     @property
     def cookie_header(self) -> str:
-        """The value of the Cookie header; empty if none was sent."""
+        """The value of the Cookie header, or empty if there was none."""
         return "; ".join(value for name, value in _pairs(self.headers) if name.lower() == "cookie")
 
     @property
     def cookie_list(self) -> Pairs:
-        """The cookies, whose values a browser may have decoded. Not every file has the header."""
+        """The cookies. Use them if the file lacks the Cookie header. A browser may have decoded their values."""
         return _pairs(self.cookies)
 
 
@@ -50,7 +50,7 @@ class Content(Struct):
 
 
 class Response(Struct, rename="camel"):
-    """What came back; ``status`` is 0 if nothing did."""
+    """A response. Its ``status`` is 0 if there was none."""
 
     raw_status: int | None = msgspec.field(name="status", default=None)
     raw_headers: list[Any] = msgspec.field(name="headers", default_factory=list[Any])
@@ -68,7 +68,12 @@ class Response(Struct, rename="camel"):
 
     @property
     def body(self) -> bytes:
-        """The whole body; empty if the browser left it out. Raises ValueError for base64 that is none."""
+        """The whole body, or empty if the browser left it out.
+
+        Raises:
+            ValueError: the body isn't valid base64.
+
+        """
         content = self.content or Content()
         text = content.text or ""
         return base64.b64decode(text) if content.encoding == "base64" else text.encode(errors="replace")
@@ -83,12 +88,12 @@ class Entry(Struct, rename="camel"):
 
 
 def read_entries(entries: list[Any], left_out: list[str]) -> list[Entry]:
-    """Return the entries in order of time, and add to ``left_out`` which ones can't be read, and why."""
+    """Return the entries in the order of time. For each entry that can't be read, append the reason to ``left_out``."""
     return [entry for _, entry in sorted(_dated(entries, left_out), key=lambda dated: dated[0])]
 
 
 def _dated(entries: list[Any], left_out: list[str]) -> Iterator[tuple[datetime, Entry]]:
-    """Yield each entry with its time; one whose date can't be read counts as where it stands."""
+    """Yield each entry with its time. If the date can't be read, use that of the entry before."""
     began = datetime.min.replace(tzinfo=UTC)
     for number, item in enumerate(entries, 1):
         try:

@@ -1,4 +1,4 @@
-"""The format of a tape: a line that begins a case, then a line for each step (specs/vectors/README.md)."""
+"""The format of tapes: a line that begins a case, and then a line for each step (specs/vectors/README.md)."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Json = dict[str, Any]
 Bytes = str | Json | list[Any]
 
 OUTPUTS = ("intent", "events", "raises", "phase", "deadline", "payloads", "too_large")
-"""The fields of a step that say what must come of it."""
+"""The fields of a step that contain its expected outcome."""
 
 _FAILURES: dict[str, type[TransportError]] = {"NotSent": NotSent, "MaybeSent": MaybeSent}
 INPUTS: dict[str, type[Input]] = {kind.__name__: kind for kind in get_args(Input)}
-"""Everything that can happen to a conversation, by its name on a tape."""
+"""The classes of inputs, by their names on a tape."""
 
 _HEADERS = ("accept-encoding", "content-type", "cookie", "authorization")
 _BINDINGS: dict[str, type[Website | InferenceServer]] = {"website": Website, "inference": InferenceServer}
@@ -48,13 +48,14 @@ _FIELDS = {name: get_type_hints(kind) for name, kind in INPUTS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """One conversation. Its ``str()`` is the text of the tape, which ``parse_tapes`` reads.
+    """The recording of one conversation. ``str()`` returns its text, which ``parse_tapes`` reads.
 
     Attributes:
-        config: what the conversation was made with.
-        steps: what happened, and what came of it.
-        name, clause: what a conformance vector shows, and the clauses that it belongs to.
-        raises: the error with which a vector's ``config`` is to be refused; empty if it isn't.
+        config: the arguments of the conversation.
+        steps: what happened, and its outcome.
+        name: what a conformance vector tests, in words.
+        clause: the clauses that a conformance vector belongs to.
+        raises: the name of the error that a vector's ``config`` must raise, or empty if it must be accepted.
 
     """
 
@@ -73,40 +74,40 @@ class Tape:
 
 
 def to_line(fields: Json) -> str:
-    """Return one line of a tape, in ASCII: any text file can hold it."""
+    """Return one line of a tape. It is ASCII, so the encoding of a text file doesn't matter."""
     return f"{json.dumps(fields)}\n"
 
 
 def load_tapes(path: str | Path) -> list[Tape]:
-    """Read the cases of a file.
+    """Return the tapes in a file.
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it is no tape.
+        ValueError: the file isn't a tape. The message names the line.
 
     """
     return parse_tapes(Path(path).read_text(encoding="utf-8"))
 
 
 def parse_tapes(text: str) -> list[Tape]:
-    """Read the cases of a text: one of a recording, several of a file of vectors.
+    """Return the tapes in a text. A recording has one tape, and a file of vectors has several.
 
-    A last line that was cut is left out, because a process may die while it writes.
+    If the last line is incomplete, it is ignored, because a process may die while it writes.
 
     Raises:
-        ValueError: the text is no tape. The message names the line.
+        ValueError: the text isn't a tape. The message names the line.
 
     """
     cases: list[tuple[Json, list[Json]]] = []
     for number, fields in _lines(text):
         if "config" in fields:
             if not isinstance(fields["config"], dict):
-                raise ValueError(f"line {number}: `config` is no JSON object")
+                raise ValueError(f"line {number}: `config` is not a JSON object")
             cases.append((fields, []))
         elif cases:
             cases[-1][1].append(_written_out(number, fields))
         else:
-            raise ValueError(f"line {number} is a step before there is a case: a tape begins with a line with `config`")
+            raise ValueError(f"line {number} is a step, but a tape must begin with a line with `config`")
     return [
         Tape(head["config"], tuple(steps), head.get("name", ""), tuple(head.get("clause", ())), head.get("raises", ""))
         for head, steps in cases
@@ -114,7 +115,7 @@ def parse_tapes(text: str) -> list[Tape]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, Json]]:
-    lines = text.removeprefix("\ufeff").split("\n")  # some editors put a byte order mark in front
+    lines = text.removeprefix("\ufeff").split("\n")  # Some editors write a byte order mark.
     for number, line in enumerate(lines, 1):
         if not line:
             continue
@@ -123,20 +124,20 @@ def _lines(text: str) -> Iterator[tuple[int, Json]]:
         except (ValueError, RecursionError):
             if number == len(lines):
                 return
-            raise ValueError(f"line {number} of the tape is no JSON") from None
+            raise ValueError(f"line {number} of the tape is not JSON") from None
         if not isinstance(fields, dict):
-            raise ValueError(f"line {number} of the tape is no JSON object")
+            raise ValueError(f"line {number} of the tape is not a JSON object")
         yield number, cast("Json", fields)
 
 
 def _written_out(number: int, step: Json) -> Json:
-    """Return the step with the texts of its events in full, because a file may say "n times the same"."""
+    """Return the step with the texts of its events in full, because a file may abbreviate repeated text."""
     if "events" not in step:
         return step
     try:
         return step | {"events": [{name: _text(value) for name, value in event.items()} for event in step["events"]]}
     except (TypeError, AttributeError):
-        raise ValueError(f"line {number}: `events` is no list of JSON objects") from None
+        raise ValueError(f"line {number}: `events` is not a list of JSON objects") from None
 
 
 def _text(value: object) -> object:
@@ -147,11 +148,17 @@ def _text(value: object) -> object:
             return value
 
 
-# ---- what goes in
+# ---- inputs
 
 
 def new_conversation(config: Json) -> Conversation:
-    """Return the conversation that a tape begins with. Raise ValueError or TypeError if none can be made."""
+    """Return a new conversation with the arguments in a tape's ``config``.
+
+    Raises:
+        ValueError: an argument is wrong.
+        TypeError: an argument has the wrong type.
+
+    """
     binding = _BINDINGS.get(config.get("api", ""))
     if binding is None:
         raise ValueError(f"the tape's api must be one of {', '.join(_BINDINGS)}, not {config.get('api')!r}")
@@ -176,7 +183,7 @@ def _object(config: Json, name: str) -> Json:
 
 
 def encode_config(settings: Settings) -> Json:
-    """Return what a conversation is made with, except for its credentials."""
+    """Return a conversation's arguments, except for its credentials."""
     options: Json = to_builtins(settings.options)
     return {
         "api": settings.binding.api,
@@ -189,15 +196,15 @@ def encode_config(settings: Settings) -> Json:
 
 
 def given(step: Json) -> Json:
-    """Return what a step says is done, without what must come of it, and without words for people."""
+    """Return a step without its expected outcome, and without the ``reason``, which is for people only."""
     return {name: value for name, value in step.items() if name not in (*OUTPUTS, "reason")}
 
 
 def take_step(conversation: Conversation, step: Json) -> Json:
-    """Do what the step says, and return what came of it, as ``result`` does.
+    """Do what a step says, and return its outcome, in the form of ``result``.
 
     Raises:
-        ValueError: this isn't a step of a conversation.
+        ValueError: ``step`` isn't a step of a conversation.
 
     """
     match given(step):
@@ -217,7 +224,7 @@ def take_step(conversation: Conversation, step: Json) -> Json:
 
 
 class _NotAStep(ValueError):
-    """A line of the tape is no step."""
+    """A line of the tape isn't a step."""
 
 
 _NOTHING_ASKED: Any = object()
@@ -231,7 +238,7 @@ def result(
     intent: Json | None = _NOTHING_ASKED,
     raises: Exception | None = None,
 ) -> Json:
-    """Return what came of a step: the intent asked for, the events (left out if there are none) or the exception."""
+    """Return the outcome of a step: its intent, its events (if there are any) or its exception, and the new state."""
     found: Json = {} if intent is _NOTHING_ASKED else {"intent": intent}
     if events:
         found["events"] = [encode_event(event) for event in events]
@@ -241,9 +248,9 @@ def result(
 
 
 def decode_input(happened: Json) -> Input:
-    """Return what happened: the fields of the input's struct by their names, except for those that have a default.
+    """Return the input that a step contains. The step has the input's fields by name, and may omit default values.
 
-    A text, number or truth value is taken as it is, because it is the engine that refuses one of another type.
+    Texts, numbers and truth values aren't checked here, because the engine itself refuses wrong types.
     """
     fields = {name: value for name, value in happened.items() if name != "type"}
     try:
@@ -255,7 +262,7 @@ def decode_input(happened: Json) -> Input:
 
 
 def encode_bytes(data: bytes) -> str | Json:
-    """Return bytes as text if they are UTF-8, otherwise in base64."""
+    """Return bytes as a tape has them: as text if they are UTF-8, otherwise in base64."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -263,7 +270,7 @@ def encode_bytes(data: bytes) -> str | Json:
 
 
 def decode_bytes(spelled: Bytes) -> bytes:
-    """Return the bytes that a step has as text, in base64, as "n times the same", or as a list of these."""
+    """Return the bytes of a step. They may be text, base64, a repeated piece, or a list of these."""
     match spelled:
         case str():
             return spelled.encode()
@@ -289,11 +296,11 @@ def _decode_headers(headers: Json) -> Headers:
     return tuple(headers.items())
 
 
-def _as_it_is(value: Any) -> Any:  # noqa: ANN401  # of whatever type the field has
+def _as_it_is(value: Any) -> Any:  # noqa: ANN401  # The type is that of the field.
     return value
 
 
-# How the fields of inputs are read, by their types.
+# The functions that read the fields of inputs, by the fields' types.
 _DECODERS: dict[object, Callable[[Any], Any]] = {
     bytes: decode_bytes,
     Headers: _decode_headers,
@@ -302,11 +309,11 @@ _DECODERS: dict[object, Callable[[Any], Any]] = {
 }
 
 
-# ---- what comes out
+# ---- outputs
 
 
 def encode_intent(intent: Intent | None) -> Json | None:
-    """Return an intent as a tape has it: with the headers that the protocol speaks of, and unmasked credentials."""
+    """Return an intent as a tape has it, but with unmasked credentials. Only headers of the protocol are included."""
     match intent:
         case None:
             return None
@@ -323,7 +330,7 @@ def encode_intent(intent: Intent | None) -> Json | None:
 
 
 def encode_event(event: ev.Event) -> Json:
-    """Return an event as a tape has it, without error texts and reasons, which each implementation words for itself."""
+    """Return an event as a tape has it, without error texts and reasons, because each implementation has its own."""
     kind = type(event).__name__
     match event:
         case ev.Failed(error):

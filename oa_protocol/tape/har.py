@@ -1,4 +1,4 @@
-"""Makes tapes of the conversations that a browser had with a website, from its HAR file (HTTP Archive 1.2)."""
+"""Makes tapes from a browser's recording of conversations with a website (a HAR file, HTTP Archive 1.2)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PATH = Website("http://website").create_chat(_CREDENTIALS).target
 
 
 class _Exchange(Struct, frozen=True):
-    """What the browser sent, without how it spelled that, and what came back."""
+    """What the browser sent, in a form that can be compared with the engine's requests, and the reply."""
 
     website: Website
     method: str
@@ -40,13 +40,14 @@ class _Exchange(Struct, frozen=True):
 
     @property
     def chat_id(self) -> str:
-        """The chat it is about; empty if it names none."""
+        """The id of the chat that the request is about, or empty if it names none."""
         return str(self.sent.get("chat_id") or _address(self.url)[1].get("chat_id", [""])[0])
 
     def is_of(self, request: HttpRequest) -> bool:
-        """Return whether the browser sent what ``request`` says."""
+        """Return whether the browser sent the same as ``request``."""
         asked: Json = json.loads(request.body or "{}")
-        is_stream = ("accept", "text/event-stream") in request.headers  # which the website opens with POST as well
+        # The website may open a stream with POST, so the method of a stream isn't compared.
+        is_stream = ("accept", "text/event-stream") in request.headers
         return (
             (self.method == request.method or is_stream)
             and _address(self.url) == _address(request.url)
@@ -61,35 +62,35 @@ def _address(url: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def parse_har(text: str) -> list[Tape]:
-    """Return a tape of each chat that was made in the recording, its name the chat's id.
+    """Return a tape for each chat that was created during the recording. A tape's name is the chat's id.
 
-    A HAR file has bodies whole, so a stream is one piece. The parameters that the browser sent are the tape's options.
-    A tape ends if the browser went on in a way in which this engine doesn't, for example with another answer to the
-    same prompt, or with other parameters. Its time is the engine's own: only the engine's pauses pass. Credentials are
-    left out. An entry that can't be read is left out, too, and logged.
+    A stream is one piece, because a HAR file has only whole bodies. The tape's options are those that the browser sent.
+    Its times are not the browser's: only the engine's pauses take time. If the browser did something that this engine
+    doesn't do, the tape ends there. For example, that is a second answer to the same prompt, or an answer with other
+    parameters. Credentials are left out. If an entry can't be read, it is left out, and logged.
 
     Raises:
-        ValueError: the text is no HAR file, or no chat was made in it.
+        ValueError: the text isn't a HAR file, or no chat was created in it.
 
     """
     try:
-        # Not msgspec.json, which refuses the lone surrogates that a HAR file has if a body was cut.
+        # msgspec.json would refuse lone surrogates, which a HAR file contains if a body was cut.
         document = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"this is no HAR file: {error}") from None
+        raise ValueError(f"this is not a HAR file: {error}") from None
     left_out: list[str] = []
     match document:
         case {"log": {"entries": list()}}:
             entries = read_entries(document["log"]["entries"], left_out)
         case _:
-            raise ValueError("this is no HAR file: it has no `log` with `entries`")
+            raise ValueError("this is not a HAR file: it has no `log` with `entries`")
     if left_out:
         logger.warning("left out what cannot be read in the HAR file: %s", "; ".join(left_out[:_SHOWN]))
     exchanges = [exchange for entry in entries if (exchange := _exchange(entry)) is not None]
     created = {chat_id: each for each in exchanges if (chat_id := _created(each)) is not None}
     if not created:
         raise ValueError(
-            "no chat was made in this HAR file: begin recording before the first prompt of a new chat, and export"
+            "no chat was created in this HAR file: begin recording before the first prompt of a new chat, and export"
             " the file with its contents"
         )
     return [
@@ -99,7 +100,7 @@ def parse_har(text: str) -> list[Tape]:
 
 
 def _exchange(entry: Entry) -> _Exchange | None:
-    """Return the entry as an exchange that may be one of this protocol, or None if it can't be."""
+    """Return the entry as an exchange, or None if it can't be one of this protocol."""
     base_url, path, rest = entry.request.url.partition(_PATH)
     try:
         website = Website(base_url)
@@ -107,14 +108,14 @@ def _exchange(entry: Entry) -> _Exchange | None:
         options = _options(sent)
         check_text("prompt", sent.get("content", ""))
         response = entry.response or Response()
-        _ = response.body  # base64 that is none is a ValueError
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a body that isn't ours
+        _ = response.body  # This raises ValueError for invalid base64.
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # The body isn't of this protocol.
         return None
     return _Exchange(website, entry.request.method, f"{website.base_url}{path}{rest}", sent, options, response)
 
 
 def _created(exchange: _Exchange) -> str | None:
-    """Return the id of the chat that the exchange made, or None."""
+    """Return the id of the chat that the exchange created, or None."""
     if not exchange.is_of(exchange.website.create_chat(_CREDENTIALS)):
         return None
     try:
@@ -124,7 +125,7 @@ def _created(exchange: _Exchange) -> str | None:
 
 
 def _options(sent: Json) -> AnswerOptions | None:
-    """Return the options in the body of a request for an answer, or None if it is another request."""
+    """Return the options in the body of a request for an answer, or None for another request."""
     if "model_config_name" not in sent:
         return None
     return AnswerOptions(
@@ -138,7 +139,7 @@ def _options(sent: Json) -> AnswerOptions | None:
 
 
 def _tape(chat_id: str, create: _Exchange, exchanges: list[_Exchange]) -> Tape:
-    """Run the engine over what the browser got, as far as it asks for that."""
+    """Run the engine with the browser's replies, as long as the engine sends the browser's requests."""
     website = create.website
     options = next((each.options for each in exchanges if each.options is not None), None)
     prompts = [each.sent["content"] for each in exchanges if "content" in each.sent]
@@ -155,7 +156,7 @@ def _tape(chat_id: str, create: _Exchange, exchanges: list[_Exchange]) -> Tape:
                     break
                 for happened in _inputs(intent, waiting[index].response):
                     conversation.handle(happened, now)
-                del waiting[: index + 1]  # what the browser asked for before that, it did not ask in answer to that
+                del waiting[: index + 1]  # The engine can't send the earlier requests any more.
             case LoadCredentials():
                 conversation.handle(inputs.CredentialsFound(None), now)
             case None if conversation.deadline is not None:
@@ -173,7 +174,7 @@ def _tape(chat_id: str, create: _Exchange, exchanges: list[_Exchange]) -> Tape:
 
 
 def _inputs(intent: Exchange, response: Response) -> Iterator[inputs.Input]:
-    """What a driver would hand in for this response."""
+    """Yield the inputs that a driver would hand in for this response."""
     if response.status == 0:
         yield inputs.ExchangeFailed(MaybeSent("the browser got no reply"))
     elif isinstance(intent, OpenStream) and response.status == 200:

@@ -1,4 +1,4 @@
-"""The normal form of a tape: what is the same in two recordings of one conversation, whatever driver made them."""
+"""The normal form of a tape, which is the same for two recordings of one conversation by different drivers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ _BASE_URL = "http://server"
 
 
 def normalize(tape: Tape) -> Tape:
-    """Return what makes two tapes of the same conversation comparable: equal ones have equal normal forms.
+    """Return a tape's normal form. If two tapes are of the same conversation, their normal forms are equal.
 
-    What depends on the driver, the network and the clock is left out: times and deadlines, how a stream's bytes were
-    cut (its events stand in one step), pings and ``pending`` events, headers and dates, questions when there was
-    nothing to do, reads that brought nothing new, steps without any effect, and how the stream was closed after its
-    last event. The events say what the body of a reply said. Ids are numbered, and every server has the same URL. A
-    normal form is for comparing, not for ``replay``.
+    A normal form is only for comparing. You can't ``replay`` it. It leaves out everything that depends on the driver,
+    the network or the clock:
+
+    - times, deadlines, headers and dates;
+    - how a stream's bytes were cut (all its events are in one step), its pings and ``pending`` events, and how it was
+      closed after its last event;
+    - calls of ``next_intent`` when there was nothing to do, reads that brought nothing new, and steps without effect;
+    - the bodies of replies, because the events have their content.
+
+    Ids are replaced by numbers, and every server has the same URL.
     """
     steps = list(_joined(_plain(step) for step in _told(tape)))
     text = json.dumps([tape.config, steps]).replace(tape.config["base_url"], _BASE_URL)
@@ -33,7 +38,7 @@ def normalize(tape: Tape) -> Tape:
 
 
 def _told(tape: Tape) -> Iterator[Json]:
-    """The steps that said something, or asked for something that did."""
+    """Yield the steps that had an effect, and the intents whose outcome had one."""
     phase = "START"
     read: Json | None = None
     for step in tape.steps:
@@ -61,7 +66,7 @@ def _events(step: Json) -> list[Json]:
 
 
 def _plain(step: Json) -> Json:
-    """The step without what depends on the clock and on the transport."""
+    """Return the step without everything that depends on the clock or the transport."""
     plain: Json = {name: step[name] for name in ("intent", "raises", "phase") if name in step}
     if "input" in step:
         plain["input"] = _plain_input(step["input"])
@@ -84,7 +89,7 @@ def _undated(event: Json) -> Json:
 
 
 def _joined(steps: Iterator[Json]) -> Iterator[Json]:
-    """The steps, those of a stream's data in one."""
+    """Yield the steps, with successive pieces of a stream joined into one step."""
     last: Json | None = None
     for step in steps:
         if last is not None and _is_data(last) and _is_data(step) and "raises" not in last:

@@ -1,4 +1,4 @@
-"""Records a conversation, with any driver."""
+"""Records conversations, with any driver."""
 
 from __future__ import annotations
 
@@ -26,19 +26,29 @@ from oa_protocol.tape.redact import Masks
 logger = logging.getLogger("oa_protocol")
 
 TapeFile = str | os.PathLike[str] | TextIO
-"""Where a tape goes: the path of a file, which is overwritten, or an open text file, which stays open."""
+"""A tape's destination: the path of a file, which is overwritten, or an open text file, which isn't closed."""
 
 _T = TypeVar("_T")
 
 
 class Recorder(Conversation):
-    """A conversation that writes down each input and each output, as one line of ``tape``, before it returns.
+    """A conversation that records its inputs and outputs. Each call writes one line to ``tape`` before it returns.
 
-    specs/vectors/README.md says what a line holds. Cookies and tokens are masked, prompts and answers are not. A path
-    is opened by the first step, and closed with the last. If the tape can't be written, one warning is logged, and the
-    conversation goes on without. A file can't be pickled or copied, and so a Recorder can't; nor does it ``resume``.
+    specs/vectors/README.md explains the lines. Cookies and tokens are masked, but prompts and answers aren't. If the
+    tape can't be written, a warning is logged once, and the conversation goes on without a tape. You can't pickle or
+    copy a ``Recorder``, because it has an open file, and it has no ``resume``.
 
-    The engine gets the time that is on the tape, so that a replay does the same to the microsecond.
+    The engine gets the rounded time that is on the tape, so a replay is exact.
+
+    Args:
+        binding: the API to use.
+        credentials: as for ``Conversation``.
+        options: as for ``Conversation``.
+        retries: as for ``Conversation``.
+        timeouts: as for ``Conversation``.
+        cleanup: as for ``Conversation``.
+        tape: a path, or an open text file. A path is opened by the first step, and closed by the last one.
+
     """
 
     __slots__ = ("_held", "_masks", "_start", "_tape")
@@ -65,16 +75,16 @@ class Recorder(Conversation):
 
     @property
     def deadline(self) -> float | None:
-        """When to hand in ``TimePassed`` at the latest, by the caller's clock."""
+        """The time at which to hand in ``TimePassed``, in seconds by your clock, or None if there is no deadline."""
         ends = super().deadline
         return None if ends is None or self._start is None else self._start + ends
 
     def next_intent(self, now: float) -> Intent | None:
-        """Record what the engine asks for."""
+        """Return the next intent, and record it."""
         return self._on_tape(now, {}, super().next_intent, self._asked)
 
     def handle(self, happened: Input, now: float) -> list[Event]:
-        """Record what happened."""
+        """Handle an input, and record it with its outcome."""
         match happened:
             case StreamData(data):
                 return self.receive_stream_data(data, now)
@@ -85,7 +95,7 @@ class Recorder(Conversation):
         return self._on_tape(now, self._happened(happened), partial(super().handle, happened), self._caused)
 
     def receive_stream_data(self, data: bytes, now: float) -> list[Event]:
-        """Record bytes of the stream."""
+        """Handle bytes of the open stream, and record them with their outcome."""
         happened = self._happened(StreamData(data))
         return self._on_tape(now, happened, partial(super().receive_stream_data, data), self._caused)
 
@@ -100,7 +110,7 @@ class Recorder(Conversation):
         return result(self, super().deadline, intent=None if encoded is None else self._masks.intent(encoded))
 
     def _on_tape(self, now: float, step: Json, call: Callable[[float], _T], tell: Callable[[_T], Json]) -> _T:
-        """Make the call, and write the step with what came of it. Once the conversation is over, nothing is written."""
+        """Make the call, and write the step with its outcome. Once the conversation is over, nothing is written."""
         now = self._to_tape(now)
         if self.is_over:
             return call(now)
@@ -116,10 +126,10 @@ class Recorder(Conversation):
         return came
 
     def _to_tape(self, now: float) -> float:
-        """Return ``now`` as the tape counts it: in seconds since the first step, rounded up to a microsecond.
+        """Return ``now`` in the tape's count, which is seconds since the first step, rounded up to a microsecond.
 
-        A deadline that has come by the caller's clock has come here, too. Otherwise a caller whose clock stands still
-        until something happens would hand in ``TimePassed`` again and again.
+        If a deadline has passed by the caller's clock, it must have passed in this count, too, in spite of rounding.
+        Otherwise, a caller whose clock stands still until something happens would hand in ``TimePassed`` for ever.
         """
         if self._start is None:
             self._start = now
@@ -128,7 +138,10 @@ class Recorder(Conversation):
         return _round_up(max(elapsed, ends or 0.0) if is_due else elapsed)
 
     def _write(self, step: Json) -> None:
-        """Write the step; but hold pieces of a stream that may cut a secret, until the next one brings its end."""
+        """Write the step.
+
+        If a piece of a stream may end within a secret, the piece is held until the next one, so that it can be masked.
+        """
         self._held.append(step)
         is_data = _is_data(step)
         pieces = [decode_bytes(each["input"]["data"]) for each in self._held if _is_data(each)]
@@ -153,7 +166,7 @@ def _round_up(seconds: float) -> float:
 
 
 def _reason(events: list[Event]) -> Json:
-    """Return the words for what went wrong. They are for people, because another engine may have others."""
+    """Return the error messages. A replay doesn't compare them, because other engines may have other texts."""
     words: list[str] = []
     for event in events:
         match event:
@@ -167,7 +180,7 @@ def _reason(events: list[Event]) -> Json:
 
 
 class _Writer:
-    """Writes lines at once. An error is logged, and doesn't reach the conversation."""
+    """Writes and flushes each line. An error is logged, and doesn't reach the conversation."""
 
     def __init__(self, tape: TapeFile, head: str) -> None:
         self._tape = tape
@@ -176,7 +189,7 @@ class _Writer:
         self._failed = False
 
     def write(self, line: str) -> None:
-        """Write a line; before the first one, write the head."""
+        """Write a line, and the head before the first one."""
         if self._failed:
             return
         try:
@@ -185,7 +198,7 @@ class _Writer:
                 self._file.write(self._head)
             self._file.write(line)
             self._file.flush()
-        except Exception as error:  # an own file object may raise anything
+        except Exception as error:  # The caller's file object may raise anything.
             self._failed = True
             self.close()
             logger.warning("the tape cannot be written, and recording stops: %s", error)
@@ -193,7 +206,7 @@ class _Writer:
     def close(self) -> None:
         """Close the file if the recorder opened it."""
         if self._file is not None and self._file is not self._tape:
-            with suppress(Exception):  # it was logged already that lines are missing
+            with suppress(Exception):  # If lines are missing, that has been logged already.
                 self._file.close()
 
     def _open(self) -> TextIO:

@@ -1,4 +1,4 @@
-"""Secrets on a tape: each is replaced by a number of its own, so that the tape still replays equal."""
+"""Masks the secrets on a tape. Each one is replaced by its own number, so that a replay still gives equal results."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _ID = "00000000-0000-0000-0000-"
 
 
 class Masks:
-    """The secrets of one tape: ``secret-1`` stands for the first one everywhere, ``secret-2`` for the next.
+    """The secrets of one tape. ``secret-1`` replaces the first one everywhere, ``secret-2`` the second one, and so on.
 
-    Every cookie and token is masked in its own place. One of 16 characters or more is also masked in any other text
-    that repeats it, unless it is a part of ``base_url``, because a tape can't do without that. What stands for an id is
-    an id, too.
+    Every cookie and token is masked in its header. One of 16 characters or more is also masked in all other texts,
+    unless it is a part of ``base_url``, because a tape needs that. If a secret has the form of an id, so has its mask.
     """
 
     def __init__(self, base_url: str) -> None:
@@ -31,17 +30,17 @@ class Masks:
         self._spellings: list[tuple[bytes, bytes]] = []
 
     def mask(self, secret: str) -> str:
-        """Return what stands for ``secret``."""
+        """Return the mask of ``secret``."""
         if secret not in self._masks:
             number = len(self._masks) + 1
             mask = self._masks[secret] = f"{_ID}{number:012}" if is_id(secret) else f"secret-{number}"
             if is_searched(secret, self._base_url):
                 self._spellings += [(spelled.encode(), mask.encode()) for spelled in spellings(secret)]
-                self._spellings.sort(key=lambda spelling: len(spelling[0]), reverse=True)  # one may hold another
+                self._spellings.sort(key=lambda spelling: len(spelling[0]), reverse=True)  # One may contain another.
         return self._masks[secret]
 
     def credentials(self, credentials: Credentials) -> Json:
-        """Return credentials as a tape has them, masked."""
+        """Return masked credentials as a tape has them."""
         found: Json = {}
         if credentials.cookies:
             found["cookies"] = {name: self.mask(value) for name, value in credentials.cookies.items()}
@@ -61,7 +60,7 @@ class Masks:
         return masked
 
     def input(self, happened: Input) -> Json:
-        """Return an input as a tape has it, masked: the fields of its struct, except for those that have a default."""
+        """Return a masked input as a tape has it: the fields of its struct, except for default values."""
         values = {field.name: (getattr(happened, field.name), field.default) for field in fields(happened)}
         encoded = {name: self._value(value) for name, (value, default) in values.items() if value != default}
         return {"type": type(happened).__name__, **encoded}
@@ -81,7 +80,7 @@ class Masks:
                 return value
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Return a reply's headers by name, the last of several, with the values of the cookies that it sets masked."""
+        """Return a reply's headers by name, with masked cookies. The last one of several with the same name counts."""
         found: dict[str, str] = {}
         for name, value in headers:
             found[name.lower()] = self._set_cookie(value) if name.lower() == "set-cookie" else value
@@ -93,11 +92,11 @@ class Masks:
         return f"{name}{equals}{self.mask(value)}{semicolon}{attributes}"
 
     def content(self, data: bytes) -> str | Json:
-        """Return encoded bytes without any secret, because ``texts`` doesn't see what is in base64."""
+        """Return masked and encoded bytes. They are masked here, because ``texts`` doesn't look into base64."""
         return encode_bytes(self._masked(data))
 
     def texts(self, value: Any) -> Any:  # noqa: ANN401  # JSON
-        """Return JSON without any secret in its texts."""
+        """Return JSON with all secrets in its texts masked."""
         match value:
             case str():
                 return self._masked(value.encode(errors="surrogatepass")).decode(errors="surrogatepass")
@@ -114,9 +113,9 @@ class Masks:
         return data
 
     def join(self, pieces: list[bytes]) -> list[bytes]:
-        """Return the pieces of a stream without a secret that they cut, or whose end is missing.
+        """Return the pieces of a stream with masked secrets, even those that are cut, or whose end is missing.
 
-        The mask is where the secret begins.
+        The mask is in the piece in which the secret begins.
         """
         for spelled, mask in self._spellings:
             while (start := b"".join(pieces).find(spelled)) >= 0:
@@ -126,19 +125,19 @@ class Masks:
         return _replaced(pieces, start, len(whole), mask) if len(whole) - start >= SHORTEST else pieces
 
     def is_cut(self, data: bytes) -> bool:
-        """Return whether ``data`` may end in the middle of a secret."""
+        """Return whether ``data`` may end within a secret."""
         return self._cut(data)[0] < len(data)
 
     def _cut(self, data: bytes) -> tuple[int, bytes]:
-        """Return where the secret begins in whose middle ``data`` may end, and its mask; else the end of ``data``."""
-        if data.endswith((b"\n", b"\r")):  # as nearly all pieces do
+        """Return where a secret begins that is cut by the end of ``data``, and its mask. Otherwise, return the end."""
+        if data.endswith((b"\n", b"\r")):  # Nearly all pieces end like this, and no secret contains a line end.
             return len(data), b""
         found = [(_start_of(spelled, data), mask) for spelled, mask in self._spellings]
         return min(found, default=(len(data), b""))
 
 
 def _start_of(secret: bytes, data: bytes) -> int:
-    """Return where the beginning of ``secret`` stands with which ``data`` ends; else the end of ``data``."""
+    """Return where ``secret`` begins if ``data`` ends within it. Otherwise, return the end of ``data``."""
     start = max(len(data) - len(secret) + 1, 0)
     while not secret.startswith(data[start:]):
         start = data.find(secret[:1], start + 1)
@@ -148,7 +147,7 @@ def _start_of(secret: bytes, data: bytes) -> int:
 
 
 def _replaced(pieces: list[bytes], start: int, end: int, mask: bytes) -> list[bytes]:
-    """Return the pieces with what is between ``start`` and ``end`` of them all replaced."""
+    """Return the pieces with the bytes from ``start`` to ``end``, counted over all pieces, replaced by ``mask``."""
     found: list[bytes] = []
     for piece in pieces:
         before, after = piece[: max(start, 0)], piece[max(end, 0) :]

@@ -1,4 +1,4 @@
-"""Runs the engine over a tape, to see whether it still does the same."""
+"""Runs the engine over a tape, to check that it still does the same."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LINE = 2000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first step at which the engine does something else than the tape says; ``str()`` says it in words.
+    """The first step whose outcome differs from the tape. ``str()`` describes it.
 
     Attributes:
-        number: of the step, counted from 1.
+        number: the step's number, counted from 1.
         step: the step itself.
-        expected: what came of it on the tape: an ``intent``, ``events`` or an exception (``raises``), the ``phase``
-            after it, and the ``deadline``.
-        found: the same, of this engine.
+        expected: the step's outcome on the tape: an ``intent``, ``events`` or an exception (``raises``), and the
+            ``phase`` and the ``deadline`` after it.
+        found: the step's outcome now, in the same form.
 
     """
 
@@ -43,23 +43,24 @@ class Difference:
 
 
 def _line(fields: Json) -> str:
-    """Return ``fields`` as JSON, cut if it is too long to read."""
+    """Return ``fields`` as JSON, shortened if it is too long to read."""
     text = json.dumps(fields)
     return text if len(text) <= _LINE else f"{text[:_LINE]}… ({len(text):,} characters)"
 
 
 def replay(tape: Tape) -> Difference | None:
-    """Run the engine over ``tape``. Return the first difference, or None if it does the same.
+    """Run the engine over ``tape``. Return the first difference, or None if there is none.
 
     Raises:
-        ValueError, TypeError: the tape holds no conversation.
+        ValueError: the tape isn't that of a conversation.
+        TypeError: an argument in the tape's ``config`` has the wrong type.
 
     """
     return first_difference(tape.steps, partial(take_step, new_conversation(tape.config)))
 
 
 def first_difference(steps: Iterable[Json], answer: Callable[[Json], Json]) -> Difference | None:
-    """Have ``answer`` do each step. Return the first from which something else came than it says, or None."""
+    """Call ``answer`` for each step. Return the first step whose outcome isn't the expected one, or None."""
     for number, step in enumerate(steps, 1):
         expected = {name: step[name] for name in OUTPUTS if name in step}
         found = answer(given(step))

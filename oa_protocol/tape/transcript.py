@@ -1,4 +1,4 @@
-"""Puts a tape into words: who did what, what came of it, and the phase after it."""
+"""Puts a tape into words: who did what, the outcome, and the phase afterwards."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HAPPENINGS = {
 
 
 def transcript(tape: Tape) -> Iterator[str]:
-    """Yield the conversation in words: a line a step, and one line for the pieces of a stream.
+    """Yield the conversation in words, with a line for each step, and one line for all pieces of a stream.
 
-    Steps count from 1, as in ``replay``. If a step changed the phase, the new one is in brackets. A question that got
-    no intent is left out, and so is a ``TimePassed`` without effect.
+    Steps are numbered from 1, as in ``replay``. If a step changed the phase, the new one is in brackets. Calls of
+    ``next_intent`` that returned None are left out, and so is a ``TimePassed`` without effect.
 
     Raises:
-        ValueError: a step isn't one of a conversation.
+        ValueError: a step isn't a step of a conversation.
 
     """
     config = tape.config
@@ -41,7 +41,7 @@ def transcript(tape: Tape) -> Iterator[str]:
 
 
 def _told(tape: Tape) -> Iterator[tuple[int, Json]]:
-    """The steps with an effect, or that say what somebody did, with their numbers."""
+    """Yield the steps to show, with their numbers."""
     phase, waits, ends = "START", False, None
     for number, step in enumerate(tape.steps, 1):
         if "phase" not in step:
@@ -50,7 +50,8 @@ def _told(tape: Tape) -> Iterator[tuple[int, Json]]:
             case {"intent": None}:
                 pass
             case {"input": {"type": "TimePassed"}} if step["phase"] == phase and "events" not in step:
-                if waits and ends is not None and step["now"] >= ends:  # for a reply that didn't come in time
+                # It is shown if a reply didn't arrive in time, because otherwise the next step would look wrong.
+                if waits and ends is not None and step["now"] >= ends:
                     waits = False
                     yield number, step
             case _:
@@ -96,7 +97,7 @@ def _doing(step: Json, base_url: str) -> tuple[str, str]:
 
 
 def _streamed(steps: list[Json]) -> tuple[str, str]:
-    """Put a stream's pieces into one line: the whole text, and then the rest in its order."""
+    """Return one line for a stream's pieces: the whole text, and then the other events in their order."""
     said: list[str] = []
     text = ""
     pendings = 0

@@ -158,7 +158,7 @@ def test_the_servers_words_are_on_the_error(key: str) -> None:
     "body", [b"", b"null", b"<html>", b"{}", b'{"id": 1}', b"\xff", b'{"id": "\xff"}', b"[" * 100_000]
 )
 def test_a_success_without_what_it_must_carry_is_none(body: bytes) -> None:
-    with pytest.raises(RemoteProtocolError, match=r"something else than a new chat.*\(phase START\)"):
+    with pytest.raises(RemoteProtocolError, match=r"something other than a new chat.*\(phase START\)"):
         reply(200, body).decode(BINDING.read_chat_id, "a new chat", "START")
 
 

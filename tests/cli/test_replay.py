@@ -81,7 +81,7 @@ HEAD = b'{"config": {"api": "website", "base_url": "http://oa.example.org"%b}}\n
     [
         (b"", "there is nothing in it"),
         (b"\xff", "can't decode"),
-        (b"no JSON\n\n", "line 1 of the tape is no JSON"),
+        (b"no JSON\n\n", "line 1 of the tape is not JSON"),
         (b'{"config": {}}\n', "api must be one of"),
         (b'{"config": {"api": "website"}}\n', "base_url"),
         (HEAD % b', "options": []', "the tape's options must be an object"),

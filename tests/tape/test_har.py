@@ -250,10 +250,10 @@ def test_no_cookie_of_the_browser_is_on_the_tape() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("no JSON", "this is no HAR file"),
-        ('{"log": {}}', "this is no HAR file"),
-        ("[" * 100_000, "this is no HAR file"),
-        (BROWSERS.read_text("utf-8"), "no chat was made in this HAR file"),
+        ("no JSON", "this is not a HAR file"),
+        ('{"log": {}}', "this is not a HAR file"),
+        ("[" * 100_000, "this is not a HAR file"),
+        (BROWSERS.read_text("utf-8"), "no chat was created in this HAR file"),
     ],
     ids=["text", "JSON", "deep", "without a chat"],
 )
@@ -265,5 +265,5 @@ def test_what_has_no_conversation_is_refused(text: str, problem: str) -> None:
 def test_a_har_file_is_no_tape(tmp_path: Path) -> None:
     path = tmp_path / "tape.jsonl"
     path.write_text(captured("happy_path"), "utf-8")
-    with pytest.raises(ValueError, match="line 1 is a step before there is a case"):
+    with pytest.raises(ValueError, match="line 1 is a step, but a tape must begin"):
         load_tapes(path)

@@ -79,13 +79,13 @@ def test_a_tape_without_a_step_is_one() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"now": 0}\n', "line 1 is a step before there is a case"),
-        ('{"config": {}}\nno JSON\n', "line 2 of the tape is no JSON"),
-        pytest.param('{"config": {}}\n' + "[" * 100_000 + "\n", "line 2 of the tape is no JSON", id="deep"),
-        ('{"config": {}}\n[]\n', "line 2 of the tape is no JSON object"),
-        ('{"config": 5}\n', "line 1: `config` is no JSON object"),
-        ('{"config": {}}\n{"events": 5}\n', "line 2: `events` is no list of JSON objects"),
-        ('{"config": {}}\n{"events": [5]}\n', "line 2: `events` is no list of JSON objects"),
+        ('{"now": 0}\n', "line 1 is a step, but a tape must begin"),
+        ('{"config": {}}\nno JSON\n', "line 2 of the tape is not JSON"),
+        pytest.param('{"config": {}}\n' + "[" * 100_000 + "\n", "line 2 of the tape is not JSON", id="deep"),
+        ('{"config": {}}\n[]\n', "line 2 of the tape is not a JSON object"),
+        ('{"config": 5}\n', "line 1: `config` is not a JSON object"),
+        ('{"config": {}}\n{"events": 5}\n', "line 2: `events` is not a list of JSON objects"),
+        ('{"config": {}}\n{"events": [5]}\n', "line 2: `events` is not a list of JSON objects"),
     ],
 )
 def test_what_is_no_tape_is_refused_with_its_line(text: str, problem: str) -> None:

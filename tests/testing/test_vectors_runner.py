@@ -144,7 +144,7 @@ def test_a_step_of_the_next_intent_has_only_the_time_for_the_engine(tmp_path: Pa
         (["check", "CASES", "--"], "the COMMAND that starts the engine is missing: write it after --"),
         (["check", "missing.jsonl", "--", "true"], "missing.jsonl"),
         (["check", "CASES", "--", "/missing/engine"], "/missing/engine"),
-        (["check", "PYTHON", "--", "true"], "no JSON"),
+        (["check", "PYTHON", "--", "true"], "not JSON"),
     ],
 )
 def test_where_nothing_can_be_checked_that_is_told_with_exit_code_2(

@@ -1,1 +1,1 @@
-"""The simulation that the explorer and the state machine play in."""
+"""The simulation that the explorer and the state machine use."""

@@ -1,4 +1,4 @@
-"""What an engine must have so that the simulation can play with it."""
+"""The members that an engine needs so that the simulation can test it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from oa_protocol.engine.phases import Phase
 
 
 class ConversationLike(Protocol):
-    """What an owner and a driver use of a ``Conversation``, and all that an engine of your own needs.
+    """The members of a ``Conversation`` that an owner and a driver use. An engine of your own needs all of them.
 
-    Each member means what it means there. Nothing that the network or the server does may raise.
+    Each member has the same meaning as in ``Conversation``. Errors of the network or the server mustn't raise.
     """
 
     @property
     def binding(self) -> Binding:
-        """The API spoken."""
+        """The API."""
         ...
 
     @property
     def phase(self) -> Phase:
-        """Where the conversation stands."""
+        """The current phase."""
         ...
 
     @property
     def credentials(self) -> Credentials:
-        """What the server is shown; empty if there are none."""
+        """The credentials that are sent to the server. They are empty if there are none."""
         ...
 
     @property
     def chat_id(self) -> str | None:
-        """The chat's id, once the server gave it."""
+        """The chat's id, or None until the server has sent it."""
         ...
 
     @property
@@ -44,12 +44,12 @@ class ConversationLike(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether the phase is terminal: nothing follows."""
+        """Whether the conversation has ended."""
         ...
 
     @property
     def awaits_prompt(self) -> bool:
-        """Whether a ``Prompt`` is possible."""
+        """Whether a ``Prompt`` may be handed in."""
         ...
 
     @property
@@ -59,18 +59,18 @@ class ConversationLike(Protocol):
 
     @property
     def outstanding(self) -> Intent | None:
-        """The intent that was handed out and is not settled yet."""
+        """The intent that was handed out and isn't settled yet, or None."""
         ...
 
     @property
     def deadline(self) -> float | None:
-        """When ``TimePassed`` is handed in at the latest; None if nothing is waited for."""
+        """The time at which to hand in ``TimePassed``, or None if there is no deadline."""
         ...
 
     def next_intent(self, now: float) -> Intent | None:
-        """Return the next thing to do, each once and when it is due."""
+        """Return the next thing to do. Each intent is returned once, when it is due."""
         ...
 
     def handle(self, happened: Input, now: float, /) -> list[ev.Event]:
-        """Take what happened at ``now``, and return the events that it caused."""
+        """Handle an input, and return the events that it caused."""
         ...

@@ -1,4 +1,4 @@
-"""What must hold after every step. Each invariant is one small function that returns what is wrong, or nothing."""
+"""The invariants, which must hold after every step. Each one is a function that returns what is wrong, or ""."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ from oa_protocol.testing._model.ledger import CLEANING, COUNTED, Ledger
 from oa_protocol.testing._model.server import Asked, Message, Server
 
 TIME_PASSES = frozenset({"time passes", "falls silent"})
-"""What is done if ``TimePassed`` is handed in."""
+"""The actions that hand in ``TimePassed``."""
 
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds; after more than that nothing is tried again (OA-6.3)."""
+"""The longest ``Retry-After`` that an engine may wait for, in seconds (OA-6.3)."""
 
 _ROUNDING = 1e-6
 
 _MOST_AT_ONCE = 6
-"""DELETE, read and list, each of them once more with other credentials. Further pages of the list aren't counted."""
+"""The most exchanges of the cleanup that may be sent at the same time.
+
+They are a DELETE, a read and a list, each of them again with other credentials. Further pages of a list don't count.
+"""
 
 
 class Limits(NamedTuple):
@@ -42,18 +45,24 @@ class Limits(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """One step as the invariants see it: what was done, and how things stand after it.
+    """One step, with all that the invariants check: what was done, and the state after it.
 
     Attributes:
-        number: which conversation it is.
-        what: what was done, in the words of its action.
+        conversation: the engine.
+        number: the conversation's number.
+        what: what was done (``Action.what``).
         now: the time.
-        phase_before, ledger_before: from before the step.
-        intent: what was just handed out.
-        asked: the exchange that was just handed out, as the server reads it.
-        idle: the driver has asked what to do, and there was nothing.
-        is_streaming: the driver has a stream open.
+        phase_before: the phase before the step.
+        ledger_before: the ledger before the step.
+        events: the events that the step caused.
+        intent: the intent that was handed out by the step, or None.
+        asked: the request of that intent, as the server reads it.
+        idle: true if the driver has asked for an intent, and there was none.
+        is_streaming: true if the driver has an open stream.
+        ledger: the ledger after the step.
+        server: the server after the step.
         late: the requests that the server may still carry out, with the numbers of their conversations.
+        limits: how often the engine may try, and how long it may wait.
 
     """
 
@@ -79,7 +88,7 @@ class Moment(NamedTuple):
 
 
 def guarantee(moment: Moment) -> str:
-    """However a conversation ends, its chats are gone or named (OA-6.8, OA-7.2)."""
+    """When a conversation has ended, all its chats are gone or named (OA-6.8, OA-7.2)."""
     conversation = moment.conversation
     if conversation.phase not in TERMINAL:
         return ""
@@ -114,7 +123,7 @@ def gone_is_gone(moment: Moment) -> str:
 
 
 def bounded_tries(moment: Moment) -> str:
-    """No step is tried more often than is allowed (OA-6.3, OA-7.6)."""
+    """No step is tried more often than allowed (OA-6.3, OA-7.6)."""
     ledger, limits = moment.ledger, moment.limits
     for kind, what in COUNTED.items():
         count: int = getattr(ledger, what)
@@ -132,7 +141,7 @@ def one_reader(moment: Moment) -> str:
 
 
 def looks_before_sending_again(moment: Moment) -> str:
-    """A lost prompt or request is not sent again before the chat was read (OA-6.1)."""
+    """After a prompt or request was lost, the chat is read before it is sent again (OA-6.1)."""
     if isinstance(moment.intent, (SendPrompt, RequestAssistant)) and moment.ledger.unlooked:
         return f"{_name(moment.intent)} again, without a look at the chat"
     return ""
@@ -146,10 +155,10 @@ def looks_before_deleting_again(moment: Moment) -> str:
 
 
 def waits_before_trying_again(moment: Moment) -> str:
-    """What was not carried out is tried again later, not before Retry-After, and never after more than a minute.
+    """A request that wasn't carried out is tried again later, and not before ``Retry-After`` (OA-6.3, OA-6.12).
 
-    (OA-6.3, OA-6.12.) DELETE isn't tried again at once anyway, because the chat is read first. So that read has to wait
-    as well.
+    If ``Retry-After`` is more than a minute, the request isn't tried again at all. After a DELETE, the next exchange is
+    a read of the chat, so that read has to wait, too.
     """
     pause, intent, phase = moment.ledger_before.pause, moment.intent, moment.conversation.phase
     if pause is None or not isinstance(intent, Exchange):
@@ -178,7 +187,7 @@ def polls_a_silent_stream(moment: Moment) -> str:
 
 
 def fails_when_its_time_is_over(moment: Moment) -> str:
-    """An answer fails if it has not come in the time allowed (OA-6.9)."""
+    """An answer fails if it doesn't arrive in the time allowed (OA-6.9)."""
     ledger, phase = moment.ledger, moment.conversation.phase
     waits = phase in AWAITS_ANSWER and not ledger.has_left
     if moment.what in TIME_PASSES and waits and moment.has_come(ledger.answer_by):
@@ -187,7 +196,7 @@ def fails_when_its_time_is_over(moment: Moment) -> str:
 
 
 def over_in_time(moment: Moment) -> str:
-    """From when the owner leaves, the end comes within ``Cleanup.timeout``, whatever the network does (OA-7.8)."""
+    """The conversation ends at most ``Cleanup.timeout`` after the owner left, whatever the network does (OA-7.8)."""
     conversation, ledger = moment.conversation, moment.ledger
     if conversation.is_over or not ledger.has_left:
         return ""
@@ -201,7 +210,7 @@ def over_in_time(moment: Moment) -> str:
 
 
 def gives_control_back(moment: Moment) -> str:
-    """If the owner is interrupted, only a create goes on, and no longer than ``Cleanup.timeout`` (OA-6.13)."""
+    """If the owner is interrupted, only a create goes on, for at most ``Cleanup.timeout`` (OA-6.13)."""
     outstanding, ledger = moment.conversation.outstanding, moment.ledger
     if moment.what != "interrupts" or ledger.has_left or not isinstance(outstanding, Exchange):
         return ""
@@ -213,7 +222,7 @@ def gives_control_back(moment: Moment) -> str:
 
 
 def has_a_deadline(moment: Moment) -> str:
-    """A deadline is set if, and only if, anything except the owner is waited for: nothing can hang (OA-6.12)."""
+    """There is a deadline if, and only if, the engine waits for anything but the owner, so nothing hangs (OA-6.12)."""
     conversation = moment.conversation
     if conversation.is_over:
         return ""
@@ -227,7 +236,7 @@ def has_a_deadline(moment: Moment) -> str:
 
 
 def leaves_time_for_others(moment: Moment) -> str:
-    """An attempt to delete that hangs leaves the other attempts their share of the time (OA-7.8)."""
+    """If an attempt to delete hangs, the other attempts still have their share of the time (OA-7.8)."""
     deadline, budget = moment.conversation.deadline, moment.limits.cleanup.attempt_budget
     if not isinstance(moment.intent, DeleteChat) or deadline is None:
         return ""
@@ -235,7 +244,7 @@ def leaves_time_for_others(moment: Moment) -> str:
 
 
 def never_busy(moment: Moment) -> str:
-    """Time passes between tries: no deadline stays in the past, and cleanup doesn't go round at once (OA-6.12)."""
+    """Time passes between tries. No deadline stays in the past, and cleanup doesn't loop without a pause (OA-6.12)."""
     deadline = moment.conversation.deadline
     if moment.what in TIME_PASSES and deadline is not None and deadline <= moment.now:
         return "the deadline has come, and the next one isn't later"
@@ -245,7 +254,7 @@ def never_busy(moment: Moment) -> str:
 
 
 def adopts_what_is_there(moment: Moment) -> str:
-    """No second answer is requested if one runs or is complete, and none is adopted that never runs (OA-6.7)."""
+    """If an answer runs or is complete, no other is requested. A message without a worker isn't adopted (OA-6.7)."""
     if isinstance(moment.intent, RequestAssistant) and moment.asked:
         for answer in _answers(moment, moment.asked.parent_id):
             if answer.is_running or answer.state == "complete":
@@ -259,20 +268,20 @@ def adopts_what_is_there(moment: Moment) -> str:
 
 
 def stops_draining(moment: Moment) -> str:
-    """Once the time to drain is over, or the owner says so, nothing is waited for (OA-7.1)."""
+    """Draining stops if its time is over, or if the owner says so (OA-7.1)."""
     drains = moment.conversation.phase is Phase.DRAINING and isinstance(moment.intent, Exchange)
     return "still draining, although the time for that is over" if drains and _drain_is_over(moment) else ""
 
 
 def looks_while_it_waits(moment: Moment) -> str:
-    """A stream that only shows that the answer waits isn't believed for long, because it may be dead (OA-5.8)."""
+    """If a stream only shows that the answer is waiting, the message is read, because it may be dead (OA-5.8)."""
     if moment.idle and moment.ledger.waited and moment.conversation.phase is Phase.STREAMING:
         return "the stream has been showing the same for long, and the message isn't read"
     return ""
 
 
 def success_is_the_truth(moment: Moment) -> str:
-    """An answer is reported as complete only with the server's own final text, all of it (OA-5.6, OA-5.7)."""
+    """An answer is reported as complete only with the server's own and whole final text (OA-5.6, OA-5.7)."""
     for event in moment.events:
         if not isinstance(event, ev.Answered):
             continue
@@ -288,9 +297,10 @@ def success_is_the_truth(moment: Moment) -> str:
 
 
 def drains_first(moment: Moment) -> str:
-    """A chat isn't deleted while its answer runs, unless the time for that is over, or nothing can be seen (OA-7.1).
+    """A chat isn't deleted while its answer runs, unless the time for draining is over, or reads fail (OA-7.1).
 
-    A client can't know what the server carried out late. If there are two answers because of that, one is waited for.
+    A client can't know what the server carried out late. If there are two answers because of that, the client has to
+    wait for one of them.
     """
     ledger = moment.ledger
     entered = moment.conversation.phase is Phase.DELETING and moment.phase_before is not Phase.DELETING
@@ -306,7 +316,7 @@ def drains_first(moment: Moment) -> str:
 
 
 def shields(moment: Moment) -> str:
-    """What may leave a chat behind if it is interrupted is shielded: the create, and all of cleanup (OA-4.3)."""
+    """The create and all of cleanup are shielded, because an interruption could leave a chat behind (OA-4.3)."""
     intent = moment.intent
     cleaning = moment.conversation.phase in (*CLEANING, Phase.DRAINING)
     if (
@@ -346,7 +356,7 @@ INVARIANTS: tuple[Invariant, ...] = (
 
 
 def first_violation(moment: Moment) -> tuple[str, str] | None:
-    """Return the name of the first invariant that doesn't hold, and what is wrong; None if all hold."""
+    """Return the name of the first invariant that doesn't hold, and what is wrong, or None if all hold."""
     for invariant in INVARIANTS:
         if problem := invariant(moment):
             return invariant.__name__, problem

@@ -1,4 +1,4 @@
-"""What an observer notes of one conversation, for the invariants to judge by."""
+"""An observer's notes about one conversation, which the invariants use."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ COUNTED: dict[type[Intent], str] = {
     RequestAssistant: "requests",
     DeleteChat: "deletes",
 }
-"""The field of a ledger that counts the exchanges of this kind: that of each one that changes something."""
+"""The ledger's field that counts the exchanges of a kind, for each kind that changes something on the server."""
 
-# What is tried again in which phase. Anything else that comes there is late, or a look that can wait.
+# The exchanges that are tried again in each phase. Others came too late, or are reads that don't have to be repeated.
 _LOOKS = (Phase.STREAMING, Phase.DELETE_UNCLEAR)
 _TRIED_AGAIN = {phase: () if phase in _LOOKS else tuple(step.kind for step in steps) for phase, steps in STEPS.items()}
 
 
 class FarReply(NamedTuple):
-    """A reply, as it left the far end."""
+    """A reply as the far end sent it."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -50,7 +50,15 @@ class FarReply(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """What was not carried out, in which phase, since when, and for how many seconds its Retry-After asks (or 0)."""
+    """A pause after an exchange that wasn't carried out.
+
+    Attributes:
+        kind: the kind of the exchange.
+        phase: the phase in which it was sent.
+        since: when the pause began.
+        seconds: how many seconds ``Retry-After`` asks for, or 0.
+
+    """
 
     kind: type[Exchange]
     phase: Phase
@@ -59,26 +67,30 @@ class Pause(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """What an observer notes of one conversation. The counts are those of the turn, except for creates and deletes.
+    """An observer's notes about one conversation.
+
+    The four counts are for the current turn, except for creates and deletes. Exchanges that the owner interrupted, or
+    whose credentials were rejected, don't count. A DELETE that wasn't sent doesn't count either.
 
     Attributes:
-        creates, prompts, requests, deletes: how many were sent. Those that the owner interrupted don't count, nor do
-            those whose credentials were rejected. A DELETE that was not sent doesn't count either.
+        creates: how many creates were sent.
+        prompts: how many prompts were sent.
+        requests: how many requests for an answer were sent.
+        deletes: how many DELETEs were sent.
         opened: the messages whose stream may have been opened.
-        unlooked: a prompt or a request was lost, and the chat has not been read since.
-        unclear: a DELETE was sent, and the chat has not been read since.
-        blind: the drain's last attempt to see whether an answer runs has failed.
-        waited: the stream has shown for long that the answer waits, or nothing but pings, and the message has not been
-            read since.
+        unlooked: true if a prompt or a request was lost, and the chat hasn't been read since.
+        unclear: true if a DELETE was sent, and the chat hasn't been read since.
+        blind: true if the last read of a drain has failed, so that the client can't see whether an answer runs.
+        waited: true if the stream has shown no progress for long, and the message hasn't been read since.
         emitted: the text of the tokens so far.
-        adopted: the message of the answer.
-        pause: what must be waited for before the next exchange.
-        at_once: how many exchanges of the cleanup were handed out since time has passed.
-        is_over: nothing may be sent any more.
+        adopted: the id of the answer's message.
+        pause: the pause that must be over before the next exchange.
+        at_once: how many exchanges of the cleanup were handed out since the last time that time passed.
+        is_over: true if nothing may be sent any more.
         silent_since: when the driver began to wait for bytes of the stream.
-        answer_by: when the answer is no longer waited for.
-        drained_by: when an answer that may be running is no longer waited for after the owner has left.
-        over_by: when everything must be over after the owner has left.
+        answer_by: the deadline of the answer.
+        drained_by: the deadline of draining, after the owner has left.
+        over_by: the deadline of everything, after the owner has left.
 
     """
 
@@ -107,14 +119,13 @@ class Ledger(NamedTuple):
         return self.over_by < _NEVER
 
     def with_intent(self, intent: Intent | None, phase: Phase, now: float) -> Ledger:
-        """Note what the driver was handed out when it asked."""
+        """Note the intent that the driver got, or that there was none."""
         if not isinstance(intent, Exchange):
             listens = intent is None and phase is Phase.STREAMING and self.silent_since is _NEVER
             return self._replace(silent_since=now) if listens else self
         ledger = self._counted(intent, 1)._replace(waited=False, pause=None, silent_since=_NEVER)
-        further_page = (
-            isinstance(intent, ListChats) and "after=" in intent.request.url
-        )  # there are as many as there are
+        # Further pages of the list don't count, because their number depends only on the account.
+        further_page = isinstance(intent, ListChats) and "after=" in intent.request.url
         cleans = phase in CLEANING and not further_page
         return ledger._replace(at_once=ledger.at_once + 1) if cleans else ledger
 
@@ -146,7 +157,7 @@ class Ledger(NamedTuple):
                 return ledger
 
     def with_outcome(self, exchange: Exchange, phase: Phase, outcome: FarReply | TransportError, now: float) -> Ledger:
-        """Note what must be waited for, because ``outcome`` says that the exchange was not carried out (OA-6.3)."""
+        """Note the pause that must follow if ``outcome`` says that the exchange wasn't carried out (OA-6.3)."""
         if not isinstance(exchange, _TRIED_AGAIN[phase]):
             return self
         if isinstance(outcome, NotSent):
@@ -157,7 +168,7 @@ class Ledger(NamedTuple):
         return self._replace(pause=Pause(type(exchange), phase, now, seconds))
 
     def with_interruption(self, intent: Intent | None) -> Ledger:
-        """Note that what is under way costs no try."""
+        """Note that the interrupted exchange doesn't count as a try."""
         if isinstance(intent, (SendPrompt, RequestAssistant)) and not self.has_left:
             return self._counted(intent, -1)
         return self
@@ -172,7 +183,7 @@ class Ledger(NamedTuple):
     def with_events(
         self, events: list[ev.Event], before: Phase, after: Phase, now: float, timeouts: Timeouts
     ) -> Ledger:
-        """Note what the conversation says, and where it came from and stands now."""
+        """Note the conversation's events, and its phases before and after them."""
         ledger = self
         for event in events:
             match event:

@@ -1,4 +1,4 @@
-"""A simulation whose exchanges go through a real transport. The model of network and server is its far end."""
+"""A simulation whose exchanges go through a real transport, to the models of network and server at its far end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oa_protocol.testing._model.simulation import Simulation
 from oa_protocol.testing._model.trace import TransportFault
 from oa_protocol.transports import Response, Transport
 
-__tracebackhide__ = True  # pytest shows a user's frames, and none of these
+__tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
 _T = TypeVar("_T")
 
@@ -27,7 +27,7 @@ class Run(Protocol):
     """Runs a coroutine to its end, as ``asyncio.Runner.run`` does."""
 
     def __call__(self, awaitable: Coroutine[Any, Any, _T], /) -> _T:
-        """Return what it returns, raise what it raises."""
+        """Return what the coroutine returns, or raise what it raises."""
         ...
 
 
@@ -35,7 +35,7 @@ Answer = Callable[[HttpRequest], FarReply | TransportError | None]
 
 
 class _Due(NamedTuple):
-    """The request that is to come next, how it is answered, and what becomes of the reply."""
+    """The request that must arrive next, how to answer it, and what becomes of the reply."""
 
     request: HttpRequest
     answer: Answer
@@ -44,7 +44,7 @@ class _Due(NamedTuple):
 
 
 class FarResponse:
-    """A reply at the far end. Of a stream, only what has arrived so far can be received."""
+    """A reply at the far end. If it is a stream, only the bytes that have arrived so far can be received."""
 
     def __init__(self, far_end: FarEnd, reply: FarReply, *, is_open: bool = False, is_broken: bool = False) -> None:
         self.status = reply.status
@@ -59,7 +59,7 @@ class FarResponse:
 
         Raises:
             MaybeSent: the reply broke off.
-            TransportFault: there is nothing yet, so whoever asks for more has not handed on all there was.
+            TransportFault: no more bytes have arrived, so a transport that asks for more holds bytes back.
 
         """
         if self.arrived:
@@ -71,13 +71,14 @@ class FarResponse:
         return b""
 
     async def aclose(self) -> None:
-        """Nothing is to be let go of."""
+        """Do nothing, because there is nothing to close."""
 
 
 class FarEnd:
-    """The transport below the one that is tested: each request ends here, and meets the fate that is set for it.
+    """The transport below the one that is tested. It answers each request as the simulation says.
 
-    ``problem`` is the first thing that the tested transport did wrong: it may catch what is raised here.
+    ``problem`` is the first thing that the tested transport did wrong. It is stored, because a transport may catch the
+    errors that are raised here.
     """
 
     def __init__(self) -> None:
@@ -88,17 +89,21 @@ class FarEnd:
         self._due: _Due | None = None
 
     def expect(self, request: HttpRequest, answer: Answer, *, opens_stream: bool, breaks_off: bool) -> None:
-        """Let ``request`` come next, and nothing else, and be answered so.
+        """Expect ``request`` next, and nothing else.
 
-        ``opens_stream``: the body of a reply with status 200 is a stream. ``breaks_off``: a failure comes only after
-        the reply's head.
+        Args:
+            request: the request.
+            answer: returns the outcome of the request.
+            opens_stream: true if the body of a reply with status 200 is a stream.
+            breaks_off: true if a failure comes only after the head of the reply.
+
         """
         self.outcome = None
         self.hangs.clear()
         self._due = _Due(request, answer, opens_stream, breaks_off)
 
     def wrong(self, problem: str) -> TransportFault:
-        """Note what the transport does wrong, and return the error that says so."""
+        """Store what the transport did wrong, and return it as an error."""
         self.problem = self.problem or problem
         return TransportFault(problem)
 
@@ -106,8 +111,8 @@ class FarEnd:
         """Return the model's reply, or raise its failure.
 
         Raises:
-            TransportFault: it is another request than the one that was sent, or a second one. Only the engine knows
-                whether one may be sent again.
+            TransportFault: the request isn't the one that the engine sent, or it is a second one. Only the engine knows
+                whether a request may be sent again.
 
         """
         due, self._due = self._due, None
@@ -118,7 +123,7 @@ class FarEnd:
         outcome = self.outcome = due.answer(request)
         if outcome is None:
             self.hangs.set()
-            await asyncio.Event().wait()  # until it is given up
+            await asyncio.Event().wait()  # This waits until ``open`` is cancelled.
             raise TransportFault("nothing comes back")
         if isinstance(outcome, FarReply):
             response = FarResponse(self, outcome, is_open=due.opens_stream and outcome.status == 200)
@@ -129,13 +134,13 @@ class FarEnd:
         raise outcome
 
     async def aclose(self) -> None:
-        """Nothing is to be closed."""
+        """Do nothing, because there are no connections."""
 
 
 class TransportedSimulation(Simulation):
     """A simulation with one conversation, whose requests, replies and stream go through a transport.
 
-    What the transport does wrong raises TransportFault.
+    It raises ``TransportFault`` if the transport does something wrong.
     """
 
     __slots__ = ("_far_end", "_response", "_run", "_transport")
@@ -144,7 +149,7 @@ class TransportedSimulation(Simulation):
     is_slow = True
 
     def connect(self, make_transport: Callable[[Transport], Transport], run: Run) -> None:
-        """Put the transport that ``make_transport`` makes of the far end before everything that is sent."""
+        """Send everything from now on through the transport that ``make_transport`` returns."""
         far_end = FarEnd()
 
         async def make() -> Transport:
@@ -155,11 +160,11 @@ class TransportedSimulation(Simulation):
         self._transport = run(make())
 
     def disconnect(self) -> None:
-        """Close the transport. Raises what it raises."""
+        """Close the transport. Its errors are passed on."""
         self._run(self._transport.aclose())
 
     def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
-        """Send ``request`` through the transport. If it hangs, that is cancelled, because it will be given up."""
+        """Send ``request`` through the transport. If the request hangs, cancel ``open``, as a driver would."""
         opens_stream = read_request(request).step == "events"
         self._far_end.expect(
             request,
@@ -204,7 +209,7 @@ class TransportedSimulation(Simulation):
             await opening
 
     def stream(self, data: bytes) -> list[bytes]:
-        """Let bytes arrive at the far end, and return the pieces in which the transport hands them on."""
+        """Let bytes arrive at the far end, and return the pieces that the transport hands on."""
         self._far_stream.arrived.append(data)
         pieces: list[bytes] = []
         while len(b"".join(pieces)) < len(data):
@@ -223,7 +228,7 @@ class TransportedSimulation(Simulation):
         return piece
 
     def end_stream(self, how: str) -> None:
-        """Let the stream end at the far end, or break off, and the transport say so; or let the driver close it."""
+        """End or break the stream, and check that the transport reports it, or let the driver close the stream."""
         if how != "closes the stream":
             self._far_stream.is_open = False
             self._far_stream.is_broken = how == "breaks the stream"
@@ -246,11 +251,16 @@ class TransportedSimulation(Simulation):
     @property
     def _far_stream(self) -> FarResponse:
         stream = self._far_end.stream
-        assert stream is not None  # it is open
+        assert stream is not None  # This is called only while a stream is open.
         return stream
 
     def _ask(self, awaitable: Coroutine[Any, Any, _T]) -> _T:
-        """Run what the transport does. Raises TransportFault for what the far end saw it do wrong, caught or not."""
+        """Run a call of the transport.
+
+        Raises:
+            TransportFault: the transport did something wrong, even if it caught the error of the far end.
+
+        """
         try:
             answer = self._run(awaitable)
         except Exception as error:
@@ -261,11 +271,17 @@ class TransportedSimulation(Simulation):
         return answer
 
 
-# ---- what must stay as it is
+# ---- what a transport mustn't change
 
 
 async def _body(response: Response) -> bytes:
-    """Return the whole body. Raises MaybeSent where it breaks off; what is over, either way, must stay so."""
+    """Return the whole body, and check that nothing follows its end.
+
+    Raises:
+        MaybeSent: the body broke off.
+        TransportFault: ``receive`` returned something after the end of the body, or after the break.
+
+    """
     pieces: list[bytes] = []
     try:
         while piece := await response.receive():
@@ -290,7 +306,7 @@ def _parts_of_reply(reply: FarReply) -> dict[str, object]:
 
 
 def _change(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Say which part became another one; "" where none did."""
+    """Return which part has changed, in words, or an empty text."""
     for part, value in before.items():
         if part == "headers":
             if change := changed_field(value, after[part]):
@@ -301,7 +317,10 @@ def _change(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 def _change_of_outcome(before: FarReply | TransportError, after: FarReply | TransportError) -> str:
-    """Say what became of a reply; whether a failure is the right one is for the engine to suffer."""
+    """Return how an outcome has changed, in words, or an empty text.
+
+    Two failures aren't compared. If the transport raises the wrong one, the engine breaks an invariant.
+    """
     if isinstance(before, FarReply) and isinstance(after, FarReply):
         return _change(_parts_of_reply(before), _parts_of_reply(after))
     if isinstance(before, TransportError) and isinstance(after, TransportError):

@@ -1,8 +1,8 @@
-"""What the network, and what stands between client and server, may do to one exchange.
+"""What the network, and proxies between client and server, may do to one exchange.
 
-The model has no reply that forges the server's own word: an empty 200 to DELETE, the words ``Chat not found``, or a
-well-formed chat, message or list that isn't true. The protocol has no other proof than these, so a client must believe
-them. Every other reply can come from a proxy, a login page or a broken gateway.
+In this model, three kinds of replies can't be forged: an empty 200 to DELETE, the error ``Chat not found``, and a
+well-formed chat, message or list. The protocol has no other proofs than these, so a client has to believe them. Every
+other reply can also come from a proxy, a login page or a broken gateway.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WRITES = tuple(kind for kind in EXCHANGES if kind.is_write or kind is DeleteChat
 
 
 class Effect(Enum):
-    """What the server does about the request."""
+    """What the server does with the request."""
 
     NONE = "the server never saw it"
     DONE = "the server did it"
@@ -28,10 +28,10 @@ class Effect(Enum):
 
 
 class Fate(NamedTuple):
-    """What becomes of one exchange: its effect, and what the client sees of it.
+    """What becomes of one exchange: its effect on the server, and what the client gets.
 
-    The client sees the server's own reply (``status`` 0), another one, or ``failure``. If the exchange ``hangs``, the
-    client sees nothing, until it has waited for long enough.
+    The client gets the server's own reply if ``status`` is 0, otherwise another reply, or ``failure``. If the exchange
+    ``hangs``, the client gets nothing until its time is over.
     """
 
     words: str
@@ -44,17 +44,17 @@ class Fate(NamedTuple):
 
     @property
     def is_fault(self) -> bool:
-        """Whether anything is wrong."""
+        """Whether anything goes wrong."""
         return self is not ARRIVES
 
     @property
     def rejects_credentials(self) -> bool:
-        """Whether the client is asked to log in again."""
+        """Whether the reply rejects the credentials."""
         return self.status in (401, 403)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the client cannot know what the server did (OA-6.1)."""
+        """Whether the client can't know what the server did (OA-6.1)."""
         return self.hangs or self.failure is MaybeSent or (self.status >= 500 and self.status != 503)
 
 
@@ -79,7 +79,7 @@ def _answered(status: int, body: bytes = b"", *, retry_after: str = "") -> Fate:
 
 
 def given_up(kind: type[Exchange]) -> tuple[Fate, ...]:
-    """Return what may have become of an exchange of this kind that the client no longer waits for."""
+    """Return what may become of an exchange of this kind that the client gives up."""
     if kind in WRITES:
         return _HANGS, _HANGS_DONE, _HANGS_LATE
     return (_HANGS, _HANGS_DONE) if kind is OpenStream else (_HANGS,)
@@ -91,7 +91,7 @@ def _possible(api: str, kind: type[Exchange]) -> tuple[Fate, ...]:
     found += [
         _answered(302),
         _answered(403 if website else 401),
-        # A website says this also if its own key is rejected, an inference server's proxy in words of its own.
+        # A website also says this if its own key is rejected. For an inference server, it comes from a proxy.
         _answered(404, b"" if website else GARBAGE),
         _answered(429),
         _answered(429, retry_after="3600"),
@@ -115,5 +115,5 @@ _FATES: dict[tuple[str, type[Exchange]], tuple[Fate, ...]] = {
 
 
 def fates(api: str, kind: type[Exchange]) -> tuple[Fate, ...]:
-    """Everything that may become of an exchange of this kind; the first is that all goes well."""
+    """Return everything that may become of an exchange of this kind. The first one is that all goes well."""
     return _FATES[api, kind]

@@ -1,4 +1,4 @@
-"""One conversation on its way through a simulation: what can happen next, by sorts, and the story so far."""
+"""One conversation in a simulation: what can happen next, sorted into categories, and the story so far."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from oa_protocol.testing._model.network import ARRIVES, Effect, Fate
 from oa_protocol.testing._model.simulation import Action, Simulation, line, words
 from oa_protocol.testing._model.trace import TRANSPORT, Line, Story, TransportFault
 
-__tracebackhide__ = True  # pytest shows a user's frames, and none of these
+__tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
 _LAST_STEPS = 60
 
 Sort = Callable[[Action], bool]
 
 
-# ---- the sorts of what can happen
+# ---- the sorts of actions
 
 
 def _is(who: str, *whats: str) -> Sort:
@@ -82,12 +82,12 @@ SORTS: dict[str, Sort] = {
     "time_passes": _is("clock", "time passes"),
     "time_passes_partly": _is("clock", "some time passes"),
 }
-"""Everything that can happen is of one of these sorts. All except the first are rules of the machine.
+"""The sorts of actions. Each action is of one of them. All except the first are rules of the machine.
 
-Faults are split into many sorts, so that a random draw often picks one.
+Faults are split into many sorts so that a random draw often picks one.
 """
 
-# What comes first if all goes well: the stream is open before a worker begins, and is read as the worker goes on.
+# The order of sorts without a fault. The stream is opened before a worker begins, and is read while the worker goes on.
 _WELL = (
     "driver_closes_the_stream",
     "owner_finds_credentials",
@@ -98,15 +98,22 @@ _WELL = (
     "server_streams_no_event",
     "time_passes",
 )
-# Workers come before reads, or a poll or a drain would find a waiting message until its time is over.
+# If the engine reads the message, workers come first. Otherwise, each read would find a message that is still waiting.
 _WORKERS_FIRST = ("driver_closes_the_stream", "owner_finds_credentials", "worker_works", *_WELL)
 
 
 class Scenario:
-    """A simulation with one conversation, in which one thing happens after the other, and every invariant is checked.
+    """A simulation with one conversation. It takes one action after another, and checks all invariants after each.
 
-    If one doesn't hold, or the engine or the transport raises, an AssertionError has the story. The driver asks what to
-    do as soon as it can. ``lines`` are what has happened, ``actions`` what can happen next: nothing before ``begin``.
+    If an invariant doesn't hold, or the engine or the transport raises, it raises ``AssertionError`` with the story.
+    The driver asks for the next intent as soon as it can.
+
+    Attributes:
+        simulation: the simulation.
+        lines: the story so far.
+        actions: what can happen next. It is empty before ``begin``.
+        is_broken: true if there was a failure.
+
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -123,21 +130,21 @@ class Scenario:
         return self.simulation.peers[0].conversation
 
     def can_happen(self, sort: str) -> bool:
-        """Return whether something of this sort can happen next."""
+        """Return whether an action of this sort is possible next."""
         return any(map(SORTS[sort], self.actions))
 
     def happen(self, sort: str, choice: int = 0) -> None:
-        """Let something of this sort happen; ``choice`` says which, counted round if there are fewer."""
+        """Take an action of this sort. ``choice`` selects one of them, modulo their number."""
         possible = list(filter(SORTS[sort], self.actions))
         self._turns += sort == "owner_prompts"
         self._take(possible[choice % len(possible)])
         self._look()
 
     def go_well(self, steps: int) -> None:
-        """Let all go well for so many steps, or until the owner is awaited.
+        """Take so many steps without a fault, or fewer if the conversation waits for its owner.
 
-        The answer comes over the stream, with some pings on the way. That of every other turn is quick: it is complete
-        before the stream is open.
+        The answer arrives in the stream, with some pings in between. In every other turn, the answer is complete before
+        the stream is opened.
         """
         for _ in range(steps):
             sort = next(filter(self.can_happen, self._order()), None)
@@ -154,9 +161,9 @@ class Scenario:
         return _WORKERS_FIRST if looks or self._turns % 2 == 0 else _WELL
 
     def begin(self, steps: int) -> None:
-        """Let the owner prompt, turn after turn, and all go well for so many steps, or let nothing happen with 0."""
+        """Take so many steps without a fault, in which the owner prompts whenever that is possible."""
         self._look()
-        self.go_well(min(steps, 1))  # credentials come before the prompt
+        self.go_well(min(steps, 1))  # The first step may be to find credentials, which comes before the prompt.
         for _ in range(steps):
             if self.can_happen("owner_prompts"):
                 self.happen("owner_prompts")
@@ -164,7 +171,7 @@ class Scenario:
                 self.go_well(1)
 
     def leave(self) -> None:
-        """Let the owner leave, and all go well; the end must come."""
+        """Let the owner leave, and check that the conversation ends if there are no more faults."""
         if self.can_happen("owner_closes"):
             self.happen("owner_closes")
         self.go_well(_LAST_STEPS)
@@ -174,7 +181,7 @@ class Scenario:
             )
 
     def let_go(self, close: Callable[[], None]) -> None:
-        """Let the driver close the transport, by ``close``. After a failure, only the first one is reported."""
+        """Let the driver close the transport, by ``close``. If there was a failure already, a second one is ignored."""
         try:
             close()
         except Exception as error:
@@ -183,7 +190,7 @@ class Scenario:
                 self._break(TRANSPORT, f"{type(error).__name__}: {error}", error)
 
     def _look(self) -> None:
-        """See what can happen next. If the driver can ask what to do, it does."""
+        """Find the possible actions. If the driver can ask for an intent, it does so first."""
         self.actions = tuple(self.simulation.actions())
         while asked := next(filter(SORTS["driver_asks"], self.actions), None):
             self._take(asked)
@@ -193,7 +200,7 @@ class Scenario:
         what = words(action, self.simulation)
         try:
             moment = self.simulation.take(action)
-        except Exception as error:  # whatever the engine raises is found
+        except Exception as error:  # The engine mustn't raise, so any exception is a violation.
             self.lines.append(line(action, what, self.simulation, None))
             if isinstance(error, TransportFault):
                 self._break(TRANSPORT, str(error), error.__cause__)

@@ -1,8 +1,8 @@
-"""The embedded server's core as the simulation sees it: one account, and what an observer knows beside it.
+"""The simulation's server: the core of the embedded server with one account, and what an observer knows about it.
 
-It is a value, so what changes it returns another one. The core reads the requests themselves, so a wrong URL or a wrong
-parent is a wrong request here as well. Ids say where a thing stands (chat, position in the chat), so two ways to the
-same chats lead to the same state.
+The server is an immutable value, so methods that change it return a new one. The core reads the real requests, so it
+refuses a wrong URL or a wrong parent. Ids contain the chat and the position in the chat, so two paths to the same chats
+lead to the same state.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NEWER = 0xFFFF0000
 class Message(NamedTuple):
     """A message of a chat.
 
-    ``stuck``: no worker will ever take it, because its request was refused. ``late``: it was made after the client had
-    given its request up.
+    ``stuck`` is true if no worker will ever take it, because its request was refused. ``late`` is true if it was
+    created after the client had given up its request.
     """
 
     id: str
@@ -42,12 +42,12 @@ class Message(NamedTuple):
 
     @property
     def is_running(self) -> bool:
-        """Whether a worker has it, or may take it."""
+        """Whether a worker has taken it, or may still take it."""
         return self.role == "assistant" and self.state in ("pending", "in_progress") and not self.stuck
 
 
 class Chat(NamedTuple):
-    """A chat; ``maker`` is the number of the conversation that it was made for."""
+    """A chat. ``maker`` is the number of the conversation that created it."""
 
     id: str
     maker: int
@@ -55,7 +55,7 @@ class Chat(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request, read: which step it is, of what. ``request`` is what the core gets, without credentials."""
+    """A request as the server reads it: its step, and its ids. ``request`` is for the core, without credentials."""
 
     step: str
     request: Request
@@ -64,10 +64,14 @@ class Asked(NamedTuple):
 
 
 class Server(NamedTuple):
-    """One account at a server that is spoken to by ``api``.
+    """A server with one account.
 
-    ``makers`` are the numbers of the conversations that the chats were made for, and ``late`` the messages that were
-    made late.
+    Attributes:
+        api: the API that the clients use.
+        state: the state of the embedded server's core.
+        makers: the id of each chat, with the number of the conversation that created it.
+        late: the ids of messages that were created after the client had given up their requests.
+
     """
 
     api: Api
@@ -77,7 +81,7 @@ class Server(NamedTuple):
 
     @classmethod
     def new(cls, api: Api, newer_chats: int = 0) -> Server:
-        """Return a server whose account has no chats, except for some that are always newer than all others."""
+        """Return a server with no chats except for some that are always newer than those of the conversations."""
         ids = [placed_id(_NEWER + number) for number in range(newer_chats)]
         chats = {chat_id: ChatRecord(chat_id, _ACCOUNT, "", "") for chat_id in ids}
         return cls(api, ServerState(default_account=_ACCOUNT, chats=chats))
@@ -85,9 +89,9 @@ class Server(NamedTuple):
     # ---- requests
 
     def carry_out(self, asked: Asked, maker: int, *, late: bool = False) -> tuple[Server, Reply]:
-        """Do what is asked for; return the server after it, and the reply."""
+        """Carry out a request. Return the server afterwards, and the reply."""
         state, reply = core.handle(self.state, asked.request)
-        if asked.step == "events" and reply.stream is None:  # a website opens a stream, and nothing comes over it
+        if asked.step == "events" and reply.stream is None:  # A website opens a stream here, but sends nothing.
             state = with_stream(state, asked.message_id, Stream(state.now))
         if state is self.state:
             return self, reply
@@ -99,14 +103,14 @@ class Server(NamedTuple):
         return Server(self.api, state, makers, made_late), reply
 
     def leave_behind(self, asked: Asked) -> tuple[Server, Reply]:
-        """Refuse a request for an answer because the queue is full: its message stays in the chat, pending."""
+        """Refuse a request for an answer, because the queue is full. Its pending message stays in the chat."""
         state, reply = core.handle(self.state._replace(quirks=_FULL), asked.request)
         return self._replace(state=state._replace(quirks=self.state.quirks)), reply
 
     # ---- workers
 
     def work(self, message_id: str, state: str) -> Server:
-        """Let a worker, or the queue, bring a message into ``state``."""
+        """Let a worker, or the queue, change a message's state."""
         match state:
             case "in_progress":
                 after, _ = core.take(self.state, message_id)
@@ -123,44 +127,44 @@ class Server(NamedTuple):
         return self._replace(state=after)
 
     def next_event(self, message_id: str) -> tuple[Server, bytes] | None:
-        """Take the next event off a message's stream; None if there is none."""
+        """Return the server without the next event of a message's stream, and the event, or None if there is none."""
         state, event = core.next_event(self.state, message_id)
         return None if event is None else (self._replace(state=state), event.data)
 
     def waits(self, message_id: str) -> bool:
-        """Return whether a message's stream shows it as pending, rightly or for good."""
+        """Return whether a message's stream shows it as pending, even if it has been cancelled since."""
         message = self.state.message(message_id)
         return message is not None and message.state in _WAITS
 
     def is_over(self, message_id: str) -> bool:
-        """Return whether nothing more comes over a message's stream."""
+        """Return whether a message's stream has no further events."""
         message = self.state.message(message_id)
         return message is None or message.state in FINISHED
 
-    # ---- what there is
+    # ---- chats and messages
 
     @property
     def made(self) -> int:
-        """How many chats were made."""
+        """How many chats were created."""
         return len(self.makers)
 
     @property
     def chats(self) -> list[Chat]:
-        """The chats that the conversations made, and that are still there."""
+        """The chats that the conversations created, and that still exist."""
         found = self.state.chats
         return [self._chat(found[chat_id], maker) for chat_id, maker in self.makers if chat_id in found]
 
     def chat(self, chat_id: str) -> Chat | None:
-        """Return the chat of this id."""
+        """Return the chat with this id, or None."""
         return next((chat for chat in self.chats if chat.id == chat_id), None)
 
     def message(self, message_id: str) -> Message | None:
-        """Return the message of this id."""
+        """Return the message with this id, or None."""
         message = self.state.message(message_id)
         return None if message is None else self._message(message)
 
     def stream(self, message_id: str) -> Stream | None:
-        """Return what a message's stream has not yet sent."""
+        """Return the events that a message's stream hasn't sent yet."""
         return self.state.streams.get(message_id)
 
     def _chat(self, chat: ChatRecord, maker: int) -> Chat:
@@ -174,7 +178,7 @@ class Server(NamedTuple):
 
 
 def answer_text(message_id: str) -> str:
-    """Return the answer in full. Its tokens never say the last character: only the final message does."""
+    """Return the whole answer. The tokens lack its last character, which only the final message has."""
     return f"Hi {message_id[:13]}!"
 
 
@@ -183,7 +187,7 @@ def read_request(request: HttpRequest) -> Asked:
     """Read a request as the server does.
 
     Raises:
-        ValueError: no server knows it.
+        ValueError: no server has such a request.
 
     """
     headers = tuple(header for header in request.headers if header[0] not in ("authorization", "cookie"))

@@ -1,7 +1,7 @@
-"""Conversations, their owners and drivers, the network, the server and the clock, all in one place.
+"""A simulation of conversations, with their owners and drivers, the network, the server and the clock.
 
-It says what can happen next, and lets it happen. The conversations are the real engine, or another one. Everything
-around them is a model. An exchange either finishes at once or hangs, and time passes from one deadline to the next.
+It finds the actions that are possible next, and takes them. The conversations are the real engine, or one of yours.
+Everything else is a model. An exchange finishes at once or hangs, and time jumps from one deadline to the next.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from oa_protocol.testing._model.state_key import (
 from oa_protocol.testing._model.trace import Line
 
 PROMPT = "Hello"
-"""Every turn asks the same, so only the parent tells one prompt from another."""
+"""The prompt of every turn. All turns have the same one, so an engine can identify a prompt only by its parent."""
 
 CREDENTIALS = Credentials(token="first")  # noqa: S106  # no secret: there is no such server - nobody's
 OTHER_CREDENTIALS = Credentials(token="second")  # noqa: S106
@@ -67,9 +67,16 @@ _BEHIND_THE_NETWORK = frozenset({"worker", "server"})
 
 
 class Action(NamedTuple):
-    """One thing that can happen: who does it, what, to which conversation.
+    """One thing that can happen.
 
-    ``target`` is the message and its new state, or the late request; ``cost`` how many faults of the network it is.
+    Attributes:
+        who: who does it.
+        what: what is done, in words.
+        number: the number of the conversation.
+        target: the message and its new state, or the step of a late request.
+        fate: what becomes of an exchange.
+        cost: how many faults it counts as.
+
     """
 
     who: str
@@ -90,10 +97,12 @@ class Peer:
     """One conversation, with its owner and driver.
 
     Attributes:
-        turns: how many the owner still wants.
-        idle: the driver asked, and there was nothing to do.
-        hangs: the outstanding exchange has met its fate, and nothing comes back.
-        stream: the message whose stream is open, or empty.
+        conversation: the engine.
+        ledger: what an observer has noted about the conversation.
+        turns: how many prompts the owner still has.
+        idle: true if the driver asked for an intent, and there was none.
+        hangs: true if the outstanding exchange hangs, so that there will be no reply.
+        stream: the id of the message whose stream is open, or empty.
 
     """
 
@@ -106,17 +115,17 @@ class Peer:
 
     @property
     def awaits_others(self) -> bool:
-        """Whether it goes on only once somebody else does something, or time passes."""
+        """Whether it can't go on until somebody else does something, or time passes."""
         return self.hangs or self.idle or isinstance(self.conversation.outstanding, CloseStream | LoadCredentials)
 
 
 class Simulation:
-    """Everything, at one moment. ``after`` moves on."""
+    """The state of everything at one moment. ``after`` returns the next state, and ``take`` changes this one."""
 
     __slots__ = ("faults", "late", "limits", "now", "peers", "server")
 
     stream_ends: ClassVar[tuple[str, ...]] = ("ends the stream, cleanly",)
-    """How the network can end a stream. That it breaks off is the same for an engine, but not for a transport."""
+    """The ways in which a stream can end. A break is another one for a transport, but not for an engine."""
 
     is_slow: ClassVar[bool] = False
     """Whether time can also pass without a deadline coming, so that replies take some time."""
@@ -149,15 +158,16 @@ class Simulation:
         newer_chats: int = 0,
         credentials: bool,
     ) -> Self:
-        """Return one in which nothing has happened yet; ``make`` makes a conversation with such credentials."""
+        """Return a simulation in which nothing has happened yet. ``make`` returns a new engine."""
         made = [make(CREDENTIALS if credentials else None) for _ in range(conversations)]
         peers = [Peer(conversation, Ledger(), turns) for conversation in made]
         return cls(Server.new(_api_of(made[0]), newer_chats), (), faults, peers, limits, 0.0)
 
     def after(self, action: Action) -> tuple[Self, Moment]:
-        """Return another one, in which ``action`` has happened, and what the invariants are to see of it.
+        """Return a copy in which ``action`` has happened, and the moment for the invariants.
 
-        What is frozen is shared, and so is an engine that isn't concerned. Only the shipped engine can be copied.
+        Frozen objects are shared, and so are engines that the action doesn't change. Only the shipped engine can be
+        copied.
         """
         peers = self.peers.copy()
         peer = peers[action.number]
@@ -167,10 +177,10 @@ class Simulation:
         return following, following.take(action)
 
     def key(self) -> tuple[object, ...]:
-        """Return what makes two of them the same state, if the engine is the shipped one.
+        """Return a key that is equal for two simulations in the same state. It works only for the shipped engine.
 
-        What makes no difference to what can follow is left out: wordings, dates, the time of day, how a step went that
-        is over, and of a chat that is being deleted everything except whether it is there.
+        The key leaves out everything that has no effect on what can happen later: texts, dates, the time of day, and
+        how earlier steps went. If a chat is being deleted, only its existence matters.
         """
         settled = {number for number, peer in enumerate(self.peers) if is_settled(peer.conversation)}
         streams = {peer.stream for peer in self.peers if peer.conversation.phase in STREAM_MATTERS}
@@ -205,7 +215,8 @@ class Simulation:
                 yield Action("driver", "closes the stream", number)
             yield from self._owner(number, peer)
         if busy:
-            # In between, what the server does cannot be told from what it does a moment later.
+            # If no exchange and no stream is under way, nobody can notice when the server does something. So it does
+            # that only while something is under way, which gives fewer states.
             yield from self._server()
         yield from self._clock()
 
@@ -221,7 +232,7 @@ class Simulation:
         yield from self._interruptions(number, peer)
 
     def _interruptions(self, number: int, peer: Peer) -> Iterator[Action]:
-        """Yield how the owner can be interrupted. It costs as much as a fault, because each may need another try."""
+        """Yield the interruptions of the owner. Each one counts as a fault, because it may lead to another try."""
         intent = peer.conversation.outstanding
         if isinstance(intent, LoadCredentials | CreateChat) or (intent is not None and peer.ledger.has_left):
             yield Action("owner", "interrupts", number)
@@ -267,7 +278,7 @@ class Simulation:
             yield Action("server", "carries out late", number, (asked.step,))
 
     def _clock(self) -> Iterator[Action]:
-        """Yield how time can pass: to the first deadline, if nothing else goes on by itself until then."""
+        """Yield the ways in which time can pass. It passes to the first deadline if nothing else can happen."""
         waiting = [peer for peer in self.peers if not peer.conversation.is_over]
         due = [(peer.conversation.deadline, number) for number, peer in enumerate(self.peers) if peer in waiting]
         deadline, number = min(((when, number) for when, number in due if when is not None), default=(None, 0))
@@ -289,7 +300,7 @@ class Simulation:
     # ---- how it happens
 
     def take(self, action: Action) -> Moment:
-        """Let ``action`` happen, and return what the invariants are to see of it."""
+        """Take ``action``, and return the moment for the invariants."""
         peer = self.peers[action.number]
         conversation, ledger, phase = peer.conversation, peer.ledger, peer.conversation.phase
         self.faults -= action.cost
@@ -345,7 +356,7 @@ class Simulation:
         return events
 
     def _inputs(self, action: Action, peer: Peer) -> list[Input]:
-        """Do what ``action`` does around the engine, and return what the engine gets to know of it."""
+        """Do what ``action`` does outside the engine, and return the inputs that the engine gets."""
         match action.who, action.what:
             case _, "exchange":
                 assert action.fate is not None  # noqa: S101 - an exchange has one
@@ -422,11 +433,11 @@ class Simulation:
         return [ReplyReceived(*outcome)]
 
     def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
-        """Send ``request`` for the conversation ``number``, and return what comes of it; None if it hangs."""
+        """Send ``request`` for the conversation ``number``, and return the outcome, or None if it hangs."""
         return self.answer(request, number, fate)
 
     def answer(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
-        """Let the network and the server do to ``request`` what ``fate`` says, and return what is seen of it."""
+        """Do to ``request`` what ``fate`` says, and return the outcome that the client gets, or None if it hangs."""
         asked = read_request(request)
         reply = FarReply(fate.status, (), fate.body)
         match fate.effect:
@@ -447,11 +458,11 @@ class Simulation:
         return reply._replace(headers=(*reply.headers, *fate.headers))
 
     def stream(self, data: bytes) -> list[bytes]:
-        """Let bytes of the open stream arrive, and return the pieces in which they do."""
+        """Return the pieces in which bytes of the open stream arrive."""
         return [data]
 
     def end_stream(self, how: str) -> None:
-        """Let the open stream end, or be closed. How makes no difference to an engine."""
+        """End or close the open stream. An engine doesn't notice the difference, but a transport does."""
 
 
 def _api_of(conversation: ConversationLike) -> Api:
@@ -472,7 +483,7 @@ def _other(conversation: ConversationLike) -> Credentials:
 
 
 def words(action: Action, before: Simulation) -> str:
-    """Say what happens by ``action``, in the simulation before it."""
+    """Return what ``action`` does, in words. ``before`` is the simulation before the action."""
     peer = before.peers[action.number]
     intent = peer.conversation.outstanding
     match action.who, action.what:
@@ -492,7 +503,7 @@ def words(action: Action, before: Simulation) -> str:
 
 
 def line(action: Action, what: str, after: Simulation, moment: Moment | None) -> Line:
-    """Tell ``action``, which was ``what`` before it happened, by what is after it; no moment if that failed."""
+    """Return the story's line for ``action``. ``what`` is from ``words``; ``moment`` is None if the action failed."""
     if moment is not None and action.what == "asks":
         what = f"asks what to do: {type(moment.intent).__name__ if moment.intent else 'nothing'}"
     who = action.who if len(after.peers) == 1 else f"{action.who} {action.number + 1}"

@@ -1,4 +1,4 @@
-"""When two engines are in the same state, and how one is copied."""
+"""The key of an engine's state, and a fast copy of an engine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from oa_protocol.testing._model.ledger import CLEANING, Ledger
 from oa_protocol.testing._model.server import Chat, Server
 
 STREAM_MATTERS = frozenset({Phase.ASSISTANT_REQUESTED, Phase.STREAMING})
-"""In these phases it makes a difference how far a stream was read."""
+"""The phases in which it matters how far a stream was read."""
 
 NO_MORE_TURNS = frozenset({Phase.FAILED, Phase.DRAINING, *CLEANING})
-"""In these phases it makes no difference how many prompts the owner would have had."""
+"""The phases in which it doesn't matter how many more prompts the owner has."""
 
 _T = TypeVar("_T")
 
@@ -33,11 +33,11 @@ _T = TypeVar("_T")
 
 
 def copy_engine(engine: _T) -> _T:
-    """Return a copy of an engine. It is as good as pickling, and several times as fast."""
+    """Return a copy of an engine. The result is the same as that of pickling, but several times as fast."""
     twin = _copy_slots(engine)
     for error in cast("tuple[Exception | None, ...]", _ERRORS(twin)):
         if error is not None:
-            error.with_traceback(None)  # it would keep every engine alive that raised it
+            error.with_traceback(None)  # A traceback would keep each engine alive that has raised the error.
     return twin
 
 
@@ -72,7 +72,7 @@ def _slots(kind: type) -> _Slots:
 
 _ERRORS = attrgetter("error", "_attempt.error")
 _SLOTS: dict[type, _Slots] = {Conversation: _slots(Moves), SSEDecoder: _slots(SSEDecoder)}
-# All else that an engine holds is frozen, or replaced instead of changed.
+# These types are copied. All other objects of an engine are frozen, or are replaced instead of changed.
 _COPIES: dict[type, Callable[[Any], object]] = {
     **dict.fromkeys((Attempt, Clock, Leaving, Outstanding, Remote), copy),
     Stream: _copy_stream,
@@ -81,19 +81,19 @@ _COPIES: dict[type, Callable[[Any], object]] = {
 }
 
 
-# ---- what makes a state
+# ---- the key
 
 _Parts = tuple[Clock, Credentials, Outstanding | None, Attempt, Stream | None, Turn | None, Remote, Leaving | None]
 _PARTS = attrgetter("_clock", "_credentials", "_outstanding", "_attempt", "_stream", "_turn", "_remote", "_leaving")
 
 
 def is_settled(conversation: ConversationLike) -> bool:
-    """Return whether at most the deletion is left, so that it makes no difference what the chat holds."""
+    """Return whether only the deletion is left, or nothing, so that the chat's content no longer matters."""
     return conversation.phase in CLEANING or conversation.is_over
 
 
 def engine_key(conversation: ConversationLike, ledger: Ledger, now: float) -> tuple[object, ...]:
-    """Return what makes two conversations, and what was noted of them, the same state, phase by phase."""
+    """Return a key for a conversation and its ledger. It has only what matters in the current phase."""
     phase = conversation.phase
     leaks = tuple([record.chat_id for record in conversation.leaked])
     if conversation.is_over:
@@ -126,7 +126,7 @@ def engine_key(conversation: ConversationLike, ledger: Ledger, now: float) -> tu
 
 
 def _left(time: float, now: float) -> float:
-    """Return how long it is until ``time``, 0 if that has come: of all times, only that makes a difference."""
+    """Return how long it is until ``time``, or 0 if that has passed. Only remaining times matter in a key."""
     return round(time - now, 6) if time > now else 0.0
 
 
@@ -136,7 +136,7 @@ def _attempt(attempt: Attempt, elapsed: float) -> tuple[object, ...]:
 
 
 def _stream(stream: Stream, elapsed: float, phase: Phase) -> tuple[object, ...] | None:
-    """Return what counts of a stream; as soon as it isn't read on, only that it is open."""
+    """Return what matters about a stream. If it is no longer read, that is only that it is open."""
     if phase is not Phase.STREAMING:
         return ()
     silence = None if stream.silent_since is None else round(elapsed - stream.silent_since, 6)
@@ -163,7 +163,7 @@ def _noted(ledger: Ledger, phase: Phase, now: float) -> tuple[object, ...]:
 
 
 def _counts(ledger: Ledger, phase: Phase) -> tuple[object, ...]:
-    """Return which tries still count in this phase."""
+    """Return the counts of tries that still matter in this phase."""
     match phase:
         case Phase.START | Phase.COOKIES:
             return (ledger.creates,)
@@ -182,13 +182,13 @@ def _counts(ledger: Ledger, phase: Phase) -> tuple[object, ...]:
             | Phase.NEVER_CREATED
             | Phase.LEAKED
         ):
-            return ()  # engine_key has no use for them there
+            return ()  # ``engine_key`` doesn't call this function in these phases.
         case _:
             assert_never(phase)
 
 
 def _hurries(attempt: Attempt, elapsed: float, phase: Phase, ledger: Ledger, now: float) -> bool:
-    """Return whether the engine is about to try again too early: of what was noted, only that counts (OA-6.3)."""
+    """Return whether the engine is about to try again too early (OA-6.3). Nothing else about a pause matters."""
     pause = ledger.pause
     if pause is None:
         return False
@@ -200,7 +200,10 @@ def _hurries(attempt: Attempt, elapsed: float, phase: Phase, ledger: Ledger, now
 
 
 def messages_key(chat: Chat, streams: set[str], server: Server) -> tuple[object, ...]:
-    """How far a stream was read makes a difference only while it is open, and how an answer died makes none."""
+    """Return the key of a chat's messages.
+
+    It matters how far a stream was read only while the stream is open. It doesn't matter why an answer failed.
+    """
     return tuple(
         [(*m._replace(state=_DEAD.get(m.state, m.state)), _rest(m.id, streams, server)) for m in chat.messages]
     )

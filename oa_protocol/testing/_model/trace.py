@@ -1,4 +1,4 @@
-"""A path through the states, told as a story: who did what, and where the conversation stood after it."""
+"""A path through the states, as a story: who did what, and the phase afterwards."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 TRANSPORT = "the transport's contract"
-"""What a transport breaks, in place of an invariant of the engine's."""
+"""The title of a story about a transport, in which no invariant of the engine is broken."""
 
 
 class TransportFault(AssertionError):
-    """What the transport that is tested does wrong."""
+    """The transport that is tested did something wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One step: who did what, and the phase after it.
+    """One step: who did what, and the phase afterwards.
 
     >>> print(Line("owner", "prompts", "START"))
     owner    prompts  [START]
@@ -31,9 +31,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The way to where ``invariant`` does not hold at ``api``, the shortest; ``problem`` says what is wrong there.
+    """The steps to a state in which an invariant doesn't hold.
 
-    What the driver asks isn't told where the next line says it, too.
+    ``str()`` leaves out the driver's question for an intent if the next line shows the intent, too.
+
+    Attributes:
+        api: the API.
+        invariant: the name of the invariant.
+        problem: what is wrong.
+        lines: the steps.
 
     >>> asks = Line("driver", "asks what to do: CreateChat", "START")
     >>> lines = Line("owner", "prompts", "START"), asks, Line("network", "CreateChat is lost on its way", "LEAKED")
@@ -45,6 +51,7 @@ class Story:
       => a chat is left behind without being named
     >>> story.mentions("CreateChat")
     True
+
     """
 
     api: str
@@ -54,7 +61,7 @@ class Story:
 
     @property
     def told(self) -> list[Line]:
-        """The steps that a reader needs: not what the driver asks, if the answer is nothing, or is on the next line."""
+        """The steps to show. A driver's question is left out if there was no intent, or if the next line shows it."""
         pairs = zip_longest(self.lines, self.lines[1:])
         return [line for line, following in pairs if following is None or not _is_implied(line, following)]
 
@@ -65,7 +72,7 @@ class Story:
         return "\n".join([title, *numbered, f"  => {self.problem}"])
 
     def mentions(self, words: str) -> bool:
-        """Whether some step of the story has these words."""
+        """Return whether a step of the story contains these words."""
         return any(words in line.what for line in self.lines)
 
 
