@@ -181,7 +181,7 @@ class Steps(Moves):
 
     def _on_undecodable(self, payload: bytes, error: Exception, events: Events) -> None:
         if not self.settings.binding.is_unknown_event(payload):
-            self._fail(self._broken(f"the stream has data that is no event of this protocol: {error}"), events)
+            self._fail(self._broken(f"the stream has data that is not an event of this protocol: {error}"), events)
 
     def _on_stream_event(self, event: _OtherEvent, stream: Stream, turn: Turn, events: Events) -> None:
         match event:

@@ -55,7 +55,7 @@ from oa_protocol.testing._model.trace import Line
 PROMPT = "Hello"
 """The prompt of every turn. All turns have the same one, so an engine can identify a prompt only by its parent."""
 
-CREDENTIALS = Credentials(token="first")  # noqa: S106  # no secret: there is no such server - nobody's
+CREDENTIALS = Credentials(token="first")  # noqa: S106  # This isn't a secret, because there is no such server.
 OTHER_CREDENTIALS = Credentials(token="second")  # noqa: S106
 
 _TEN_PENDINGS = 10 * (b"data: " + encode({"event_type": "pending", "queue_position": 1, "queue_size": 1}) + b"\r\n\r\n")
@@ -215,8 +215,8 @@ class Simulation:
                 yield Action("driver", "closes the stream", number)
             yield from self._owner(number, peer)
         if busy:
-            # If no exchange and no stream is under way, nobody can notice when the server does something. So it does
-            # that only while something is under way, which gives fewer states.
+            # If no exchange and no stream is under way, no conversation notices when the server does something. So it
+            # acts only while something is under way, which gives fewer states.
             yield from self._server()
         yield from self._clock()
 
