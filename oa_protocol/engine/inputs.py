@@ -22,7 +22,7 @@ class Prompt(Struct, frozen=True):
 
 
 class Close(Struct, frozen=True):
-    """The owner leaves, so the chat is to be deleted. It is possible in every phase, and you may repeat it.
+    """The owner leaves, so the engine deletes the chat. It is possible in every phase, and you may repeat it.
 
     Attributes:
         drain: true to wait for an answer that may be running, for at most ``Cleanup.drain`` seconds, because deleting

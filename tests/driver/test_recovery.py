@@ -244,7 +244,7 @@ async def test_a_message_that_shows_pending_for_ever_is_found_out(site: Site, st
 @pytest.mark.clause("OA-5.10")
 async def test_a_stream_that_is_no_stream_of_this_protocol_fails(site: Site) -> None:
     site.script(WORDS, StreamFault(events=(b"data: {\r\n\r\n",), then=Send(b"")))
-    with pytest.raises(RuntimeError, match="no event of this protocol"):
+    with pytest.raises(RuntimeError, match="not an event of this protocol"):
         await ask(site)
 
 

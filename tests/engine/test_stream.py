@@ -279,7 +279,7 @@ def test_a_message_that_is_none_fails_the_answer_though_the_stream_is_open(story
 )
 def test_data_that_is_no_event_fails_the_conversation(story: Story, data: bytes) -> None:
     script = story.streaming() >> Data(token("Hi")) << Token("Hi") >> StreamData(data)
-    script = script << Fails(RemoteProtocolError, "no event of this protocol") << Phase.FAILED << CloseStream
+    script = script << Fails(RemoteProtocolError, "not an event of this protocol") << Phase.FAILED << CloseStream
     assert script >> StreamEnded() << None >> Close() << Phase.DRAINING
 
 
@@ -288,7 +288,7 @@ def test_data_that_is_no_event_fails_the_conversation(story: Story, data: bytes)
 def test_it_does_so_among_tokens_too(story: Story, data: bytes) -> None:
     tokens = b'data: {"event_type": "token", "text": "Hi"}\r\n\r\n'
     script = story.streaming() >> StreamData(tokens + data) << Token("Hi")
-    assert script << Fails(RemoteProtocolError, "no event of this protocol") << Phase.FAILED
+    assert script << Fails(RemoteProtocolError, "not an event of this protocol") << Phase.FAILED
 
 
 @pytest.mark.clause("OA-5.3", "OA-5.10")
