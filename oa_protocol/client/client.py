@@ -224,7 +224,8 @@ class Client:
 
         Args:
             model: the model's name, as in ``models()``. By default it is that of the historic client.
-            sampling: ``SamplingParameters``, or a mapping of their fields. Fields that you leave out are as in the historic client.
+            sampling: ``SamplingParameters``, or a mapping of their fields. Fields that you leave out are as in the
+                historic client.
             plugins: the plugins to use, as the API spells them.
             system_prompt: what the model is to know before the chat begins.
             user_profile: what the model is to know about you.
