@@ -125,7 +125,7 @@ class Flight:
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as error:
-            # The owner raises it, because nobody awaits this task. A GeneratorExit that is raised there would look as
+            # The owner raises it, because nothing awaits this task. A GeneratorExit that is raised there would look as
             # if the owner's generator were closed.
             self.error = RuntimeError("GeneratorExit") if isinstance(error, GeneratorExit) else error
         finally:
@@ -208,12 +208,12 @@ class Carrier:
             log("<- the stream broke: %s", failure)
             return b""
         except asyncio.CancelledError as error:
-            # Some libraries raise it themselves when they lose a connection. Then nobody has cancelled this task, and
+            # Some libraries raise it themselves when they lose a connection. Then this task was not cancelled, and
             # raising it here would end the owner's task for no reason.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            log("<- the stream broke: %r, though nobody cancelled the task", error)
+            log("<- the stream broke: %r, though the task was not cancelled", error)
             return b""
         return None
 

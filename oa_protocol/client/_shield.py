@@ -148,7 +148,7 @@ class _Signals:
                 signal.signal(number, self._receive)
 
     def release(self, holder: signals_held) -> None:
-        """Undo ``hold``, even an incomplete one. If nobody else is waited for, raise what was held back."""
+        """Undo ``hold``, even an incomplete one. If no other holder is waited for, raise what was held back."""
         self._holders.discard(holder)
         self._awaited.discard(holder)
         raised = None

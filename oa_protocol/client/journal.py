@@ -393,7 +393,7 @@ def _is_held(path: Path) -> bool:
         lock = _lock(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except PermissionError:  # it belongs to another user, so nobody can say whether its process runs
+    except PermissionError:  # it belongs to another user, so whether its process runs is unknown
         return True
     if lock is not None:
         lock.close()
