@@ -429,7 +429,7 @@ async def test_a_proxy_opens_a_tunnel_and_sees_no_more(
     ("reply", "told"),
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", "407"),
-        (b"SSH-2.0-x\r\n", "no HTTP"),
+        (b"SSH-2.0-x\r\n", "not HTTP"),
         (b"", "closed from the other side"),
     ],
 )
