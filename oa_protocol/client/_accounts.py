@@ -30,7 +30,7 @@ class Accounts:
         """Return the account's name. The server is asked once, and for at most the ``seconds`` of this object."""
         session = session_name(binding, credentials)
         if (asking := self._asking.get(session)) is not None:
-            await asking.wait()
+            await asking.wait()  # chats that begin together ask only once
         elif session not in self._names:
             asking = self._asking[session] = anyio.Event()
             try:

@@ -267,6 +267,7 @@ class Carrier:
             response = await transport.open(exchange.request)
             response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
+                # The response stays open for ``receive``, so the ``finally`` below must not close it.
                 self._response, self.reads, response = response, read_scope(), None
                 log("<- 200, a stream")
                 flight.land(StreamOpened())
@@ -289,7 +290,7 @@ class Carrier:
         found = None
         try:
             found = await self._shared.load_credentials()
-        finally:
+        finally:  # if loading fails, the engine goes on without credentials, and the owner gets the error
             flight.land(CredentialsFound(found))
 
 

@@ -139,6 +139,7 @@ class Driver:
         if self.undelivered:
             return self._deliver()
         if carrier.flight is None:
+            # Taking the slot is a wait under the conversation's deadline, like any other.
             if conversation.awaits_slot and not await self._wait(partial(self._slot.enter, conversation)):
                 return self._deliver(TimePassed())
             # If an intent is outstanding, but not in flight, an event loop that shuts down has cancelled its task. Then
@@ -153,6 +154,8 @@ class Driver:
             self._waiting = carrier.reads
             data = await carrier.receive(conversation.deadline)
             if data:
+                # This is the path of each token, so it is short: there is no await, no input object, and no detour
+                # through ``undelivered``.
                 events = conversation.receive_stream_data(data, self._now())
                 carrier.note(conversation)
                 return events

@@ -74,9 +74,9 @@ class Client:
         proxy: the URL of a proxy for the default transport. By default it is the one that the environment names.
         transport: makes a transport each time it is called (see docs/transports.md). By default it is the choice of
             ``oa_protocol.transports.default``.
-        timeouts: how long to wait for each thing, in seconds.
-        retries: how often each step is tried again.
-        cleanup: how long cleaning up may take, in seconds, and how often a DELETE is sent.
+        timeouts: how long to wait for connections, replies and answers, in seconds (see ``Timeouts``).
+        retries: how often each step is tried again after a failure.
+        cleanup: how long cleaning up may take, in seconds, and how often a DELETE is sent (see ``Cleanup``).
         journal: the path of a file that lists the chats still to be deleted. A chat is written down before it is
             created, and crossed out when it is gone. ``sweep`` deletes what a killed process left in it.
 
@@ -173,8 +173,8 @@ class Client:
         self._is_closed = True
         try:
             if not all(chat._is_over for chat in self._open_chats):
-                # Each chat ends itself in time, and its driver steps in 0.9 s later. Only a loop that is blocked even
-                # longer gets here.
+                # Each chat ends itself in time, or else its driver stops it 0.9 s later. This limit is only for a loop
+                # that is blocked even longer.
                 seconds = self._shared.cleanup.timeout + 2.0
                 await run_to_completion(self._end_each, seconds=seconds, at_last=self._abandon_chats)
         finally:
@@ -616,7 +616,7 @@ class Answer:
     async def _advance(self) -> bool:
         """Begin, or do one more thing, and keep its events for ``_take``. Return False if there is nothing left to do.
 
-        It returns the events nowhere else, so that a cancellation between two calls loses none.
+        The events are kept, and not returned, so that a cancellation between two calls loses none.
         """
         if self._done:
             return False

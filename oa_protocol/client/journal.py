@@ -281,7 +281,7 @@ class Journal:
         changes = [(change, future) for change, future in asked if future.set_running_or_notify_cancel()]
         try:
             with self._database() as database:
-                database.execute("BEGIN IMMEDIATE")
+                database.execute("BEGIN IMMEDIATE")  # it waits for other processes now, and not at the first change
                 results = [change(database) for change, _ in changes]
                 database.execute("COMMIT")
         except BaseException as error:
@@ -296,6 +296,7 @@ class Journal:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=self.patience, isolation_level=None)) as database:
+                # A line must be on the disk before its create is sent, even if the power fails.
                 database.execute("PRAGMA synchronous = FULL")
                 if _version(database) != _VERSION:
                     self._set_up(database)

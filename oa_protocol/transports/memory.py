@@ -96,7 +96,7 @@ class MemoryResponse:
         async def receive() -> Message:
             if requests:
                 return requests.pop()
-            await self._has_left.wait()
+            await self._has_left.wait()  # ASGI: after the request, nothing comes but the client's leaving
             return {"type": "http.disconnect"}
 
         failure = "the application ended before the reply was complete"

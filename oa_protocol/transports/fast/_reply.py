@@ -138,6 +138,7 @@ class Reply:
         else:
             self._read_part = Reply._read_to_end
         self.status, self.headers = head.status, head.headers
+        # If a head has both, the two ends may disagree about the end of the body (RFC 9112, section 6.3).
         self._is_kept_alive = head.is_kept_alive and not (coding and lengths)
 
     # ---- the body
