@@ -175,8 +175,8 @@ class ThreadedResponse:
     def _busy(self, too_late: NotSent | MaybeSent) -> Generator[None]:
         """Mark the exchange as busy. Raise ``too_late`` if it was closed before.
 
-        Only one thread at a time may use an exchange, except for ``interrupt``. So if ``let_go`` is called while a thread
-        is busy, that thread closes the exchange when it comes out.
+        Only one thread at a time may use an exchange, except for ``interrupt``. So if ``let_go`` is called while a
+        thread is busy, that thread closes the exchange when it comes out.
         """
         with self._lock:
             if self._is_let_go:
