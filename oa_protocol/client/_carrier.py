@@ -263,7 +263,7 @@ class Carrier:
         kind: type[TransportError] = NotSent
         try:
             transport = self._transport = self._transport or self._shared.open_transport()
-            kind = MaybeSent  # from here on, an error that isn't a TransportError leaves it open
+            kind = MaybeSent  # from here on, any other error leaves open whether it was sent
             response = await transport.open(exchange.request)
             response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
