@@ -321,7 +321,7 @@ class Client:
         return reply.decode(self._binding.read_models, "a list of models", None)
 
     async def sweep(self, *, grace: float = 60.0) -> SweepResult:
-        """Delete the chats on this server that the journal has from processes that no longer run.
+        """Delete the chats of this server that are in the journal, unless a running client still uses them.
 
         Args:
             grace: how old a chat must be, in seconds, if its id isn't in the journal. A younger one is left alone,

@@ -4,9 +4,9 @@ A line is written before a create is sent. The chat's id is added when it is kno
 confirmed gone, or was certainly never made. If the process is killed in between, the line stays, and ``sweep`` finds
 it. The journal is an SQLite database that several processes may share. It has no credentials in it, and no text.
 
-Each process that writes lines is an owner. It holds a lock on a file of its own as long as it runs, so another process
-can find out whether it still does. These files are in one folder, whose name is in the journal. So each owner is found,
-even if processes open the journal by different paths, for example by a symbolic link or a hard link.
+Each client that writes lines is an owner. It holds a lock on a file of its own until it is closed, or its process ends.
+So others can find out whether it still uses its chats. These files are in one folder, whose name is in the journal. So
+each owner is found, even if the journal is opened by different paths, for example by a symbolic link or a hard link.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ class Line:
 
     Attributes:
         line: the line's number.
-        owner: the process that wrote it.
+        owner: the name of the owner that wrote it.
         api: the API through which the chat was made.
         base_url: its server's base URL.
         account: the name of the account that made it, as a hash (see ``Accounts``).
         chat_id: its id, or None as long as that isn't known.
         sent_at: when the create was sent, as a Unix time in seconds by this machine's clock.
-        settled_at: when the create was given up, by the same clock. None if it wasn't, or if its owner ended before.
+        settled_at: when the create was given up, by the same clock. None if it wasn't, or if its process died before.
 
     """
 
@@ -189,7 +189,7 @@ class Journal:
         claim.close()
 
     def living(self, owners: Iterable[str]) -> set[str]:
-        """Return those of ``owners`` that still run, which means that their locks are held."""
+        """Return those of ``owners`` that are still alive, which means that their locks are held."""
         with self._database() as database:
             folders = _folders(database, self.path)
             return {
@@ -208,7 +208,7 @@ class Journal:
             The line, or None if there is none with this number.
 
         Raises:
-            JournalError: the journal can't be used, or the line's owner still runs.
+            JournalError: the journal can't be used, or the line's owner is still alive.
 
         """
         for line in self.lines():
@@ -224,7 +224,7 @@ class Journal:
     # ---- inside
 
     def _begin(self, folder: Path) -> str:
-        """Return this process's owner. If it has none yet, make one, and take its lock."""
+        """Return the owner. If there is none yet in this process, make one, and take its lock."""
         with self._locking:
             if self._lock is None or self._process != os.getpid():
                 folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Deletes the chats in the journal whose owners, the processes that made them, no longer run."""
+"""Deletes the chats in the journal whose owners are no longer alive (see ``oa_protocol.client.journal``)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Sweeper:
         self._grace = grace
         # The names of our account: the one that these credentials have now, and those whose chats they can read.
         self._accounts: set[str] = set()
-        self._dead: set[str] = set()  # owners that no longer run; their names are never used again
+        self._dead: set[str] = set()  # a dead owner's name is never used again, so it stays dead
         self._unreachable: NotSent | None = None
         self._deleted: list[str] = []
         self._kept: list[tuple[Line, LeakRecord]] = []
@@ -171,7 +171,7 @@ class Sweeper:
 
         All of them together get the time that ``Cleanup.drain`` allows.
         """
-        left = self._shared.cleanup.drain  # only the pauses count, so that a slow server doesn't stop the first look
+        left = self._shared.cleanup.drain  # only the pauses count, so even if reading is slow, each chat is read
         while left > 0 and chat_ids:
             chat_ids = [chat_id for chat_id in chat_ids if _is_running(await self._read(chat_id))]
             if chat_ids:
@@ -193,7 +193,7 @@ class Sweeper:
         return None
 
     async def _delete(self, chat_id: str, line: Line) -> None:
-        """Delete the chat as a conversation deletes its own. If the server can't be reached, don't try at all."""
+        """Delete the chat as a conversation deletes its own, unless the server was found to be unreachable."""
         if self._unreachable is not None:
             self._keep(line, str(self._unreachable), chat_id)
             return
@@ -225,7 +225,7 @@ class Sweeper:
 
         Args:
             lines: the lines without an id whose account is ours.
-            held: the numbers of all lines whose owners no longer run.
+            held: the numbers of all lines whose owners are no longer alive.
 
         """
         try:
@@ -234,8 +234,8 @@ class Sweeper:
             for line in lines:
                 self._keep(line, str(error))
             return
-        # The journal is read after the list of chats. So each chat in the list that a running process has made is in
-        # the journal already, unless it is gone by now.
+        # The journal is read after the list of chats. So each chat in the list that a living owner has made is in the
+        # journal already, unless it is gone by now.
         written = await self._lines()
         others = [_window(line, skew) for line in written if line.chat_id is None and line.line not in held]
         windows = {line: _window(line, skew) for line in lines}
@@ -352,7 +352,8 @@ def _is_in_any(windows: Iterable[_Window], at: float) -> bool:
 def _makers(made: dict[str, float], windows: dict[Line, _Window]) -> dict[str, Line]:
     """Return which line may have made which chat, one each. If a chat is missing, there are more chats than lines.
 
-    The chats are taken in their order, and each gets the line that has to be used up first.
+    The oldest chat comes first. Each one gets the matching line whose window ends first, so as many as possible get
+    one.
     """
     free = sorted(windows, key=lambda line: windows[line][1])
     makers: dict[str, Line] = {}

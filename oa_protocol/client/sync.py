@@ -158,7 +158,7 @@ class Client:
         return self._thread.run(self._client.models)
 
     def sweep(self, *, grace: float = 60.0) -> SweepResult:
-        """Delete the chats on this server that the journal has from processes that no longer run.
+        """Delete the chats of this server that are in the journal, unless a running client still uses them.
 
         The argument, the result and the errors are those of ``oa_protocol.Client.sweep``.
         """
