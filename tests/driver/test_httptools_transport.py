@@ -239,7 +239,7 @@ async def test_a_body_is_told_up_to_where_it_goes_wrong() -> None:
         response = await transport.open(get(url))
         assert await response.receive() == b"abc"
         for _ in range(2):
-            with pytest.raises(MaybeSent, match="in the middle of a reply: this is no HTTP"):
+            with pytest.raises(MaybeSent, match="in the middle of a reply: this is not HTTP"):
                 await response.receive()
         await response.aclose()
     await transport.aclose()
@@ -429,7 +429,7 @@ async def test_a_proxy_opens_a_tunnel_and_sees_no_more(
     ("reply", "told"),
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", "407"),
-        (b"SSH-2.0-x\r\n", "no HTTP"),
+        (b"SSH-2.0-x\r\n", "not HTTP"),
         (b"", "closed from the other side"),
     ],
 )

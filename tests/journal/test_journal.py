@@ -450,7 +450,7 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA user_version = 16")
-    with pytest.raises(JournalError, match=re.escape(f"{path} is of another version")):
+    with pytest.raises(JournalError, match=re.escape(f"{path} was made by another version")):
         lines(path)
 
 

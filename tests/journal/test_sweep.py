@@ -186,7 +186,7 @@ async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> 
     async with anyio.create_task_group() as group:
         group.start_soon(first)
         await site.reached("delete")
-        assert await sweep(site, path) == in_use(*made, reason="another sweep of this journal is at work")
+        assert await sweep(site, path) == in_use(*made, reason="another sweep of this journal is running")
         hold.release()
     assert found == [SweepResult(tuple(made), ())]
     assert site.steps.count("delete") == 2
@@ -399,7 +399,7 @@ async def test_a_list_without_an_end_is_read_for_a_bounded_number_of_pages(
     assert reasons(swept) == (
         []
         if reaches_back
-        else ["the list of chats was read for 3 pages, and not back to its create (line 1 of the journal)"]
+        else ["the first 3 pages of the list of chats don't reach back to its create (line 1 of the journal)"]
     )
     assert len(ids(path)) == (not reaches_back)
 
@@ -529,7 +529,7 @@ async def test_a_living_owners_create_is_not_taken_for_a_dead_ones(site: Site, p
         await site.reached("create")
         await site.until(lambda: len(site.chats) == 1)
         swept = await sweep(site, path)
-        assert swept.leaked == (named(site.chats[0], "an owner that is alive may have made it"),)
+        assert swept.leaked == (named(site.chats[0], "a process that still runs may have made it"),)
         hold.release()
     assert site.steps.count("create") == 1
 
