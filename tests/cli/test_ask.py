@@ -23,7 +23,7 @@ def test_without_a_url_an_embedded_server_answers_and_stderr_says_so_in_one_line
     done = process("ask", "Hello", env={"OA_TOKEN": "not for this one", "HTTP_PROXY": "http://127.0.0.1:9"})
     assert done.code == 0
     assert done.out.strip()
-    assert done.err.startswith("No --url and no OA_URL: talking to an embedded server, http://127.0.0.1:")
+    assert done.err.startswith("No --url and no OA_URL: talking to an embedded server at http://127.0.0.1:")
     assert done.err.count("\n") == 1
 
 

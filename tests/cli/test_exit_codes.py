@@ -35,7 +35,7 @@ FULL = Path("/dev/full")
         (["ask", "x", "--url", "http://127.0.0.1:9/?a"], b"", "Error: --url must have no query"),
         (["ask", "x", "--url", "ftp://127.0.0.1"], b"", "Error: --url must be an http or https URL"),
         (["ask", "x", "--url", "http://127.0.0.1:9", "--proxy", "gopher://x"], b"", "Error: --proxy must be"),
-        (["ask", "x", "--cookies", os.devnull], b"", "are for a server that --url or OA_URL names"),
+        (["ask", "x", "--cookies", os.devnull], b"", "need a server: give its --url, or set OA_URL"),
         (["ask", "x", "--url", "http://127.0.0.1:9", "--token-file", os.devnull], b"", "the file is empty"),
         (["serve", "--host", "0.0.0.0"], b"", "it listens on loopback only"),
         (["serve", "--port", "65536"], b"", "'--port'"),

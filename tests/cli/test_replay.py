@@ -54,7 +54,7 @@ def test_an_engine_that_does_something_else_is_told_with_the_step(tmp_path: Path
     path.write_text("\n".join([*lines[:3], json.dumps(json.loads(lines[3]) | {"intent": None})]), "utf-8")
     done = oa_protocol("replay", str(path))
     assert done.code == 1
-    assert "This engine does not:\nstep 3: the next intent\n  expected: " in done.out
+    assert "This engine does something else:\nstep 3: the next intent\n  expected: " in done.out
 
 
 def test_a_file_of_several_conversations_tells_each_with_its_name() -> None:
