@@ -169,7 +169,7 @@ def test_commands_are_carried_out_and_not_sent(server: Server, terminal: Pseudo)
     assert contents(server) == ["/etc"]
 
 
-def test_a_prompt_that_no_server_stores_is_refused_and_the_next_one_is_answered(server: Server, terminal: Pseudo) -> None:
+def test_a_prompt_that_no_server_stores_is_an_error_and_the_chat_goes_on(server: Server, terminal: Pseudo) -> None:
     process = chat(server, terminal)
     terminal.type("\x1b[200~a\0b\x1b[201~\r")
     terminal.wait_for("Error: prompt has a NUL character")
