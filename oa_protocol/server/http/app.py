@@ -89,8 +89,8 @@ class App:
             except ClientDisconnect:
                 pass
             except ConnectionResetError:
-                # A scripted fault cuts the connection, but the application runs in memory, without one. So the caller gets
-                # the error, and can handle it as a lost connection.
+                # A scripted fault cuts the connection, but the application runs in memory, without one. So the caller
+                # gets the error, and can handle it as a lost connection.
                 raise
             except Exception:
                 LOGGER.exception("%s failed", _line(scope))

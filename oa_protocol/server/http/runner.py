@@ -95,8 +95,8 @@ class Runner:
             await asyncio.sleep(0)
         for connection in tuple(self._state.connections):
             connection.transport.abort()
-        # The transports call ``connection_lost`` in the next round of the loop. Before that, the requests don't know that
-        # their clients are gone, so they are cancelled only afterwards.
+        # The transports call ``connection_lost`` in the next round of the loop. Before that, the requests don't know
+        # that their clients are gone, so they are cancelled only afterwards.
         await asyncio.sleep(0)
         tasks = tuple(self._state.tasks)
         for task in tasks:
