@@ -224,17 +224,6 @@ async def test_the_end_of_a_client_lets_its_lines_go(site: Site, path: Path) -> 
     assert [line.chat_id for line in abandoned(Journal(path))] == [chat.id]
 
 
-async def test_a_client_can_go_on_after_its_end_as_another_owner(site: Site, path: Path) -> None:
-    site.script(Fault("delete", before=Reset(), times=6))
-    client = site.client(journal=path)
-    for _ in range(2):
-        with named_as_left(site):
-            async with client.chat() as chat:
-                await chat.ask("Hello")
-        await client.aclose()
-    assert len({line.owner for line in lines(path)}) == 2
-
-
 async def test_many_chats_of_many_clients_share_it(site: Site, path: Path) -> None:
     async def converse(client: Client) -> None:
         async with client.chat() as chat:
