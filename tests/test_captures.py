@@ -138,7 +138,7 @@ def test_a_recorded_stream_tells_the_same_wherever_it_is_cut(stream: Recorded) -
 
 @pytest.mark.clause("OA-5.3")
 @pytest.mark.parametrize("stream", STREAMS, ids=str)
-def test_every_recorded_event_is_told_with_the_chunk_that_brought_it(stream: Recorded) -> None:
+def test_every_recorded_event_is_emitted_with_its_chunk(stream: Recorded) -> None:
     conversation = streaming(stream)
     events, _ = expected_events(stream)
     seen = b""

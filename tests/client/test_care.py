@@ -135,7 +135,7 @@ async def test_a_hundred_chats_cancelled_at_once(site: Site) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_chat_that_nobody_closes_is_warned_of(site: Site) -> None:
+async def test_a_chat_that_is_never_closed_is_warned_of(site: Site) -> None:
     async def careless() -> str | None:
         chat = site.client().chat()
         await chat.ask("Hello")

@@ -116,10 +116,10 @@ def at_every_line(run: Callable[[Any, Strike], object], client: Callable[..., An
 
 
 @pytest.mark.parametrize("run", [leave, leave_client])
-def test_leaving_that_is_struck_at_any_line(anyio_backend: str, run: Any) -> None:
+def test_leaving_that_is_interrupted_at_any_line(anyio_backend: str, run: Any) -> None:
     at_every_line(partial(anyio.run, run, backend=anyio_backend), Client)
 
 
 @pytest.mark.parametrize("run", [leave_in_thread, leave_client_in_thread])
-def test_leaving_in_a_thread_that_is_struck_at_any_line(run: Any) -> None:
+def test_leaving_in_a_thread_that_is_interrupted_at_any_line(run: Any) -> None:
     at_every_line(run, sync.Client)

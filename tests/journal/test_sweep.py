@@ -314,7 +314,7 @@ async def test_after_a_new_token_or_with_other_cookies_the_account_is_the_same(s
         Credentials(token="one-two"),
     ],
 )
-def test_a_websites_account_is_told_by_the_session_token_alone(credentials: Credentials) -> None:
+def test_a_websites_account_is_identified_by_the_session_token_alone(credentials: Credentials) -> None:
     website, usual = Website("http://oa.example.org"), Credentials({"next-auth.session-token": "one-two"})
     assert session_name(website, credentials) == session_name(website, usual)
     assert "one-two" not in session_name(website, credentials)
