@@ -74,7 +74,7 @@ def test_importing_the_package_imports_neither_httpx_nor_anyio() -> None:
 
 
 def imports_of(name: str) -> set[str]:
-    """The modules of this package that the module ``name`` of it imports, wherever in it."""
+    """Return the modules of this package that its module ``name`` imports, at the top or in a function."""
     path = PACKAGE / name.replace(".", "/")
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""Every exit code, and what people are told. No traceback, ever."""
+"""Every exit code, and its error message. There is never a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client does about misuse, about many chats at once, and about chats that nobody closes."""
+"""How a client handles misuse, many chats at once, and chats that are never closed."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""What is waited for, and how long; a server that says nothing holds nobody for ever."""
+"""What the client waits for, and how long. A silent server can't make it wait without limit."""
 
 import socket
 from typing import Any

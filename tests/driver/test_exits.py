@@ -55,7 +55,7 @@ async def sibling_fails(run: Run, reached: Run, interrupted: Callable[[], None])
 
 
 def nothing() -> None:
-    """Nobody waits for the interruption."""
+    """Nothing waits for the interruption."""
 
 
 WAYS: list[Way] = [cancel_scope, sibling_fails]

@@ -314,7 +314,7 @@ async def test_a_handler_put_in_meanwhile_stays() -> None:
 
 
 async def test_who_puts_back_what_they_found_meanwhile_does_no_harm() -> None:
-    """As trio.open_signal_receiver does, where it ends later than the operation."""
+    """trio.open_signal_receiver does so, if it ends later than the operation."""
     found: list[Any] = []
 
     async def operation() -> None:

@@ -56,7 +56,7 @@ async def test_a_name_is_connected_to() -> None:
 
 @pytest.fixture
 def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name has two, and nobody listens at the first one."""
+    """Every name has two addresses, and no server listens at the first one."""
 
     async def addresses(name: str, port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]

@@ -206,7 +206,7 @@ async def test_a_server_that_is_down_leaves_everything_and_says_so(site: Site, p
 
 @pytest.fixture
 def unused_tcp_url() -> str:
-    """A port that nobody listens on: port 1 of loopback is nobody's."""
+    """A port on which no server listens: port 1 of loopback."""
     return "http://127.0.0.1:1"
 
 

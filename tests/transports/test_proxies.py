@@ -1,4 +1,4 @@
-"""Proxies: which URL is one, who goes without, and what nobody gets to read."""
+"""Proxies: the URLs that are accepted, the hosts that go without, and the secrets that are never shown."""
 
 from __future__ import annotations
 
