@@ -96,6 +96,7 @@ class Interrupts:
             return
         if self.signal is not None:
             # This doesn't use sys.stderr, because the signal may have arrived in the middle of a write to it.
+            # And it doesn't raise an exception, because cleaning up is shielded, and would hold the exception back.
             os.write(2, f"\n{self._last_words()}\n".encode(errors="replace"))
             os._exit(self.exit_code)
         self.signal = number

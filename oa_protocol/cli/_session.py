@@ -163,9 +163,8 @@ class _Session:
         with ExitStack() as stack:
             stack.enter_context(self.terminal.library_log())
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter(
-                "ignore", ChatLeakedWarning
-            )  # the same chats are printed below, in the command line's words
+            # The chats that it names are printed below, in the command line's words.
+            warnings.simplefilter("ignore", ChatLeakedWarning)
             try:
                 client = self._connect(stack)
             except ValueError as error:
@@ -201,9 +200,8 @@ class _Session:
                     async for prompt in prompts:
                         try:
                             sent = chat.send(prompt)
-                        except (
-                            ValueError
-                        ) as error:  # no server can store this prompt, but the user can type another one
+                        except ValueError as error:
+                            # No server can store this prompt, but a user at a terminal can type another one.
                             if not self._typed:
                                 raise
                             self.terminal.complain(f"Error: {in_our_words(error)}")
@@ -311,6 +309,8 @@ class _Session:
         )
 
     async def _run_interruptibly(self, work: Work, client: Client) -> None:
+        # A signal's handler may run in the middle of any other call, so it must not cancel the scope itself. It only
+        # asks the loop to do so, by ``call_soon_threadsafe``.
         loop = asyncio.get_running_loop()
         with (
             heartbeat(loop),
@@ -327,6 +327,7 @@ class _Session:
             self.interrupts.stopping(lambda: loop.call_soon_threadsafe(scope.cancel)),
         ):
             if self._stopped is not None:
+                # The server still writes the stopped answer, and a chat can have only one answer at a time.
                 self.terminal.progress("waiting for the stopped answer to end…")
                 async for _ in self._stopped:
                     pass  # the user stopped this answer, so the rest isn't printed
@@ -420,7 +421,7 @@ class _Session:
         complain = self.terminal.complain
         match failure:
             case BrokenPipeError():
-                pass  # the reader closed our stdout on purpose, so this isn't news
+                pass  # the program that reads our stdout closed it, so it doesn't want to know
             case AuthenticationError():
                 said = in_our_words(failure)
                 complain(f"Error: {said}")

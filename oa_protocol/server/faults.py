@@ -29,6 +29,7 @@ class Hold:
             self._released = True
             waiting, self._waiting = self._waiting, []
         for loop, event in waiting:
+            # This may be another thread than the loop's, and then ``event.set`` isn't safe.
             loop.call_soon_threadsafe(event.set)
 
     async def wait(self) -> None:

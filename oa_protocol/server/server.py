@@ -35,7 +35,7 @@ class Server:
     may use all members.
 
     Args:
-        model: Writes the answers. The default is :class:`Lorem`.
+        model: Writes the answers. The default is ``Lorem()``.
         workers: How many answers are written at a time. With 0, prompts are never answered.
         token_delay: Seconds between two tokens.
         reader_grace: The server ends an answer when a client has asked for its message or stream, and at the latest
@@ -123,6 +123,7 @@ class Server:
         try:
             await anyio.to_thread.run_sync(self.start)
         except BaseException:
+            # ``__aexit__`` won't run, but the thread may have started the server before this was cancelled.
             self.stop()
             raise
         return self

@@ -45,7 +45,7 @@ class Intake:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(name.lower() for name in names)
-        self._held = 0
+        self._held = 0  # bytes of the bodies that are being read now, by all requests together
 
     async def read(self, scope: Scope, receive: Receive) -> Request:
         """Read a request. If the body is too long, the request has only its length.

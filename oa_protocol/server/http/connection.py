@@ -25,6 +25,7 @@ Our own errors are logged in ``app.py``.
 LOGGER.addHandler(logging.NullHandler())
 
 _NAME = re.compile(rb"^[^:\r\n]+(?=:)", re.MULTILINE)
+# With this value of SO_LINGER (on, 0 s), closing a socket sends a RST instead of a FIN.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 

@@ -53,6 +53,8 @@ class EventStream(Response):
         async with asyncio.TaskGroup() as group:
             sender = group.create_task(self._send_body(scope, send))
             watcher = group.create_task(disconnected(receive))
+            # The first task that ends cancels the other one: nothing is sent to a client that has left, and there is no
+            # need to watch for that after the stream's end.
             watcher.add_done_callback(lambda _: sender.cancel())
             sender.add_done_callback(lambda _: watcher.cancel())
         if not self._reader.finished:

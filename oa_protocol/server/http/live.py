@@ -38,6 +38,7 @@ class Live:
         with self.changed:
             chats = self.state.chats
             self.state, result = change(self.state._replace(now=time.time_ns()), *args, **kwargs)
+            # The waiting threads look at chats and messages, so a step that changes only streams doesn't wake them.
             if self.state.chats is not chats:
                 self.changed.notify_all()
             return result

@@ -37,6 +37,7 @@ class Reader:
         while True:
             event = self._live.step(next_event, self.message_id)
             if event is not None:
+                # After the first event, the message is no longer in the queue.
                 self._next_pending = math.inf
                 self.finished = event.final
                 return event

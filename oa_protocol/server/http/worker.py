@@ -134,6 +134,7 @@ class Workers:
 
     async def _send(self, message_id: str, piece: str | PluginStep) -> None:
         if isinstance(piece, PluginStep):
+            # This is two events, the step and an empty token, so the readers are woken twice.
             self._live.apply(use_plugin, message_id, piece)
             self._live.channel(message_id).news.put_nowait(None)
         else:
@@ -176,6 +177,7 @@ class Workers:
         if job.task is not None:
             job.task.cancel()
         if message_id in self._live.state.waiting:
+            # The message had no token yet, so it went back to the queue, and its next worker does what was scripted.
             self._jobs[message_id] = _Job(job.answer)
 
 
