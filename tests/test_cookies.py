@@ -211,7 +211,7 @@ class TestFile:
         monkeypatch.chdir(path.parent)
         assert load_cookies("a=b", BASE, now=NOW) == {"from-file": "b"}
 
-    def test_time_is_the_current_one_unless_told(self, file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_time_is_the_current_one_by_default(self, file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
         path = file(netscape(expires=1000))
         monkeypatch.setattr("time.time", lambda: 999.0)
         assert load_cookies(path, BASE) == {"a": "b"}
@@ -518,7 +518,7 @@ class TestJsonFile:
             ("example.org", True, False),
         ],
     )
-    def test_dot_decides_about_subdomains_where_host_only_does_not(
+    def test_dot_decides_about_subdomains_if_host_only_does_not(
         self, file: WriteFile, domain: str, host_only: bool | None, reaches_subdomains: bool
     ) -> None:
         path = file(exported(domain=domain, hostOnly=host_only))
@@ -547,7 +547,7 @@ class TestHarFile:
         assert load_cookies(file(content), BASE) == {"a": "specific"}
 
     @pytest.mark.parametrize("date", [None, "", {}, "0"])
-    def test_entry_with_an_odd_date_counts_as_where_it_stands(self, file: WriteFile, date: object) -> None:
+    def test_entry_with_an_odd_date_counts_in_the_order_of_the_file(self, file: WriteFile, date: object) -> None:
         log = json.loads(har(("", BASE, "a=older"), ("2024-01-01T12:00:00Z", BASE, "a=old"), ("", BASE, "a=new")))
         for odd in log["log"]["entries"][::2]:
             odd["startedDateTime"] = date

@@ -206,7 +206,7 @@ async def test_a_server_that_is_down_leaves_everything_and_says_so(site: Site, p
 
 @pytest.fixture
 def unused_tcp_url() -> str:
-    """A port that nobody listens on: port 1 of loopback is nobody's."""
+    """A port on which no server listens: port 1 of loopback."""
     return "http://127.0.0.1:1"
 
 
@@ -314,7 +314,7 @@ async def test_after_a_new_token_or_with_other_cookies_the_account_is_the_same(s
         Credentials(token="one-two"),
     ],
 )
-def test_a_websites_account_is_told_by_the_session_token_alone(credentials: Credentials) -> None:
+def test_a_websites_account_is_identified_by_the_session_token_alone(credentials: Credentials) -> None:
     website, usual = Website("http://oa.example.org"), Credentials({"next-auth.session-token": "one-two"})
     assert session_name(website, credentials) == session_name(website, usual)
     assert "one-two" not in session_name(website, credentials)

@@ -162,7 +162,7 @@ async def test_an_application_waits_for_its_reader() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_application_is_told_that_its_client_has_left() -> None:
+async def test_an_application_receives_a_disconnect_if_its_client_has_left() -> None:
     told: list[Message] = []
 
     async def patient(scope: Message, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Proxies: which URL is one, who goes without, and what nobody gets to read."""
+"""Proxies: the URLs that are accepted, the hosts that go without, and the secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_what_a_proxy_refuses_does_not_tell_its_password(
 
 @pytest.mark.clause("OA-2.5")
 @pytest.mark.parametrize("kind", [NotSent, MaybeSent])
-def test_the_words_of_a_library_are_told_without_user_and_password(kind: type[TransportError]) -> None:
+def test_the_text_of_a_library_is_repeated_without_user_and_password(kind: type[TransportError]) -> None:
     for url in (f"http://me:{SECRET}@p:1", f"socks5://{SECRET}/1@p:1", f"http://me:{SECRET}@1@p:1"):
         assert str(kind(f"cannot connect to {url} now")) == f"cannot connect to {url.partition('//')[0]}//***@p:1 now"
 
