@@ -296,7 +296,7 @@ class Journal:
         """Turn what the disk and SQLite raise into an error that names the journal, and not a file beside it."""
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError) as error:  # the last is of a name that no file can have
             why = str(error.strerror or error) if isinstance(error, OSError) else str(error)
             if "locked" in why:
                 why = (
