@@ -185,16 +185,8 @@ def _seconds(retry_after: str | None, date: str | None) -> float | None:
 
 def _moment(http_date: str) -> datetime:
     """Read a date in one of the three forms of RFC 9110, section 5.6.7. (``email.utils`` would import sockets.)"""
-    match _WORD.findall(http_date):
-        case [_, day, month, year, hour, minute, second, "GMT" | "UTC" | "0000"] | [
-            _,
-            month,
-            day,
-            hour,
-            minute,
-            second,
-            year,
-        ]:
+    match _WORD.findall(http_date.replace("+0000", "GMT")):
+        case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
             century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900
             date = int(year) + century, _MONTHS.index(month) + 1, int(day)
             return datetime(*date, int(hour), int(minute), min(int(second), 59), tzinfo=UTC)  # 60 is a leap second

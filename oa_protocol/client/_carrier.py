@@ -339,19 +339,28 @@ async def read_body(response: Response) -> bytes:
 
 
 async def close_quietly(resource: Response | Transport) -> None:
-    """Close it, even when cancelled. Errors are ignored, because it may already be broken.
+    """Close it, even when cancelled. Errors are ignored, because it may already be broken; an interruption is raised.
 
     It has a task of its own, which is left to itself after ``CLOSE_TIMEOUT``: one that waits for the peer's goodbye in
     TLS under a shield of its own can't be cancelled.
     """
     done, scope = anyio.Event(), anyio.CancelScope()
+    interruption: BaseException | None = None
 
     async def close() -> None:
-        with scope, suppress(Exception):
-            await resource.aclose()
+        nonlocal interruption
+        try:
+            with scope:
+                await resource.aclose()
+        except (KeyboardInterrupt, SystemExit) as error:
+            interruption = error
+        except BaseException:  # noqa: S110  # nothing may leave a task of the event loop itself
+            pass
         done.set()
 
     _spawn(close(), done.set)
     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await done.wait()
     scope.cancel()
+    if interruption is not None:
+        raise interruption

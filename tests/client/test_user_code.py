@@ -18,7 +18,7 @@ from tests.sync.clients import client_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-5.7")]
 
-Place = Literal["factory", "open", "receive"]
+Place = Literal["factory", "open", "receive", "close"]
 
 
 class Odd:
@@ -34,15 +34,16 @@ class Odd:
         if is_stream and self._place == "open":
             raise self._error
         response = await self._transport.open(request)
-        return OddResponse(response, self._error) if is_stream and self._place == "receive" else response
+        return OddResponse(response, self._place, self._error) if is_stream else response
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
 
 class OddResponse:
-    def __init__(self, response: Response, error: type[BaseException]) -> None:
+    def __init__(self, response: Response, place: Place, error: type[BaseException]) -> None:
         self._response = response
+        self._place = place
         self._error = error
 
     @property
@@ -55,12 +56,14 @@ class OddResponse:
 
     async def receive(self) -> bytes:
         data = await self._response.receive()
-        if b"token" in data:
+        if self._place == "receive" and b"token" in data:
             raise self._error
         return data
 
     async def aclose(self) -> None:
         await self._response.aclose()
+        if self._place == "close":
+            raise self._error
 
 
 @pytest.mark.parametrize("error", [StopAsyncIteration, StopIteration, GeneratorExit, asyncio.CancelledError])
@@ -85,6 +88,18 @@ async def test_a_transport_that_raises_what_ends_an_iteration(
         with suppress(RuntimeError, GeneratorExit):
             text = await chat.ask("Hello")
     assert text in (None, "One two.")
+    assert site.chats == ()
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration, GeneratorExit, asyncio.CancelledError, KeyboardInterrupt])
+async def test_a_reply_that_cannot_be_closed(site: Site, error: type[BaseException]) -> None:
+    text, raised = None, None
+    async with site.client(transport=lambda: Odd("close", error)) as client, client.chat() as chat:
+        try:
+            text = await chat.ask("Hello")
+        except KeyboardInterrupt as interruption:
+            raised = interruption
+    assert (text is None) is (raised is not None) is (error is KeyboardInterrupt)
     assert site.chats == ()
 
 
