@@ -10,7 +10,16 @@ from typing import Literal
 
 import pytest
 
-from oa_protocol import ClosedError, HttpRequest, Response, Token, Transport
+from oa_protocol import (
+    ChatLeakedWarning,
+    ClosedError,
+    HttpRequest,
+    InferenceServer,
+    Response,
+    Token,
+    Transport,
+    Website,
+)
 from oa_protocol.server import Answer, Hold
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from tests.driver.site import Site
@@ -101,6 +110,24 @@ async def test_a_reply_that_cannot_be_closed(site: Site, error: type[BaseExcepti
             raised = interruption
     assert (text is None) is (raised is not None) is (error is KeyboardInterrupt)
     assert site.chats == ()
+
+
+@pytest.mark.clause("OA-7.2")
+@pytest.mark.parametrize("error", [StopAsyncIteration, GeneratorExit, KeyError])
+async def test_a_binding_that_raises_leaves_no_chat_unnamed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def read_chat_id(*_: object) -> str:
+        raise error
+
+    client = site.client()
+    monkeypatch.setattr(Website if site.api == "website" else InferenceServer, "read_chat_id", read_chat_id)
+    with pytest.warns(ChatLeakedWarning):
+        async with client, client.chat() as chat:
+            with pytest.raises((RuntimeError, KeyError)):
+                await chat.ask("Hello")
+    site.left = set(site.chats)
+    assert len(client.leaked) == len(site.left) == 1
 
 
 @pytest.fixture
