@@ -120,12 +120,13 @@ async def test_a_binding_that_raises_leaves_no_chat_unnamed(
     def read_chat_id(*_: object) -> str:
         raise error
 
-    client = site.client()
     monkeypatch.setattr(Website if site.api == "website" else InferenceServer, "read_chat_id", read_chat_id)
+    client = site.client()
+    chat = client.chat()
+    with pytest.raises((RuntimeError, KeyError)):
+        await chat.ask("Hello")
     with pytest.warns(ChatLeakedWarning):
-        async with client, client.chat() as chat:
-            with pytest.raises((RuntimeError, KeyError)):
-                await chat.ask("Hello")
+        await client.aclose()
     site.left = set(site.chats)
     assert len(client.leaked) == len(site.left) == 1
 
