@@ -17,9 +17,9 @@ from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.intents import HttpRequest
+from tests.tools.openapi import PATH, text
 
 from .captures import Recorded, every
-from .openapi import PATH, text
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
 OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
@@ -67,7 +67,7 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_file_is_what_the_generator_writes() -> None:
-    assert PATH.read_text(encoding="utf-8") == text(), "run: python -m tests.openapi"
+    assert PATH.read_text(encoding="utf-8") == text(), "run: python -m tests.tools.openapi"
 
 
 def test_every_reference_resolves_and_every_component_is_used() -> None:

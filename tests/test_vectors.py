@@ -15,7 +15,7 @@ from oa_protocol.testing.vectors import Engine, check
 from tests.bindings.whatwg import EventStream
 from tests.test_clauses import clauses
 from tests.testing.test_planted_bugs import PLANTED, Planted, planted
-from tests.vectors.files import FILES, PATH
+from tests.tools.vectors.files import FILES, PATH
 
 PATHS = sorted(PATH.glob("*.jsonl"))
 CASES = [(path.stem, case) for path in PATHS for case in load_tapes(path)]
@@ -37,7 +37,7 @@ def test_this_packages_engine_conforms(case: Tape) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_file_is_what_the_generator_writes(name: str) -> None:
-    assert (PATH / name).read_text(encoding="utf-8") == FILES[name], "run: python -m tests.vectors"
+    assert (PATH / name).read_text(encoding="utf-8") == FILES[name], "run: python -m tests.tools.vectors"
 
 
 def test_each_case_has_a_name_of_its_own() -> None:

@@ -3,8 +3,7 @@
 import pytest
 
 from tests.driver.site import Api
-
-from .table import ROWS, Row, is_honest, run_row
+from tests.tools.fault_table import ROWS, Row, is_honest, run_row
 
 pytestmark = [
     pytest.mark.anyio,

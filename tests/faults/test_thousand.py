@@ -2,7 +2,7 @@
 
 import pytest
 
-from .thousand import cancel_all_at_once
+from tests.tools.thousand import cancel_all_at_once
 
 pytestmark = [
     pytest.mark.anyio,

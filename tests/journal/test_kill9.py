@@ -7,8 +7,7 @@ import anyio
 import pytest
 
 from tests.driver.site import Api
-
-from .kill9 import killer, points, sweep
+from tests.tools.kill9 import killer, points, sweep
 
 pytestmark = [
     pytest.mark.clause("OA-7.2"),

@@ -26,6 +26,7 @@ class Stub:
     def __init__(self) -> None:
         self.awaits_worker = False
         self.outstanding: object | None = None
+        self.deadline: float | None = None
         self.place = "away"  # or: queues, waits, runs unnoticed
         self.scope = anyio.CancelScope()
 

@@ -9,7 +9,7 @@ from oa_protocol.server import Answer
 from oa_protocol.tape import Recorder, Tape, load_tapes, parse_tapes
 from oa_protocol.tape.format import Json, new_conversation, take_step
 from tests.driver.site import Site
-from tests.vectors.files import PATH
+from tests.tools.vectors.files import PATH
 
 CASES = {
     case.name: case

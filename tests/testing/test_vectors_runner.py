@@ -13,7 +13,7 @@ from oa_protocol.tape import load_tapes
 from oa_protocol.testing.vectors import Program, check
 from oa_protocol.testing.vectors.__main__ import main
 from oa_protocol.testing.vectors.files import PLACES
-from tests.vectors.files import PATH
+from tests.tools.vectors.files import PATH
 
 CASES = """\
 {"clause": ["OA-5.2", "OA-5.3"], "name": "first", "config": {"limit": 8}}

@@ -1,4 +1,4 @@
-"""Writes specs/openapi.yaml: ``python -m tests.openapi``. The schemas are those of the wire structs."""
+"""Writes specs/openapi.yaml: ``python -m tests.tools.openapi``. The schemas are those of the wire structs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from oa_protocol.bindings.json import (
 )
 from oa_protocol.engine.events import Message
 
-PATH = Path(__file__).parents[1] / "specs" / "openapi.yaml"
+PATH = Path(__file__).parents[2] / "specs" / "openapi.yaml"
 
 Json = dict[str, Any]
 
-_HEAD = "# Generated: python -m tests.openapi\n"
+_HEAD = "# Generated: python -m tests.tools.openapi\n"
 _DESCRIPTION = """\
 Both APIs of Open Assistant, as far as a conversation needs them. protocol.md says in which order, and what the replies
 mean. The website's paths begin with /api and want a cookie; the others are the inference server's and want a token.

@@ -1,4 +1,4 @@
-"""Print how long each example takes to close if DELETEs hang: ``python -m tests.examples.cleanup_table [TIMEOUT]``.
+"""Print how long each example takes to close if DELETEs hang: ``python -m tests.tools.cleanup_table [TIMEOUT]``.
 
 ``TIMEOUT`` is ``Cleanup.timeout`` in seconds. The tables in ``docs/embedding.md`` were printed by this.
 """

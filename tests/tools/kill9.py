@@ -1,4 +1,4 @@
-"""kill -9 at every point of a conversation, and then a sweep: ``python -m tests.journal.kill9 --times 200``."""
+"""kill -9 at every point of a conversation, and then a sweep: ``python -m tests.tools.kill9 --times 200``."""
 
 import argparse
 import itertools
@@ -22,8 +22,7 @@ import anyio
 from oa_protocol import Client
 from oa_protocol.client.sweep import SweepResult
 from oa_protocol.server import Answer, Fault, Hold, Lorem, Never, Reset, Scripted, Server, Step, StreamFault
-
-from .victims import Order, Stop
+from tests.journal.victims import Order, Stop
 
 Api = Literal["website", "inference"]
 

@@ -1,6 +1,6 @@
 """Every fault that the historic client is known to have left chats behind on, or lost its answer by, met by this one.
 
-``python -m tests.faults.table [--times 20]`` prints the table.
+``python -m tests.tools.fault_table [--times 20]`` prints the table.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """The engine beside other readers of the same stream, a whole conversation, and what it takes to start.
 
-``python -m tests.benchmarks.engine [--runs 9] [--tokens 50000]`` prints tables of medians. All times are CPU. Each time
-is taken in a process of its own, and the contenders take turns, so that what else the machine does is shared by them.
+``python -m tests.tools.benchmarks.engine [--runs 9] [--tokens 50000]`` prints tables of medians. All times are CPU.
+Each time is taken in a process of its own, and the contenders take turns, so that what else the machine does is shared
+by them.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The files of specs/vectors that are written by ``python -m tests.vectors``, and their texts."""
+"""The files of specs/vectors that are written by ``python -m tests.tools.vectors``, and their texts."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from . import configurations, conversations, deleting, errors, limits, misuse, recovery, stream
 from .notation import Case
 
-PATH = Path(__file__).parents[2] / "specs" / "vectors"
+PATH = Path(__file__).parents[3] / "specs" / "vectors"
 
 
 def _text(cases: Callable[[], Iterator[Case]]) -> str:

@@ -1,4 +1,4 @@
-from tests.vectors.files import FILES, PATH
+from tests.tools.vectors.files import FILES, PATH
 
 for name, text in FILES.items():
     (PATH / name).write_text(text, encoding="utf-8", newline="\n")

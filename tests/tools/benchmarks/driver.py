@@ -1,6 +1,7 @@
 """The driver beside the historic client's loop, each in a process of its own, as is the server.
 
-``python -m tests.benchmarks.driver [--runs 3] [--only WORD]`` prints a table of medians; CPU is the contender's own.
+``python -m tests.tools.benchmarks.driver [--runs 3] [--only WORD]`` prints a table of medians.
+CPU is the contender's own.
 """
 
 import argparse

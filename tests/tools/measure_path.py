@@ -1,4 +1,4 @@
-"""Which files a prompt passes on its way, from ``ask`` to the DELETE: ``python -m tests.measure_path``.
+"""Which files a prompt passes on its way, from ``ask`` to the DELETE: ``python -m tests.tools.measure_path``.
 
 The transport's files aren't counted. The server's aren't either, because it runs in a thread of its own, and only the
 client's thread is watched. Another conversation comes first, so that what is imported or cached once doesn't count.

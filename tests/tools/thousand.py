@@ -1,6 +1,6 @@
 """A thousand conversations, cancelled all at once while they stream.
 
-``python -m tests.faults.thousand [--backend trio] [--api inference] [--count 1000] [--drain 5]``
+``python -m tests.tools.thousand [--backend trio] [--api inference] [--count 1000] [--drain 5]``
 """
 
 import argparse

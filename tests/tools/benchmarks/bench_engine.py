@@ -1,4 +1,7 @@
-"""The same by pytest-benchmark, to compare commits: ``pytest tests/benchmarks/bench_engine.py --benchmark-compare``."""
+"""The same by pytest-benchmark, to compare commits.
+
+``pytest tests/tools/benchmarks/bench_engine.py --benchmark-compare``
+"""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
