@@ -487,16 +487,19 @@ class TestJsonFile:
     def test_odd_cookie_is_left_out_and_named(self, file: WriteFile, caplog: pytest.LogCaptureFixture) -> None:
         odd = [{"name": "a", "value": None}, SECRET, {"name": "b", "value": SECRET, "domain": "x", "expires": SECRET}]
         odd.append({"name": "c", "value": SECRET, "domain": "x", "partitionKey": f"http://[{SECRET}"})
+        odd.insert(0, None)
         for content in (odd + json.loads(exported()), {"cookies": odd + json.loads(exported())}):
             assert load_cookies(file(json.dumps(content)), BASE) == {"a": SECRET}
         for record in caplog.records:
-            assert all(f"cookie {number}" in record.getMessage() for number in (1, 2, 3, 4))
+            assert all(f"cookie {number}" in record.getMessage() for number in (1, 2, 3, 4, 5))
             assert SECRET not in record.getMessage()
         assert len(caplog.records) == 2
 
     def test_may_write_truth_and_numbers_in_its_own_way(self, file: WriteFile) -> None:
         odd = {"secure": 0, "hostOnly": "true", "session": "false", "sameSite": "no_restriction", "storeId": "0"}
         assert load_cookies(file(exported(expirationDate=f"{LATER}.5", **odd)), BASE, now=NOW) == {"a": SECRET}
+        nothing = dict.fromkeys(("path", "hostOnly", "secure", "session", "expirationDate", "partitionKey"))
+        assert load_cookies(file(exported(**nothing)), BASE) == {"a": SECRET}
 
     @pytest.mark.parametrize(
         "key", ["https://oa.example.org", "https://example.org", {"topLevelSite": "https://example.org"}, {}, None]

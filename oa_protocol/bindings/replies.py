@@ -185,7 +185,7 @@ def _seconds(retry_after: str | None, date: str | None) -> float | None:
 
 def _moment(http_date: str) -> datetime:
     """Read a date in one of the three forms of RFC 9110, section 5.6.7. (``email.utils`` would import sockets.)"""
-    match _WORD.findall(http_date):
+    match _WORD.findall(http_date.replace("+0000", "GMT")):
         case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
             century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900
             date = int(year) + century, _MONTHS.index(month) + 1, int(day)

@@ -367,19 +367,28 @@ async def read_body(response: Response) -> bytes:
 
 
 async def close_quietly(resource: Response | Transport) -> None:
-    """Close it, even when cancelled. Errors are ignored, because it may already be broken.
+    """Close it, even when cancelled. Errors are ignored, because it may already be broken; an interruption is raised.
 
     Closing runs in a task of its own, which is cancelled after ``CLOSE_TIMEOUT``, but not waited for. Some libraries
     wait for the server's TLS close notice under a shield of their own, and can't be cancelled there.
     """
     done, scope = anyio.Event(), anyio.CancelScope()
+    interruption: BaseException | None = None
 
     async def close() -> None:
-        with scope, suppress(Exception):
-            await resource.aclose()
+        nonlocal interruption
+        try:
+            with scope:
+                await resource.aclose()
+        except (KeyboardInterrupt, SystemExit) as error:
+            interruption = error
+        except BaseException:  # noqa: S110  # nothing may leave a task of the event loop itself
+            pass
         done.set()
 
     _spawn(close(), done.set)
     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await done.wait()
     scope.cancel()
+    if interruption is not None:
+        raise interruption

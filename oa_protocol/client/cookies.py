@@ -43,7 +43,8 @@ _SHOWN = 8
 _LATEST = 2.6e11
 _CHROME_EPOCH = 11644473600 * 1e6  # Chrome counts microseconds since 1601
 
-_JSON = re.compile(r"\s*(?:\{|\[\s*[\[{\]\"])")  # doesn't match an IPv6 address at the beginning of a cookies.txt
+# An IPv6 address in brackets may begin a cookies.txt, so it is no JSON.
+_JSON = re.compile(r"\s*(?:\{|\[(?![0-9a-f:.]+\]))", re.IGNORECASE)
 _TOKEN = re.compile(r"[\w.+/~-]{16,}=+")
 _FOREIGN = (
     (b"sqlite format 3", "it is a browser's own database: give browser:NAME, or export the cookies"),
@@ -134,7 +135,7 @@ class Cookie:
 
     def is_for(self, path: str) -> bool:
         """Return whether ``path`` path-matches this cookie (RFC 6265, section 5.1.4)."""
-        return path == self.path or path.startswith(self.path.rstrip("/") + "/")
+        return path == self.path or path.startswith(self.path if self.path.endswith("/") else f"{self.path}/")
 
 
 def _is_within(host: str, domain: str) -> bool:
@@ -147,10 +148,10 @@ class _ExportedCookie(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     value: str
     domain: str
-    path: str = "/"
+    path: str | None = "/"
     host_only: bool | None = None
-    secure: bool = False
-    session: bool = False
+    secure: bool | None = False
+    session: bool | None = False
     expiration_date: float | str | None = None
     expiry: float | str | None = None
     expires: float | str | None = None
@@ -165,7 +166,14 @@ class _ExportedCookie(msgspec.Struct, frozen=True, rename="camel"):
         site = key.get("topLevelSite") if isinstance(key, dict) else key
         partition = urlsplit(site).hostname if isinstance(site, str) else None
         return _cookie(
-            self.name, self.value, self.domain, self.path, self.host_only, self.secure, expires, partition=partition
+            self.name,
+            self.value,
+            self.domain,
+            self.path or "/",
+            self.host_only,
+            bool(self.secure),
+            expires,
+            partition=partition,
         )
 
 

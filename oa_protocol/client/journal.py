@@ -334,7 +334,7 @@ class Journal:
         """
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError) as error:  # the last is of a name that no file can have
             why = str(error.strerror or error) if isinstance(error, OSError) else str(error)
             if "locked" in why:
                 why = (

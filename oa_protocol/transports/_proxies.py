@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from urllib.parse import quote, unquote_to_bytes
@@ -72,9 +73,21 @@ def _names(entry: str, host: str, port: int) -> bool:
         if int(with_port["port"]) != port:
             return False
         entry = with_port["host"]
-    entry = entry.strip("[]")
+    entry, host = entry.replace("[", "").replace("]", "").rstrip("."), host.rstrip(".")
     try:
         return ip_address(host) in ip_network(entry, strict=False)
     except ValueError:  # the host or the entry is a name
+        entry = ".".join(map(_ascii, entry.split(".")))
         name = entry.lstrip(".")
         return bool(name) and (fnmatchcase(host, entry) or f".{host}".endswith(f".{name}"))
+
+
+def _ascii(label: str) -> str:
+    """Return a part of a host's name as it is in a base URL."""
+    if label.isascii():
+        return label
+    import idna  # its tables take a while to load
+
+    with suppress(UnicodeError):  # it is the name of no host
+        label = idna.encode(label, uts46=True).decode()
+    return label
