@@ -1,4 +1,4 @@
-"""What a binding is, and what the bindings have in common: credentials, the options of an answer, the headers."""
+"""The interface of a binding, and what all bindings share: credentials, the options of an answer, and headers."""
 
 from __future__ import annotations
 
@@ -20,25 +20,35 @@ from oa_protocol.engine.events import Message
 from oa_protocol.engine.intents import HttpRequest
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
-"""Header fields as HTTP libraries have them: a mapping, or pairs of text or of bytes. Names may have any case."""
+"""Header fields as HTTP libraries return them: a mapping, or pairs of text or bytes. Names may have any case."""
 
 _WHOLE = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", f"oa_protocol/{__version__}"))
 _STREAM = (("accept", "text/event-stream"), *_WHOLE[1:])
 _BODY = ("content-type", "application/json")
 
 _NAME = re.compile(r"[!-+\--:<>-~]+")  # printable ASCII without space , ; =
-_VALUE = re.compile(r"(?! )[ -:<-~]*(?<! )")  # printable ASCII without ; and without spaces at its ends
+_VALUE = re.compile(r"(?! )[ -:<-~]*(?<! )")  # printable ASCII without ; and without spaces at either end
 _TOKEN = re.compile(r"[!-~]+")
 _PART = re.compile(r"(.+)\.([0-9]{1,9})")
-_TELLABLE_NAME = re.compile(r"[A-Za-z_.-]{1,64}(\.[0-9]{1,9})?")  # a secret in the place of a name has digits in it
+# A name without digits isn't a secret that was passed as a name by mistake, so an error message may contain it.
+_TELLABLE_NAME = re.compile(r"[A-Za-z_.-]{1,64}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the server is shown: cookies (website only), a bearer token, or both. ``repr`` keeps them to itself.
+    """The credentials that are sent to the server: cookies (for the website only), a bearer token, or both.
 
-    ``headers`` are the header fields that show them. Raises ValueError for a cookie or a token that would break out of
-    its header, TypeError for one that is no text.
+    ``repr`` doesn't show them.
+
+    Attributes:
+        cookies: the cookies' names and values.
+        token: the token, without ``Bearer``.
+        headers: the header fields that carry the credentials.
+
+    Raises:
+        TypeError: a name, a value or the token isn't text.
+        ValueError: a name, a value or the token has characters that would end its header field early.
+
     """
 
     cookies: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
@@ -49,7 +59,7 @@ class Credentials:
         for number, (name, value) in enumerate(self.cookies.items(), 1):
             _check_text(name)
             _check_text(value)
-            # What is in a bad name may be a whole Cookie header, so no error tells it.
+            # A bad name may be a whole Cookie header that was passed by mistake, so the error doesn't contain it.
             if not is_cookie(name, ""):
                 raise ValueError("the name of a cookie has characters that a Cookie header cannot carry")
             if not is_cookie(name, value):
@@ -59,13 +69,14 @@ class Credentials:
             _check_text(self.token)
             if not _TOKEN.fullmatch(self.token):
                 raise ValueError("the token has characters that an Authorization header cannot carry")
-        # Nobody else is to change them after this check.
+        # This copy can't be changed by the caller after the check.
         object.__setattr__(self, "cookies", dict(self.cookies))
         object.__setattr__(self, "headers", tuple(self._spell()))
 
     def _spell(self) -> Iterator[tuple[str, str]]:
         if self.cookies:
-            # A split session cookie is put together in the order of the header, not of its parts' numbers (WIRE 9).
+            # The server joins a split session cookie in the order of the header, not by number (WIRE 9). So the parts
+            # are sorted by number here. Each of the other cookies keeps its place.
             parts = iter(
                 sorted(filter(None, map(_PART.fullmatch, self.cookies)), key=lambda part: (part[1], int(part[2])))
             )
@@ -76,22 +87,23 @@ class Credentials:
 
     @property
     def text(self) -> str:
-        """All of it as text, whatever the order of the cookies."""
+        """All credentials as one text, which doesn't depend on the order of the cookies."""
         return "\0".join([self.token or "", *(f"{name}={value}" for name, value in sorted(self.cookies.items()))])
 
     def __bool__(self) -> bool:
         return bool(self.cookies or self.token)
 
     def hide_in(self, text: str, base_url: str) -> str:
-        """Return what a server says without the credentials that it repeats."""
+        """Return a text of the server at ``base_url`` without these credentials, which the server may repeat."""
         return hide(text, filter(None, (*self.cookies.values(), self.token)), base_url)
 
 
 def is_cookie(name: str, value: str) -> bool:
-    """Return whether a Cookie header can carry this.
+    """Return whether a Cookie header can carry this name and this value.
 
-    RFC 6265 allows less, but browsers send more (spaces, quotes, commas in values). What must not pass is what could
-    end the cookie or the header line, and what HTTP libraries disagree about how to encode.
+    Values may have spaces, quotes and commas. RFC 6265 doesn't allow them, but browsers send them. Only two kinds of
+    characters are refused: those that could end the cookie or the header line, and those that HTTP libraries encode
+    differently.
     """
     return _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
 
@@ -103,9 +115,20 @@ def _check_text(text: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """What an answer is asked for with (OA-4.5); the optional fields are sent only where they are set.
+    """The options of an answer (OA-4.5). The optional fields are sent only if they are set.
 
-    Raises TypeError or ValueError, naming the field, for what cannot be sent.
+    Attributes:
+        model: the name of a model configuration that the server offers.
+        sampling: the sampling parameters.
+        plugins: the plugins' configurations, as JSON objects.
+        system_prompt: the system prompt, or None to use the server's.
+        user_profile: what the model is to know about the user.
+        user_response_instructions: how the model is to answer.
+
+    Raises:
+        TypeError: a field has the wrong type. The message names the field.
+        ValueError: a field can't be sent, for example a text with a NUL character. The message names the field.
+
     """
 
     model: str = schemas.DEFAULT_MODEL
@@ -129,7 +152,16 @@ class AnswerOptions:
             raise ValueError(f"plugins must be what JSON can carry: {error}") from None
 
     def body(self, parent_id: str, *, chat_id: str | UnsetType = UNSET) -> schemas.NewAnswer:
-        """Return the body of the request for an answer to the prompter message ``parent_id``."""
+        """Return the body of a request for an answer.
+
+        Args:
+            parent_id: the id of the prompter message to answer.
+            chat_id: the chat's id, if the API wants it in the body.
+
+        Raises:
+            ValueError: ``parent_id`` isn't an id.
+
+        """
         return schemas.NewAnswer(
             chat_id=chat_id,
             parent_id=check_id(parent_id),
@@ -147,9 +179,16 @@ def _unset(text: str | None) -> str | UnsetType:
 
 
 def check_text(name: str, text: object) -> None:
-    """Refuse what no server of this protocol can store (OA-4.4).
+    """Raise if ``text`` can't be stored by a server of this protocol (OA-4.4).
 
-    Raises TypeError for what is no text, ValueError for a NUL or a lone surrogate; both name the field.
+    Args:
+        name: the name of the field, for the error message.
+        text: the text to check.
+
+    Raises:
+        TypeError: ``text`` isn't a string.
+        ValueError: ``text`` has a NUL character or a lone surrogate.
+
     """
     if not isinstance(text, str):
         raise TypeError(f"{name} must be text, not {type(text).__name__}")
@@ -158,18 +197,19 @@ def check_text(name: str, text: object) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{name} has a lone surrogate at index {error.start}, which is no character") from None
+        raise ValueError(f"{name} has a lone surrogate at index {error.start}, which isn't a character") from None
 
 
 class StreamDecoder(Protocol):
-    """Cuts the bytes of one stream into the payloads of its events. ``bindings.sse.SSEDecoder`` is one.
+    """Cuts the bytes of one stream into the payloads of its events. For example, see ``bindings.sse.SSEDecoder``.
 
-    A payload is what the binding's ``read_event`` reads; the engine doesn't look into it.
+    The engine passes each payload to the binding's ``read_event``, and doesn't interpret it otherwise.
 
     Attributes:
-        settled: nothing but whole events has come, so that the other two need no look.
-        too_large: an event was over the limit; what follows is of no use.
-        keepalives: how many signs of life without content have come since the last event. The engine resets it.
+        settled: true if nothing but complete events has arrived. Then the engine doesn't check the other two.
+        too_large: true if an event exceeded the limit. The decoder can't be used any more.
+        keepalives: how many keep-alives (comments or pings, for example) have arrived since the last event. The engine
+            sets it back to 0.
 
     """
 
@@ -178,130 +218,140 @@ class StreamDecoder(Protocol):
     keepalives: int
 
     def feed(self, data: bytes) -> Sequence[bytes]:
-        """Return the payloads of the events that ``data`` completes."""
+        """Return the payloads of the events that ``data`` completes, in their order."""
         ...
 
 
 class Binding(Protocol):
-    """One API: how its requests are spelled, and how its replies are read. docs/bindings.md shows how to write one.
+    """One API: it builds the requests and reads the replies. docs/bindings.md shows how to write one.
 
-    What is read comes in the terms of this package: ``Message``, ``Chat``, ``ChatList`` and the stream's events, with
-    the states of OA-3.1. A method that reads raises ``ValueError`` (or msgspec's ``DecodeError``) if the body isn't
-    what it must be; the engine turns that into a ``RemoteProtocolError``. The engine checks each id with ``is_id``
-    before it uses it in a request.
+    The methods that read return this package's types: ``Message``, ``Chat``, ``ChatList`` and the stream's events, with
+    the states of OA-3.1. If a body doesn't have the right form, they raise ``ValueError`` or msgspec's ``DecodeError``,
+    and the engine turns that into a ``RemoteProtocolError``. The engine checks each id from the server by ``is_id``
+    before it uses the id in a request.
     """
 
     @property
     def api(self) -> str:
-        """The API's name: ``website``, ``inference``, or one of your own."""
+        """The API's name. It is ``website``, ``inference``, or a name of your own."""
         ...
 
     @property
     def base_url(self) -> str:
-        """The server's URL in its normal form, as ``check_base_url`` returns it."""
+        """The server's URL, in the normal form that ``check_base_url`` returns."""
         ...
 
     @property
     def list_confirms_gone(self) -> bool:
-        """Whether "not found" is believed only if the list of chats then answers, too (OA-7.5)."""
+        """Whether "not found" means that the chat is gone only if the list of chats can be read, too (OA-7.5)."""
         return False
 
     # ---- requests
 
     def create_chat(self, credentials: Credentials) -> HttpRequest:
-        """Make a chat."""
+        """Return the request that creates a chat."""
         ...
 
     def send_prompt(self, credentials: Credentials, chat_id: str, parent_id: str | None, content: str) -> HttpRequest:
-        """Post a prompter message."""
+        """Return the request that posts a prompter message. ``parent_id`` is None for a chat's first prompt."""
         ...
 
     def request_assistant(
         self, credentials: Credentials, chat_id: str, parent_id: str, options: AnswerOptions
     ) -> HttpRequest:
-        """Ask for the assistant's message."""
+        """Return the request for the answer to the prompter message ``parent_id``."""
         ...
 
     def open_stream(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
-        """Open a message's event stream."""
+        """Return the request that opens a message's event stream."""
         ...
 
     def fetch_message(self, credentials: Credentials, chat_id: str, message_id: str) -> HttpRequest:
-        """Read a message."""
+        """Return the request that reads a message."""
         ...
 
     def fetch_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
-        """Read a chat with its messages."""
+        """Return the request that reads a chat with its messages."""
         ...
 
     def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
-        """List the account's newest chats, or those after a page's cursor."""
+        """Return the request that lists the account's newest chats, or the next page.
+
+        Args:
+            credentials: the credentials to send.
+            after: the cursor of the page before (``ChatList.next``), or None for the first page.
+
+        """
         ...
 
     def list_models(self, credentials: Credentials) -> HttpRequest:
-        """List the models on offer."""
+        """Return the request that lists the models that the server offers."""
         ...
 
     def delete_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
-        """Delete a chat."""
+        """Return the request that deletes a chat."""
         ...
 
     # ---- accounts
 
     def ask_account(self, credentials: Credentials) -> HttpRequest | None:
-        """Ask whose credentials these are, or return None if the API doesn't say."""
+        """Return the request that asks which account the credentials belong to, or None if the API has no such request.
+
+        The account matters to the journal, because a sweep may only look for chats of its own account.
+        """
         return None
 
     def read_account(self, body: bytes, /) -> str:
-        """Read what names the account, from the reply to ``ask_account``. It must outlast a new login."""
+        """Return the account's name or id from the reply to ``ask_account``. A new login mustn't change it."""
         return body.decode()
 
     def session(self, credentials: Credentials, /) -> str:
-        """Return what stands for the account if nobody says whose it is: nothing that changes without a new login."""
+        """Return a text that identifies the account if ``ask_account`` is None. It may change only with a new login."""
         return credentials.text
 
     # ---- replies
 
     def is_id(self, text: str, /) -> bool:
-        """Return whether ``text`` can be the id of a chat or a message. Nothing else is ever sent as one.
+        """Return whether ``text`` can be the id of a chat or a message. The engine never sends any other text as an id.
 
-        Ids sort as text in the order of time, because of several messages the newest counts (OA-3.2).
+        Sorted as text, ids must be in the order of time, because the newest of several messages counts (OA-3.2).
         """
         ...
 
     def read_chat_id(self, body: bytes, /) -> str:
-        """Read the id of the chat that was made."""
+        """Return the new chat's id from the reply to ``create_chat``."""
         ...
 
     def read_prompt_id(self, body: bytes, /) -> str:
-        """Read the id of the prompter message that was made."""
+        """Return the new prompter message's id from the reply to ``send_prompt``."""
         ...
 
     def read_answer_id(self, body: bytes, /) -> str:
-        """Read the id of the assistant message that was made."""
+        """Return the new assistant message's id from the reply to ``request_assistant``."""
         ...
 
     def read_message(self, body: bytes, message_id: str, /) -> Message:
-        """Read the message that was asked for."""
+        """Return the message ``message_id`` from the reply to ``fetch_message``."""
         ...
 
     def read_chat(self, body: bytes, /) -> Chat:
-        """Read the chat that was asked for, with its messages. Its id may be left empty.
+        """Return the chat with its messages from the reply to ``fetch_chat``. The chat's id may be empty.
 
-        Prompts that are sent twice without harm may be left out: the engine looks for them only to avoid that.
+        The engine looks for a prompt there so that it doesn't send the prompt twice. If that does no harm in your API,
+        you may leave out the prompts.
         """
         ...
 
     def read_chat_list(self, body: bytes, /) -> ChatList:
-        """Read a page of the account's chats, newest first."""
+        """Return a page of the account's chats from the reply to ``list_chats``, the newest first."""
         ...
 
     def read_models(self, body: bytes, /) -> list[ModelConfig]:
-        """Read the models on offer."""
+        """Return the models from the reply to ``list_models``."""
         ...
 
     def read_error(self, body: bytes, /) -> str:
-        """Return the error message in ``body``, or an empty text if it has none in the API's form (OA-8.1)."""
+        """Return the error message in ``body``, or an empty text if there is none in the API's form (OA-8.1)."""
         ...
 
     def is_deleted(self, status: int, body: bytes, /) -> bool:
@@ -309,47 +359,69 @@ class Binding(Protocol):
         ...
 
     def is_not_found(self, status: int, body: bytes, /) -> bool:
-        """Return whether this reply to reading a chat says that there is none (OA-7.4)."""
+        """Return whether this reply to ``fetch_chat`` says that there is no such chat (OA-7.4)."""
         ...
 
     def is_prompt_there(self, status: int, words: str, /) -> bool:
-        """Return whether a refused first prompt says that the chat has one already (OA-6.10)."""
+        """Return whether the server refused a first prompt because the chat has one already (OA-6.10).
+
+        Args:
+            status: the HTTP status.
+            words: the error message, as ``read_error`` returned it.
+
+        """
         return False
 
     def leaves_message(self, status: int, words: str, /) -> bool:
-        """Return whether a refused request for an answer leaves a message behind that never runs (OA-6.7)."""
+        """Return whether a request for an answer that was refused like this leaves a message behind (OA-6.7).
+
+        No worker ever takes such a message. ``status`` and ``words`` are the same as for ``is_prompt_there``.
+        """
         return False
 
     def hint(self, status: int, words: str, doing: str, /) -> str:
-        """Return what a person can do about an error in ``doing`` something, as a sentence, or an empty text.
+        """Return what the user can do about an error, as a sentence, or an empty text.
 
-        ``doing`` is that of an exchange, such as ``RequestAssistant.doing``.
+        Args:
+            status: the HTTP status.
+            words: the error message, as ``read_error`` returned it.
+            doing: what the failed exchange was doing, for example ``RequestAssistant.doing``.
+
         """
         return ""
 
     # ---- the stream
 
     def stream_decoder(self, limit: int, /) -> StreamDecoder:
-        """Return a decoder for one stream, whose events may have ``limit`` bytes."""
+        """Return a decoder for one stream. ``limit`` is the largest size of an event in bytes."""
         ...
 
     def read_event(self, payload: bytes, /) -> StreamEvent:
-        """Read one event. A message in it may have an empty id, because a stream is that of one message."""
+        """Return the event in a payload. Its message may have an empty id, because a stream is that of one message."""
         ...
 
     def is_unknown_event(self, payload: bytes, /) -> bool:
-        """Return whether a payload that can't be read is an event of a type that says nothing to us (OA-5.5)."""
+        """Return whether a payload that ``read_event`` refused is an event of an unknown type (OA-5.5).
+
+        Such an event is ignored. Any other payload that can't be read is an error.
+        """
         ...
 
 
 def new_prompt(parent_id: str | None, content: str, *, chat_id: str | UnsetType = UNSET) -> bytes:
-    """Return the body of a prompter message."""
+    """Return the body of the request that posts a prompter message.
+
+    Raises:
+        ValueError: ``parent_id`` isn't an id.
+
+    """
     parent_id = None if parent_id is None else check_id(parent_id)
     return schemas.encode(schemas.NewPrompt(chat_id=chat_id, parent_id=parent_id, content=content))
 
 
 def page_query(after: str | None) -> str:
-    """Return the query that asks for the page after a cursor; the cursor is the server's, and may hold anything."""
+    """Return the URL's query for the page after a cursor, or an empty text for the first page."""
+    # The cursor comes from the server, and may contain any character, so everything is quoted.
     return "" if after is None else f"?after={quote(after, safe='')}"
 
 
@@ -362,16 +434,16 @@ def build_request(
     stream: bool = False,
     headers: tuple[tuple[str, str], ...] = (),
 ) -> HttpRequest:
-    """Return the request with the headers that each API takes, and with further ``headers`` of this one.
+    """Return a request with the headers that every API needs.
 
     Args:
         method: the HTTP method.
-        url: the absolute URL, percent-encoded.
-        credentials: shown as a Cookie and a Bearer token. If the API wants them elsewhere, give ``Credentials()`` here,
-            and spell them in ``headers``. URLs are logged, so a secret in one could be read.
-        body: JSON, or nothing.
-        stream: an event stream is asked for, not JSON.
-        headers: further fields, whose names are in lower case.
+        url: the absolute URL, percent-encoded. Don't put secrets into it, because URLs are logged.
+        credentials: the credentials to send, as a Cookie header and a Bearer token. If the API wants them in another
+            header, pass ``Credentials()`` here, and put them into ``headers``.
+        body: the JSON to send, or no bytes.
+        stream: true if the reply is an event stream, not JSON.
+        headers: further header fields. Their names are in lower case.
 
     """
     headers = (*(_STREAM if stream else _WHOLE), *credentials.headers, *headers)

@@ -1,1 +1,1 @@
-"""The protocol itself: a state machine that does no I/O."""
+"""The protocol itself, as a state machine that does no I/O."""

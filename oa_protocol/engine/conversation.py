@@ -1,8 +1,8 @@
 """The engine: one conversation with the server, as a state machine that does no I/O (specs/protocol.md).
 
-A driver asks for the next intent, carries it out under one timer, and hands in what happened. That returns the events
-it caused. ``phases.py`` says where a conversation can stand, ``steps.py`` what each outcome means there, and this file
-how inputs and time come in.
+A driver asks for the next intent, carries it out under one timer, and hands in what happened. In return, it gets the
+events that this caused. ``phases.py`` has the phases of a conversation, ``steps.py`` says what each outcome means in
+each phase, and this file handles inputs and time.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from oa_protocol.engine.state import Leaving, Outstanding, Stream, Turn
 from oa_protocol.engine.steps import MAX_ANSWER, MAX_EVENT, MAX_STREAM, Events, Steps
 from oa_protocol.engine.timers import Cleanup, Timeouts
 
-# What each token takes, under names that are found at once.
+# Each token needs these two. A module's global is looked up faster than an attribute of another object.
 _STREAMING = Phase.STREAMING
 _Token = ev.Token
 
-# One of each is enough, because they are frozen.
+# All conversations share these defaults, because they are frozen.
 _OPTIONS, _TIMEOUTS, _CLEANUP, _NO_CREDENTIALS = AnswerOptions(), Timeouts(), Cleanup(), Credentials()
 
 
 def _excess(stream: Stream, turn: Turn) -> str:
-    """Return what is more than there may be, or an empty text."""
+    """Return which size limit is exceeded, in words, or an empty text."""
     if turn.emitted.tell() > MAX_ANSWER:
         return f"the answer has more than {MAX_ANSWER:,} characters"
     return f"the stream has more than {MAX_STREAM:,} bytes" if stream.size > MAX_STREAM else ""
@@ -67,22 +67,24 @@ Settled = tuple[Exchange, Outcome]
 class Conversation(Steps):
     """One chat on the server, from before its creation until it is confirmed gone, or named as left behind.
 
-    ``now`` is in seconds of any monotonic clock, always the same one. The engine never reads a clock and has no
-    randomness: the same inputs give the same outputs. A conversation has one owner at a time. It pickles and copies in
-    every phase, with its credentials, and a pickle keeps the remaining times, so that it can go on in another process.
+    Pass the time as ``now``, in seconds, by any monotonic clock. Always use the same clock. The engine itself never
+    reads a clock and has no randomness, so the same inputs give the same outputs.
+
+    A conversation has one owner at a time: it isn't thread-safe. You can pickle and copy it in every phase. A pickle
+    contains the credentials and the *remaining* times, so that another process can go on with it.
 
     Args:
-        binding: the API spoken.
-        credentials: what the server is shown; if there are none, they are asked for (``LoadCredentials``).
-        options: what an answer is asked for with.
-        retries: how many further tries each step has.
-        timeouts: how long to wait for what.
-        cleanup: how the chat is cleaned up.
+        binding: the API to use, for example ``Website("https://oa.example.org")``.
+        credentials: the cookies or the token to send. Without them, the first intent is ``LoadCredentials``.
+        options: the model, sampling parameters and so on for the answers. By default, those of ``AnswerOptions()``.
+        retries: how many times each step is tried again.
+        timeouts: how long to wait for replies and answers. By default, ``Timeouts()``.
+        cleanup: how long and how often to try to delete the chat. By default, ``Cleanup()``.
 
     Attributes:
-        phase: where it stands.
-        error: what failed it, or None.
-        leaked: the chats that it left, or may have left, on the server.
+        phase: the current ``Phase``.
+        error: the error that made a turn fail, or None.
+        leaked: a ``LeakRecord`` for each chat that is, or may be, left on the server.
 
     """
 
@@ -111,14 +113,23 @@ class Conversation(Steps):
         timeouts: Timeouts | None = None,
         cleanup: Cleanup | None = None,
     ) -> Conversation:
-        """Return a conversation whose chat exists, and that can only be closed: for a chat that was left behind.
+        """Return a conversation whose chat exists already, to delete a chat that was left behind.
+
+        It takes no prompt. Hand in ``Close()`` to delete the chat.
+
+        Args:
+            binding: the API to use.
+            credentials: the credentials of the account that owns the chat.
+            chat_id: the chat's id.
+            timeouts: how long to wait for replies. By default, ``Timeouts()``.
+            cleanup: how long and how often to try to delete the chat. By default, ``Cleanup()``.
 
         Raises:
-            ValueError: ``chat_id`` is no id of this API.
+            ValueError: ``chat_id`` isn't an id of this API.
 
         """
         if not binding.is_id(chat_id):
-            raise ValueError(f"no id of this API: {chat_id!r}")
+            raise ValueError(f"not an id of this API: {chat_id!r}")
         conversation = cls(binding, credentials, timeouts=timeouts, cleanup=cleanup)
         conversation._remote.chat_id = chat_id
         conversation._move(Trigger.CREATED)
@@ -127,76 +138,102 @@ class Conversation(Steps):
     def __repr__(self) -> str:
         return f"<Conversation {self.phase.name} chat_id={self.chat_id} outstanding={self.outstanding!r}>"
 
-    # ---- what anyone may ask
+    # ---- the public state
 
     @property
     def binding(self) -> Binding:
-        """The API spoken."""
+        """The API that this conversation uses."""
         return self.settings.binding
 
     @property
     def chat_id(self) -> str | None:
-        """The chat's id, once the server gave it."""
+        """The chat's id, or None until the server has sent it."""
         return self._remote.chat_id or None
 
     @property
     def credentials(self) -> Credentials:
-        """What the server is shown."""
+        """The credentials that are sent to the server."""
         return self._credentials
 
     @property
     def outstanding(self) -> Intent | None:
-        """The intent that was handed out and is not settled yet. Drop what you do for one that no longer is."""
+        """The intent that was handed out and isn't settled yet, or None.
+
+        Check it after you hand in an input of another kind, for example ``TimePassed``. If it isn't the intent that you
+        are carrying out any more, stop carrying that one out and drop its outcome.
+        """
         return self._outstanding.intent if self._outstanding else None
 
     @property
     def has_stream(self) -> bool:
-        """Whether a stream is open, so that its bytes and its end may be handed in."""
+        """Whether a stream is open, so that you may hand in its bytes and its end."""
         return self._stream is not None
 
     @property
     def is_over(self) -> bool:
-        """Whether the phase is terminal, so that nothing follows."""
+        """Whether the conversation has ended. Its phase is terminal, and there are no further intents or events."""
         return self.phase in TERMINAL
 
     @property
     def is_chat_gone(self) -> bool:
-        """Whether the chat was made, and is confirmed gone."""
+        """Whether the chat was created, and the server confirmed that it is gone."""
         return bool(self._remote.chat_id) and self.is_over and all(record.chat_id is None for record in self.leaked)
 
     @property
     def awaits_prompt(self) -> bool:
-        """Whether a ``Prompt`` is possible."""
+        """Whether you may hand in a ``Prompt``."""
         idle = self.phase in (Phase.START, Phase.COOKIES, Phase.ANSWERED) and self._turn is None
         return idle and self._leaving is None
 
     @property
     def awaits_slot(self) -> bool:
-        """Whether the next intent asks for an answer. If others share the account, wait for your turn now (OA-4.7)."""
+        """Whether the next intent will request an answer.
+
+        The account's *pending slot* is needed for that: a request cancels every other answer of the account that still
+        waits for a worker (OA-4.7). So if other conversations use the same account, wait before you call
+        ``next_intent`` until no answer of theirs is waiting.
+        """
         paused = not self._clock.has_come(self._attempt.not_before)
         return self.phase is Phase.PROMPTED and self._outstanding is None and self._leaving is None and not paused
 
     @property
     def awaits_worker(self) -> bool:
-        """Whether our answer was requested and, as far as is known, no worker has begun with it (OA-4.7)."""
+        """Whether our answer was requested, and no worker is known to have begun it. It holds the slot (OA-4.7)."""
         requested = isinstance(self.outstanding, RequestAssistant) or self.phase in ANSWER_MAY_RUN
         return requested and not self._current.is_at_work
 
     def is_waiting_in(self, chat: Chat) -> bool:
-        """Return whether our answer waits for a worker in ``chat``, as somebody else may have read it (OA-4.7)."""
+        """Return whether our answer waits for a worker, according to ``chat`` (OA-4.7).
+
+        Args:
+            chat: the decoded reply to ``probe_request``. Another conversation that waits for the slot may have read it.
+
+        """
         return self._turn is not None and self._turn.is_waiting(chat)
 
     def probe_request(self) -> HttpRequest:
-        """Return the request that reads the chat, for ``is_waiting_in``. Raise ``ValueError`` if there is no chat."""
+        """Return the request that reads the chat, for ``is_waiting_in``.
+
+        Raises:
+            ValueError: there is no chat yet.
+
+        """
         return self.binding.fetch_chat(self._credentials, self._remote.chat_id)
 
-    # ---- what is to be done, and until when
+    # ---- what to do, and until when
 
     def next_intent(self, now: float) -> Intent | None:
-        """Return the next thing to do, each once and when it is due.
+        """Return the next thing to do. Each intent is returned once, when it is due.
 
-        None means: one is outstanding, nothing is due yet (``deadline`` says when), or there is nothing to do. If a
-        deadline has passed, hand in ``TimePassed`` first.
+        If a deadline has passed, hand in ``TimePassed`` first.
+
+        Args:
+            now: the time in seconds, by your monotonic clock.
+
+        Returns:
+            The intent, or None if one is outstanding, if a stream is to be read, if nothing is due before ``deadline``,
+            or if there is nothing to do.
+
         """
         self._clock.tell(now)
         if self._outstanding is not None:
@@ -205,8 +242,9 @@ class Conversation(Steps):
         if stream is not None and self.phase is _STREAMING and not stream.check_due:
             if stream.silent_since is None:
                 stream.silent_since = self._clock.elapsed
-            return None  # the stream is to be read
+            return None  # Now the driver reads the stream.
         if self._clock.has_come(self._ends):
+            # A deadline has passed. Nothing new may begin until ``TimePassed`` has acted on it.
             return None
         intent = self._decide()
         if intent is not None:
@@ -235,7 +273,11 @@ class Conversation(Steps):
 
     @property
     def deadline(self) -> float | None:
-        """When to hand in ``TimePassed`` at the latest, by the caller's clock; None if nothing is waited for."""
+        """The time at which to hand in ``TimePassed``, in seconds by your clock, or None if there is no deadline.
+
+        It can change with every call of ``next_intent``, ``handle`` and ``receive_stream_data``. After a pause, it is
+        the time at which ``next_intent`` returns the next intent.
+        """
         if self.is_over:
             return None
         ends = self._ends
@@ -246,7 +288,7 @@ class Conversation(Steps):
 
     @property
     def _ends(self) -> float:
-        """When the first deadline comes, in the engine's count."""
+        """The first of the deadlines that apply now, in the engine's count."""
         ends = inf
         if self._outstanding is not None:
             ends = self._outstanding.ends
@@ -264,7 +306,7 @@ class Conversation(Steps):
         return inf if since is None else since + self.settings.timeouts.idle
 
     def _ends_of(self, intent: Intent) -> float:
-        """Return when an intent that is handed out now is no longer waited for."""
+        """Return the deadline of an intent that is handed out now, in the engine's count."""
         if not isinstance(intent, Exchange):
             return inf
         seconds = self.settings.timeouts.reply
@@ -275,14 +317,21 @@ class Conversation(Steps):
     # ---- what happens
 
     def handle(self, happened: Input, now: float) -> Events:
-        """Take what happened at ``now``, and return the events that it caused.
+        """Handle an input, and return the events that it caused.
 
-        Nothing that the network or the server does raises.
+        Errors of the network and the server don't raise: the engine recovers from them, or emits ``Failed``. If this
+        method raises, the conversation hasn't changed.
+
+        Args:
+            happened: what happened.
+            now: the time in seconds, by your monotonic clock.
+
+        Returns:
+            The events in their order. The list may be empty.
 
         Raises:
-            LocalProtocolError: the input isn't possible now. Nothing has changed.
+            LocalProtocolError: the input isn't possible now.
             TypeError, ValueError: the input's content can't be used, for example a prompt with a NUL character.
-                Nothing has changed.
 
         """
         if isinstance(happened, StreamData):
@@ -323,14 +372,24 @@ class Conversation(Steps):
         return events
 
     def receive_stream_data(self, data: bytes, now: float) -> Events:
-        """Take bytes of the open stream, cut anywhere; what follows the stream's last event is ignored.
+        """Handle bytes of the open stream. They may be cut anywhere.
 
-        It does what ``handle(StreamData(data), now)`` does, and is what each token takes.
+        This does the same as ``handle(StreamData(data), now)``, but faster. Bytes after the stream's last event are
+        ignored.
+
+        Args:
+            data: the bytes as they arrived.
+            now: the time in seconds, by your monotonic clock.
+
+        Returns:
+            The events in their order. The list may be empty, because ``data`` may end in the middle of an event.
 
         Raises:
-            LocalProtocolError: no stream is open. Nothing has changed.
+            LocalProtocolError: no stream is open. The conversation hasn't changed.
 
         """
+        # This loop runs for every token, so it avoids calls and attribute look-ups. In particular, it doesn't set the
+        # clock for a token: only an event that moves the conversation, or a deadline for the answer, needs the time.
         stream, turn = self._stream, self._turn
         if stream is None:
             raise self._misuse("StreamData")
@@ -347,7 +406,7 @@ class Conversation(Steps):
             except UNREADABLE as error:
                 self._on_undecodable(payload, error, events)
             else:
-                if isinstance(event, _Token):  # nearly all are
+                if isinstance(event, _Token):  # Nearly all events are tokens, so they are handled right here.
                     emitted.write(event.text)
                     turn.is_at_work = True
                     stream.check_due = False
@@ -357,7 +416,8 @@ class Conversation(Steps):
                 self._on_stream_event(event, stream, turn, events)
             if self.phase is not _STREAMING:
                 return events
-        if stream.size > MAX_ANSWER and (excess := _excess(stream, turn)):  # no text is longer than its stream
+        # A text can't be longer than its stream, so most streams need only the first, cheap comparison.
+        if stream.size > MAX_ANSWER and (excess := _excess(stream, turn)):
             self._fail(self._broken(excess), events)
         elif not decoder.settled:
             self._look_at_the_rest(stream, events)
@@ -367,7 +427,10 @@ class Conversation(Steps):
         return events
 
     def _check(self, happened: Input) -> Settled | None:
-        """Refuse an input that isn't possible now, before anything changes. Return what it settles, and how."""
+        """Raise if an input isn't possible now, before anything changes. Return the exchange that it settles, and how.
+
+        A reply is parsed here and not later, because a reply with an impossible status or header must change nothing.
+        """
         match happened:
             case ReplyReceived(status, headers, body):
                 exchange = self._exchange("ReplyReceived")
@@ -395,7 +458,7 @@ class Conversation(Steps):
             case Close() | Abandon() | Interrupted() | StreamData() | TimePassed():
                 pass
             case _:
-                kind = happened if isinstance(happened, type) else type(happened)  # what is in it may be a secret
+                kind = happened if isinstance(happened, type) else type(happened)  # The object may contain a secret.
                 raise TypeError(f"not an input of a conversation: {kind.__name__}")
         return None
 
@@ -410,12 +473,15 @@ class Conversation(Steps):
         waits = "nothing is outstanding" if intent is None else f"{type(intent).__name__} is outstanding"
         failed = f"; the conversation failed before: {self.error}" if self.error else ""
         left = "; it is being closed" if self._leaving is not None and not self.is_over else ""
-        return LocalProtocolError(f"{name} is not possible in phase {phase}, where {waits}{left}{failed}", phase=phase)
+        return LocalProtocolError(f"{name} is not possible in phase {phase} ({waits}{left}{failed})", phase=phase)
 
     # ---- what the owner does
 
     def _leave(self, drain: bool) -> None:
-        """Begin to leave, or stop draining. Writes may still come back, because what they did must be known."""
+        """Begin to leave, or stop draining.
+
+        An outstanding write isn't dropped, because its reply says what is on the server now. It only gets less time.
+        """
         now, cleanup = self._clock.elapsed, self.settings.cleanup
         if self._leaving is None:
             self._leaving = Leaving(now + cleanup.timeout, now + cleanup.longest_drain)
@@ -423,7 +489,8 @@ class Conversation(Steps):
         if not drain:
             leaving.drained = min(leaving.drained, now)
         if self._outstanding is not None and self._is_writing:
-            # The chat's id is only in the reply to a create, so that one may take all the time there is.
+            # Without the reply to a create, we don't know the chat's id and can't delete it. So a create may use the
+            # whole time for cleaning up, other writes only the time for draining.
             ends = leaving.ends if isinstance(self._outstanding.intent, CreateChat) else leaving.drained
             self._outstanding.ends = min(self._outstanding.ends, ends)
 
@@ -441,10 +508,12 @@ class Conversation(Steps):
 
     def _interrupt(self, events: Events) -> None:
         outstanding = self._outstanding
+        # After the owner has left, only cleaning up is under way, and an interruption must not stop that.
         if outstanding is None or self._leaving is not None:
             return
         match outstanding.intent:
             case CreateChat():
+                # The chat's id is only in the reply, so the create goes on, but the owner doesn't wait for ever.
                 outstanding.ends = min(outstanding.ends, self._clock.elapsed + self.settings.cleanup.timeout)
             case Exchange() as exchange:
                 self._outstanding = None
@@ -456,7 +525,7 @@ class Conversation(Steps):
             case _:
                 assert_never(outstanding.intent)
 
-    # ---- what the driver hands in
+    # ---- what the driver does
 
     def _take(self, exchange: Exchange, outcome: Outcome, events: Events) -> None:
         if isinstance(outcome, Reply):
@@ -483,7 +552,7 @@ class Conversation(Steps):
     # ---- what the clock does
 
     def _pass_time(self, events: Events) -> None:
-        """Do what is due: each deadline that has come has its consequence."""
+        """Act on each deadline that has passed."""
         has_come, leaving = self._clock.has_come, self._leaving
         if self.is_over or not has_come(self._ends):
             return
@@ -501,13 +570,14 @@ class Conversation(Steps):
         self._advance(events)
 
     def _expire(self, exchange: Exchange, patience: float, events: Events) -> None:
-        """The reply to an exchange has not come in time: it counts as lost, and the driver drops it."""
+        """Treat the reply to an exchange as lost, because it didn't arrive in time. The driver drops the exchange."""
         self._outstanding = None
         self._settle(exchange, MaybeSent(f"no reply within {patience:.3g} s"), events)
 
     def _give_up_on_answer(self, events: Events) -> None:
-        """The owner's time for the answer is over: the turn fails (OA-6.9)."""
+        """Fail the turn, because the owner's time for the answer is over (OA-6.9)."""
         if isinstance(self.outstanding, RequestAssistant):
+            # The server may have received the request, so an answer may be running that has to be drained later.
             self._remote.may_be_running = True
         self._outstanding = None
         self._fail(self._answer_failed("no answer came in the time allowed"), events)

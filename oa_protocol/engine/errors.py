@@ -3,23 +3,23 @@
 ::
 
     RuntimeError
-    └── OAError                     phase: where the conversation stood
-        ├── ApiError                the server refused, in its own words; status, message
-        ├── HTTPStatusError         an HTTP error status without words of the API; status
-        ├── AuthenticationError     credentials are missing, wrong or expired
+    └── OAError                     has phase: the phase in which it happened
+        ├── ApiError                the server refused with an error message; has status and message
+        ├── HTTPStatusError         an HTTP error status without an error message of the API; has status
+        ├── AuthenticationError     credentials are missing, wrong or expired; has status
         ├── TransportError          the network failed
-        │   ├── NotSent             … and the request certainly did not leave
-        │   └── MaybeSent           … and the request may have been carried out
+        │   ├── NotSent             … and the request certainly didn't reach the server
+        │   └── MaybeSent           … and the server may have carried out the request
         ├── ProtocolError
-        │   ├── LocalProtocolError  the caller did what the phase does not allow
+        │   ├── LocalProtocolError  the caller did something that the phase doesn't allow
         │   │   └── ClosedError     … because the chat or its client was closed, maybe by another task
-        │   └── RemoteProtocolError the server sent what the protocol does not allow
-        ├── JournalError            the journal of chats to be deleted cannot be used
-        └── AnswerFailed            the answer ended badly; text: what there is of it
+        │   └── RemoteProtocolError the server sent something that the protocol doesn't allow
+        ├── JournalError            the journal of chats to delete can't be used
+        └── AnswerFailed            the answer ended badly; has text: the part that arrived
     UserWarning
     └── ChatLeakedWarning           a chat is, or may be, left on the server
 
-All of them pickle. ``OAError`` is a ``RuntimeError`` because code for the historic client catches that.
+You can pickle all of them. ``OAError`` is a ``RuntimeError`` because code for the historic client catches that.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ _USER_AND_PASSWORD = re.compile(r"//\S*@")
 
 
 class OAError(RuntimeError):
-    """Whatever goes wrong in a conversation.
+    """The base class of all errors of this package.
 
-    ``phase`` is the name of the phase in which it went wrong, or None where no conversation was involved.
+    Attributes:
+        phase: the name of the phase in which the error happened, or None if no conversation was involved.
+
     """
 
     def __init__(self, text: str, *, phase: str | None = None) -> None:
@@ -43,8 +45,11 @@ class OAError(RuntimeError):
 class ApiError(OAError):
     """The server answered with an error message (specs/protocol.md, section 8).
 
-    ``message`` holds the server's own words as they came, list details joined; ``status`` the HTTP status. The text of
-    the error leaves out the credentials that these words repeat.
+    Attributes:
+        status: the HTTP status.
+        message: the server's error message, unchanged. If it came as a list, its parts are joined. A server may repeat
+            credentials in it, so don't log it: ``str(error)`` has the same message without them.
+
     """
 
     def __init__(self, text: str, *, phase: str | None = None, status: int = 0, message: str = "") -> None:
@@ -54,7 +59,12 @@ class ApiError(OAError):
 
 
 class HTTPStatusError(OAError):
-    """The server answered with an HTTP error status and without an error message of the API."""
+    """The server answered with an HTTP error status, but without an error message of the API.
+
+    Attributes:
+        status: the HTTP status.
+
+    """
 
     def __init__(self, text: str, *, phase: str | None = None, status: int = 0) -> None:
         super().__init__(text, phase=phase)
@@ -62,9 +72,11 @@ class HTTPStatusError(OAError):
 
 
 class AuthenticationError(OAError):
-    """Credentials are missing, or the server does not accept them.
+    """Credentials are missing, or the server doesn't accept them.
 
-    ``status`` is the HTTP status, or None where no request was made.
+    Attributes:
+        status: the HTTP status, or None if no request was made.
+
     """
 
     def __init__(self, text: str, *, phase: str | None = None, status: int | None = None) -> None:
@@ -73,9 +85,11 @@ class AuthenticationError(OAError):
 
 
 class TransportError(OAError):
-    """The network failed. A transport raises one of the two subclasses, for what follows differs.
+    """The network failed.
 
-    HTTP libraries repeat the URL of a proxy, so the user and the password of a URL are left out of the text.
+    A transport raises one of the two subclasses, because the engine recovers from each of them differently: it can
+    simply repeat a request that wasn't sent. HTTP libraries mention the URL of a proxy in their errors, so the user and
+    the password of any URL are removed from the text.
     """
 
     def __init__(self, text: str, *, phase: str | None = None) -> None:
@@ -83,11 +97,11 @@ class TransportError(OAError):
 
 
 class NotSent(TransportError):
-    """The request certainly never reached the server: it can be sent again."""
+    """The request certainly never reached the server, so it can be sent again."""
 
 
 class MaybeSent(TransportError):
-    """The connection failed after the request may have left: the server may have carried it out."""
+    """The connection failed after the request may have been sent, so the server may have carried it out."""
 
 
 class ProtocolError(OAError):
@@ -95,7 +109,7 @@ class ProtocolError(OAError):
 
 
 class LocalProtocolError(ProtocolError):
-    """The caller did something that the current phase does not allow. Nothing was changed by the call."""
+    """The caller did something that the current phase doesn't allow. The call changed nothing."""
 
 
 class ClosedError(LocalProtocolError):
@@ -103,17 +117,22 @@ class ClosedError(LocalProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The server sent something that is not in the protocol, or is over a size limit."""
+    """The server sent something that isn't in the protocol, or that is over a size limit."""
 
 
 class JournalError(OAError):
-    """The journal cannot be read or written, or another process holds it. No chat is made that is not in it."""
+    """The journal can't be read or written, or another process has locked it.
+
+    The client never creates a chat that isn't in the journal.
+    """
 
 
 class AnswerFailed(OAError):
-    """The answer did not come to a good end: a worker error, a cancellation, a timeout, or a cut stream.
+    """The answer failed because of a worker error, a cancellation, a timeout, or a broken stream.
 
-    ``text`` is what there is of the answer: the tokens that came, or the whole final text where it contradicts them.
+    Attributes:
+        text: the part of the answer that arrived. It is the tokens so far, or the final text if that contradicts them.
+
     """
 
     def __init__(self, message: str, *, phase: str | None = None, text: str = "") -> None:

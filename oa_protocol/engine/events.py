@@ -1,7 +1,7 @@
-"""What the engine tells: typed events, in the order in which they happened.
+"""The events that the engine emits, in the order in which they happened.
 
-Token, Queued, PluginStep and Answered are the structs that the stream's JSON is decoded into; the others are the
-engine's own. All are frozen.
+The stream's JSON is decoded straight into ``Token``, ``Queued``, ``PluginStep`` and ``Answered``. The engine makes the
+other events itself. All of them are frozen.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ from oa_protocol.engine.errors import OAError
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """One message of a chat, as the server tells it (OA-3.1). Fields the client has no use for are left out."""
+    """One message of a chat (OA-3.1).
+
+    The server sends more fields than these; the client doesn't need the others.
+
+    Attributes:
+        id: the message's id.
+        role: ``prompter`` or ``assistant``.
+        state: ``manual`` for a prompt; ``pending``, ``in_progress``, ``complete``, ``aborted_by_worker``, ``cancelled``
+            or ``timeout`` for an answer.
+        parent_id: the message that this one follows, or None for the first prompt.
+        content: the text, or None if the answer isn't complete.
+
+    """
 
     id: str
     role: str
@@ -22,7 +34,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class _StreamEvent(Struct, frozen=True, tag_field="event_type"):
-    """An event that comes over the stream; the JSON field ``event_type`` names it."""
+    """An event that arrives in the stream. The JSON field ``event_type`` says which one it is."""
 
 
 class Token(_StreamEvent, frozen=True, tag="token", gc=False):
@@ -32,14 +44,14 @@ class Token(_StreamEvent, frozen=True, tag="token", gc=False):
 
 
 class Queued(_StreamEvent, frozen=True, tag="pending", gc=False):
-    """The answer waits for a worker. The numbers are hints at best (OA-5.4)."""
+    """The answer is waiting for a worker. Don't rely on the numbers: they are only hints (OA-5.4)."""
 
     queue_position: int
     queue_size: int
 
 
 class PluginStep(_StreamEvent, frozen=True, tag="plugin_intermediate"):
-    """A plugin is at work on the answer."""
+    """A plugin is working on the answer. Each field is None if the server didn't send it."""
 
     current_plugin_thought: str | None = None
     current_plugin_action_taken: str | None = None
@@ -48,7 +60,10 @@ class PluginStep(_StreamEvent, frozen=True, tag="plugin_intermediate"):
 
 
 class Answered(_StreamEvent, frozen=True, tag="message"):
-    """The answer is complete. ``message.content`` is the truth, whatever the tokens were (OA-5.6)."""
+    """The answer is complete.
+
+    ``message.content`` is the correct text, even if the tokens said something else (OA-5.6).
+    """
 
     message: Message
 
@@ -59,13 +74,13 @@ class Answered(_StreamEvent, frozen=True, tag="message"):
 
 
 class WorkerError(_StreamEvent, frozen=True, tag="error"):
-    """The stream's bad end, in the server's words. The engine turns it into ``Failed``."""
+    """The server ended the stream with an error. The engine turns it into ``Failed``."""
 
     error: str
 
 
 class Created(Struct, frozen=True):
-    """The server made the chat."""
+    """The server created the chat."""
 
     chat_id: str
 
@@ -77,15 +92,18 @@ class Prompted(Struct, frozen=True):
 
 
 class Requested(Struct, frozen=True):
-    """The assistant's message exists; its answer waits or runs."""
+    """The assistant's message exists, so its answer is waiting or running."""
 
     message_id: str
 
 
 class Corrected(Struct, frozen=True):
-    """The final text contradicts the tokens told so far: ``text`` is right, they were not (OA-5.6).
+    """The final text contradicts the tokens so far (OA-5.6). Replace what you have shown by ``text``.
 
-    ``cut`` tells whether the stream broke before its end, so that tokens may be missing as well.
+    Attributes:
+        text: the correct text of the whole answer.
+        cut: true if the stream broke before its end, so that tokens may be missing, too.
+
     """
 
     text: str
@@ -93,26 +111,31 @@ class Corrected(Struct, frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """The turn failed. ``error`` is what a caller is to be raised."""
+    """The turn failed. Raise ``error`` to your caller."""
 
     error: OAError
 
 
 class Deleted(Struct, frozen=True):
-    """The chat is confirmed gone."""
+    """The server confirmed that the chat is gone."""
 
     chat_id: str
 
 
 class NeverCreated(Struct, frozen=True):
-    """The conversation ended, and the server made no chat for it."""
+    """The conversation ended, and the server created no chat for it."""
 
 
 class LeakRecord(Struct, frozen=True, kw_only=True):
     """A chat that is, or may be, left on the server.
 
-    ``chat_id`` is None where a create's reply was lost. ``not_before`` and ``not_after`` bound the time of that create
-    by the server's own clock: the ``date`` headers of the replies around it, or None where there was none.
+    Attributes:
+        chat_id: the chat's id, or None if the reply to its creation was lost.
+        reason: why the chat wasn't deleted.
+        not_before: the ``date`` header of the last reply before a lost creation, or None if there was no such reply.
+            It is the server's own clock, so that a sweep can compare it with the times of the chats it finds.
+        not_after: the ``date`` header of the first reply after that, or None if there was no such reply.
+
     """
 
     chat_id: str | None
@@ -122,7 +145,7 @@ class LeakRecord(Struct, frozen=True, kw_only=True):
 
 
 class Leaked(Struct, frozen=True):
-    """The conversation ended, and these chats are, or may be, left."""
+    """The conversation ended, and these chats are, or may be, left on the server."""
 
     leaked: tuple[LeakRecord, ...]
 

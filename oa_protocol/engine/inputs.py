@@ -1,4 +1,4 @@
-"""Everything that can happen to a conversation, as data: ``Conversation.handle`` takes these and nothing else.
+"""Everything that can happen to a conversation, as data. ``Conversation.handle`` accepts these inputs and nothing else.
 
 ::
 
@@ -16,42 +16,63 @@ from oa_protocol.engine.errors import TransportError
 
 
 class Prompt(Struct, frozen=True):
-    """The owner asks for an answer to ``text`` (OA-4.4). Possible if ``Conversation.awaits_prompt``."""
+    """The owner asks for an answer to ``text`` (OA-4.4). It is possible if ``Conversation.awaits_prompt`` is true."""
 
     text: str
 
 
 class Close(Struct, frozen=True):
-    """The owner leaves. Possible in every phase, and any number of times.
+    """The owner leaves, so the chat is to be deleted. It is possible in every phase, and you may repeat it.
 
-    With ``drain``, an answer that may be running is waited for, because deleting its chat breaks other users' answers
-    (OA-7.1). Without it, or if it comes again without it, the chat is deleted at once.
+    Attributes:
+        drain: true to wait for an answer that may be running, for at most ``Cleanup.drain`` seconds, because deleting
+            its chat breaks other users' answers (OA-7.1). False to delete the chat at once. A second ``Close`` with
+            ``drain=False`` ends the waiting.
+
     """
 
     drain: bool = True
 
 
 class Abandon(Struct, frozen=True):
-    """There is no more time: what may be left on the server is named, and nothing follows. Always possible."""
+    """The owner has no more time. The conversation ends at once, and names the chats that may be left on the server.
+
+    It is always possible.
+    """
 
 
 class Interrupted(Struct, frozen=True):
-    """The owner wants control back, for example because of a cancellation or Ctrl-C. Always possible.
+    """The owner was interrupted, for example by a cancellation or Ctrl-C, and wants control back.
 
-    An exchange that is under way is given up, and costs no try: a read is asked for again, and a write is looked for on
-    the server. A create goes on, because the chat's id is only in its reply, but for at most ``Cleanup.timeout``. What
-    is sent after ``Close`` goes on, too. The conversation stays usable.
+    It is always possible, and the conversation stays usable. It has no effect after ``Close``. Before that, the
+    outstanding exchange is given up, and doesn't count as a try. The engine sends a read again later. After a write, it
+    first looks on the server whether the write arrived. A create isn't given up, because the chat's id is only in its
+    reply. It goes on, for at most ``Cleanup.timeout`` seconds.
     """
 
 
 class CredentialsFound(Struct, frozen=True):
-    """Settles ``LoadCredentials``; None says that there are none, or no others."""
+    """Credentials were found. It settles ``LoadCredentials``.
+
+    Attributes:
+        credentials: the credentials, or None if there are none, or no others.
+
+    """
 
     credentials: Credentials | None
 
 
 class ReplyReceived(Struct, frozen=True):
-    """Settles an exchange: its whole reply has arrived. For ``OpenStream``: a reply with another status than 200."""
+    """The whole reply to an exchange has arrived. It settles the exchange.
+
+    If the exchange is ``OpenStream`` and the status is 200, hand in ``StreamOpened`` instead.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the header fields, as your HTTP library returns them.
+        body: the whole body.
+
+    """
 
     status: int
     headers: Headers = ()
@@ -59,30 +80,38 @@ class ReplyReceived(Struct, frozen=True):
 
 
 class ExchangeFailed(Struct, frozen=True):
-    """Settles an exchange: the network failed. Every ``TransportError`` but ``NotSent`` counts as ``MaybeSent``."""
+    """The network failed. It settles the exchange.
+
+    Attributes:
+        failure: ``NotSent`` if the request certainly didn't reach the server, otherwise ``MaybeSent``.
+
+    """
 
     failure: TransportError
 
 
 class StreamOpened(Struct, frozen=True):
-    """Settles ``OpenStream``: the head of the reply has arrived, with status 200."""
+    """The head of the reply to ``OpenStream`` has arrived, with status 200. It settles ``OpenStream``."""
 
 
 class StreamData(Struct, frozen=True):
-    """Bytes of the open stream, cut anywhere. ``Conversation.receive_stream_data`` takes them directly."""
+    """Bytes of the open stream have arrived. They may be cut anywhere.
+
+    ``Conversation.receive_stream_data`` is a shorter and faster way to hand them in.
+    """
 
     data: bytes
 
 
 class StreamEnded(Struct, frozen=True):
-    """The open stream has ended, cleanly or not, or ``CloseStream`` is done.
+    """The open stream has ended, or you have carried out ``CloseStream``.
 
-    How it ended makes no difference, because only the stream's last event ends an answer (OA-5.7).
+    It makes no difference whether the stream ended cleanly, because only its last event ends an answer (OA-5.7).
     """
 
 
 class TimePassed(Struct, frozen=True):
-    """Nothing happened, except that ``Conversation.deadline`` has come. Always possible."""
+    """Nothing happened, except that ``Conversation.deadline`` has passed. It is always possible."""
 
 
 Input = (

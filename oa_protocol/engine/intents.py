@@ -1,12 +1,12 @@
-"""What the engine asks for: each intent is one thing for a driver to do, handed out once and when it is due.
+"""The intents. Each one is one thing for a driver to do, and is handed out once, when it is due.
 
 ::
 
-    Exchange            send the request, hand in the reply (or the failure)
+    Exchange            send the request, and hand in the reply or the failure
     ├── CreateChat  SendPrompt  RequestAssistant  FetchMessage  FetchChat  ListChats  DeleteChat
-    └── OpenStream      status 200: the body is the stream; any other: a reply like the others
-    LoadCredentials     find cookies or a token, hand them in
-    CloseStream         close the stream, hand in its end
+    └── OpenStream      if the status is 200, the body is the stream; otherwise, it is a reply like the others
+    LoadCredentials     find cookies or a token, and hand them in
+    CloseStream         close the stream, and hand in that it ended
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from msgspec import Struct
 
 
 class HttpRequest(Struct, frozen=True):
-    """An HTTP request, complete except for what the transport adds (``host``, ``content-length``, ``connection``).
+    """An HTTP request. A transport adds only the headers ``host``, ``content-length`` and ``connection``.
 
-    ``url`` is absolute and percent-encoded. Header names are lower-case. The headers hold credentials, so ``repr``
-    leaves them out.
+    The headers contain credentials, so ``repr`` leaves them out.
+
+    Attributes:
+        method: the HTTP method.
+        url: the absolute URL, percent-encoded.
+        headers: pairs of a name in lower case and a value.
+        body: the body, or no bytes if there is none.
+
     """
 
     method: str
@@ -40,14 +46,18 @@ class HttpRequest(Struct, frozen=True):
 
 
 class Exchange(Struct, frozen=True):
-    """Send ``request``, and hand in what came of it.
+    """Send ``request``, and hand in ``ReplyReceived`` or ``ExchangeFailed``.
 
-    If it is ``shielded``, it must not be interrupted, because a chat could be left on the server.
+    The three class variables have no default, so that you can't forget one of them if you add a kind of exchange.
 
-    The class says what is true of each exchange of its kind: what it is ``doing`` in words, whether it ``is_write``
-    (it changes something on the server, so that its outcome must be known before the conversation can end well), and
-    whether it ``is_counted`` as a try of its step. Reads have a count of their own. None of these has a default, so
-    that a new kind can't get the wrong one by being silent.
+    Attributes:
+        doing: what the exchange does, in words. Error messages contain it.
+        is_write: true if the exchange changes something on the server that the conversation needs to know about. Then
+            the conversation waits for its outcome, even if the owner leaves.
+        is_counted: true if sending it counts as a try of its step. Reads are counted separately.
+        request: the request to send.
+        shielded: true if the exchange must not be interrupted, because a chat could be left on the server.
+
     """
 
     doing: ClassVar[str]
@@ -64,7 +74,7 @@ class Exchange(Struct, frozen=True):
 
 
 class CreateChat(Exchange, frozen=True):
-    """Make the chat. Always shielded, because the chat's id is only in the reply."""
+    """Create the chat. It is always shielded, because the chat's id is only in the reply."""
 
     doing: ClassVar[str] = "creating the chat"
     is_write: ClassVar[bool] = True
@@ -80,7 +90,7 @@ class SendPrompt(Exchange, frozen=True):
 
 
 class RequestAssistant(Exchange, frozen=True):
-    """Ask for the assistant's message."""
+    """Request the assistant's message."""
 
     doing: ClassVar[str] = "requesting the answer"
     is_write: ClassVar[bool] = True
@@ -104,7 +114,7 @@ class FetchMessage(Exchange, frozen=True):
 
 
 class FetchChat(Exchange, frozen=True):
-    """Read the chat with its messages, to see what arrived or whether it is gone."""
+    """Read the chat with its messages, to see whether a lost request arrived, or whether the chat is gone."""
 
     doing: ClassVar[str] = "reading the chat"
     is_write: ClassVar[bool] = False
@@ -112,7 +122,7 @@ class FetchChat(Exchange, frozen=True):
 
 
 class ListChats(Exchange, frozen=True):
-    """List the account's chats, to see whether the server answers us at all."""
+    """List the account's chats, to see whether the server still answers requests about chats (OA-7.5)."""
 
     doing: ClassVar[str] = "listing the chats"
     is_write: ClassVar[bool] = False
@@ -120,7 +130,7 @@ class ListChats(Exchange, frozen=True):
 
 
 class DeleteChat(Exchange, frozen=True):
-    """Delete the chat. Always shielded."""
+    """Delete the chat. It is always shielded."""
 
     doing: ClassVar[str] = "deleting the chat"
     is_write: ClassVar[bool] = False
@@ -128,13 +138,18 @@ class DeleteChat(Exchange, frozen=True):
 
 
 class LoadCredentials(Struct, frozen=True):
-    """Find credentials, and hand them in. If ``refused``, the server has refused the last ones: look for others."""
+    """Find credentials, and hand in ``CredentialsFound``.
+
+    Attributes:
+        refused: true if the server has refused the current credentials, so that you should look for others.
+
+    """
 
     refused: bool = False
 
 
 class CloseStream(Struct, frozen=True):
-    """Close the stream's connection, and hand in that it ended."""
+    """Close the stream's connection, and hand in ``StreamEnded``."""
 
 
 Intent = Exchange | LoadCredentials | CloseStream

@@ -1,4 +1,4 @@
-"""The state of a conversation, and the moves that several outcomes share: on, again, out of here, or to the end."""
+"""The state of a conversation, and the moves that several outcomes share: go on, try again, leave, or end."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from oa_protocol.engine.state import Attempt, Leaving, Outstanding, Remote, Stre
 from oa_protocol.engine.timers import Cleanup, Clock, Timeouts
 
 Outcome = Reply | TransportError
-"""What came of an exchange."""
+"""The outcome of an exchange: its reply, or the error of the transport."""
 
 _FIRST_BACK_OFF = 0.5
 _SLOWEST_POLL = 5.0
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds; after a ``Retry-After`` of more than that nothing is tried again (OA-6.3)."""
+"""The longest ``Retry-After`` that the engine waits for, in seconds. If it is longer, the step fails (OA-6.3)."""
 
 _T = TypeVar("_T")
 
 
 class Settings(Struct, frozen=True):
-    """What a conversation is made with, and never changes."""
+    """The arguments that a conversation was made with. They never change."""
 
     binding: Binding
     options: AnswerOptions
@@ -47,7 +47,7 @@ class Settings(Struct, frozen=True):
 
 
 class Moves:
-    """A conversation's state and its moves. ``steps.py`` says when which move is made."""
+    """A conversation's state and its moves. ``steps.py`` decides which move to make."""
 
     __slots__ = (
         "_attempt",
@@ -80,26 +80,29 @@ class Moves:
 
     @property
     def _current(self) -> Turn:
-        """The turn; there is one in every phase that asks for it."""
+        """The turn. Use it only in phases that have one."""
         return cast("Turn", self._turn)
 
     @property
     def _way_out(self) -> Leaving:
-        """The way out; there is one in every phase that asks for it."""
+        """The state of leaving. Use it only in phases that have it."""
         return cast("Leaving", self._leaving)
 
-    # ---- on
+    # ---- go on
 
     def _move(self, trigger: Trigger) -> None:
         fire(trigger, self)
         if self._attempt.refused is not None:
-            self._attempt.refused = None  # other credentials were wanted for a step that is over
+            self._attempt.refused = None  # The step that needed other credentials is over.
 
     def _begin_step(self, pause: float = 0.0) -> None:
         self._attempt = Attempt(self._clock.elapsed + pause)
 
     def _begin_looking(self, error: OAError) -> None:
-        """Look whether what was lost has arrived, before the step is tried again; the tries so far count."""
+        """Begin to look whether a lost request arrived, before its step is tried again. The tries so far still count.
+
+        The pause gives the server time, because the request may still be on its way.
+        """
         self._attempt = Attempt(self._clock.elapsed + _FIRST_BACK_OFF, self._attempt.tries, error)
 
     def _lose_stream(self) -> None:
@@ -109,20 +112,20 @@ class Moves:
             turn = self._current
             turn.ends = min(turn.ends, self._clock.elapsed + self.settings.timeouts.poll)
 
-    # ---- again
+    # ---- try again
 
     def _pause(self, seconds: float) -> None:
         self._attempt.not_before = self._clock.elapsed + seconds
 
     def _try_again(self, error: OAError, outcome: Outcome | None = None) -> None:
-        """Leave the phase as it is, so that its step is tried again; raise ``error`` if that would not help."""
+        """Stay in the phase, so that its step is tried again. Raise ``error`` if another try can't help."""
         wait = retry_after(outcome)
         if _is_refusal(outcome) or self._attempt.tries > self.settings.retries or wait > LONGEST_RETRY_AFTER:
             raise error
         self._pause(max(_back_off(self._attempt.tries), wait))
 
     def _read(self, kind: type[Exchange], outcome: Outcome, reader: Callable[[bytes], _T], what: str) -> _T | None:
-        """Return what was read, or None if it is to be read again. Raise if that would not help."""
+        """Return what ``reader`` found, or None if it has to be read again. Raise if another try can't help."""
         if isinstance(outcome, Reply) and outcome.is_success:
             found = outcome.decode(reader, what, self.phase.name)
             self._attempt.misses = 0
@@ -138,10 +141,10 @@ class Moves:
         self._attempt.tries += 1
         self._pause(max(min(_back_off(self._attempt.tries), _SLOWEST_POLL), wait))
 
-    # ---- out of here
+    # ---- leave
 
     def _advance(self, events: list[ev.Event]) -> None:
-        """If the owner has left, move on towards the end; what was written must be settled first."""
+        """If the owner has left, move towards the end. It waits for an outstanding write to be settled."""
         leaving = self._leaving
         if leaving is None or self._is_writing:
             return
@@ -162,7 +165,7 @@ class Moves:
                 if not self._remote.may_be_running or self._clock.has_come(leaving.drained):
                     self._delete()
                 elif self.phase is not Phase.DRAINING:
-                    # A lost request may still be under way, and then its answer is not in the chat yet.
+                    # The server may receive a lost request later, and until then its answer isn't in the chat.
                     pause = _FIRST_BACK_OFF if self.phase is Phase.REQUEST_LOST else 0.0
                     self._drop_read()
                     self._move(Trigger.DRAIN)
@@ -178,7 +181,7 @@ class Moves:
         return isinstance(intent, Exchange) and intent.is_write
 
     def _drop_read(self) -> None:
-        """Forget what is under way, because what it would say no longer matters. A stream is closed all the same."""
+        """Forget the outstanding intent, because its outcome no longer matters. A ``CloseStream`` stays."""
         if self._outstanding is not None and not isinstance(self._outstanding.intent, CloseStream):
             self._outstanding = None
 
@@ -194,10 +197,10 @@ class Moves:
         else:
             self._pause(_back_off(attempt.tries + attempt.misses))
 
-    # ---- to the end
+    # ---- end
 
     def _step_failed(self, error: OAError, events: list[ev.Event]) -> None:
-        """Fail the turn, because its step can't be done. On the way out, go on as well as possible."""
+        """Fail the turn, because its step can't be done. If the owner has left, go on to the next best step."""
         if self.phase is Phase.DRAINING:
             self._delete()
         elif self.phase in LEAVING:
@@ -210,7 +213,7 @@ class Moves:
         events.append(ev.Failed(error))
         if self._remote.chat_id:
             self._move(Trigger.FAILED)
-            self._begin_step()  # what was to be tried again is no longer waited for
+            self._begin_step()  # This drops the pause before the next try, if one was running.
         else:
             self._end_without_chat(Trigger.CREATE_FAILED, events)
 
@@ -236,22 +239,26 @@ class Moves:
         events.append(ev.Leaked(self.leaked))
 
     def _name_leak(self, chat_id: str | None, reason: str, not_after: str | None = None) -> None:
-        """Name a chat that is or may be left. The window is that of a lost create; an id needs none."""
+        """Record a chat that is or may be left.
+
+        The time window is only for a lost create. A sweep needs no window to find a chat whose id is known.
+        """
         not_before = None if chat_id else self._remote.date
         self.leaked += (ev.LeakRecord(chat_id=chat_id, reason=reason, not_before=not_before, not_after=not_after),)
 
     def _end_windows(self, date: str | None) -> None:
-        """Note that the creates of unknown outcome were sent before ``date``: no later than now."""
+        """Record that the creates with an unknown outcome were sent before ``date``, the time of a later reply."""
         self.leaked = tuple(
             record if record.chat_id or record.not_after else replace(record, not_after=date) for record in self.leaked
         )
 
-    # ---- what goes wrong, in words
+    # ---- errors
 
     def _problem(self, kind: type[Exchange], outcome: Outcome) -> OAError:
         if isinstance(outcome, Reply):
             return outcome.error(kind.doing, self.phase.name)
-        failure = NotSent if isinstance(outcome, NotSent) else MaybeSent  # a transport's own class may need more words
+        # We don't use the class of ``outcome``, because a transport's own subclass may need other arguments.
+        failure = NotSent if isinstance(outcome, NotSent) else MaybeSent
         error = failure(f"{outcome} (while {kind.doing}, phase {self.phase.name})", phase=self.phase.name)
         error.__cause__ = outcome
         return error
@@ -265,7 +272,7 @@ class Moves:
         )
 
     def _hide(self, text: str) -> str:
-        """Return what the server said without the credentials that it may repeat (OA-2.5)."""
+        """Return the server's text without our credentials, which it may repeat (OA-2.5)."""
         return self._credentials.hide_in(text, self.settings.binding.base_url)
 
     def _no_credentials(self) -> AuthenticationError:
@@ -278,7 +285,7 @@ class Moves:
     def _valid_id(self, text: str, what: str) -> str:
         if not self.settings.binding.is_id(text):
             raise self._broken(
-                f"the server sent {self._hide(text)[:80]!r} as the id of {what}, which is no id of this API"
+                f"the server sent {self._hide(text)[:80]!r} as the id of {what}, which is not an id of this API"
             )
         return text
 
@@ -288,7 +295,7 @@ def _is_refusal(outcome: Outcome | None) -> bool:
 
 
 def retry_after(outcome: Outcome | None) -> float:
-    """Return the seconds to wait that the server asks for."""
+    """Return how many seconds the server asks us to wait, or 0."""
     return (outcome.retry_after or 0.0) if isinstance(outcome, Reply) else 0.0
 
 

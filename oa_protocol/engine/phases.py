@@ -1,13 +1,13 @@
 """The whole protocol on one screen: the phases of a conversation, and what moves it from one to the next.
 
-A phase names what is established on the server. What is in flight is a second matter: the engine's outstanding intent.
-The state of a conversation is the pair of both. specs/phases.md is drawn from this table.
+A phase says what is established on the server. The outstanding intent says what is being done about it. Both together
+are the state of a conversation. specs/phases.md is drawn from this table.
 
-The table is one machine of the ``transitions`` library. The library is used for what it does well: it declares the
-states and triggers, it refuses a table that names an unknown state, and it draws diagrams. It does not move the
-conversations. Its triggers resolve callbacks, conditions and queues that this table doesn't have, which takes 8 µs, and
-a machine keeps a reference to each of its models, so that conversations would never be freed. Moving is therefore one
-look-up in the table that the machine has checked.
+The table is a machine of the ``transitions`` library. The library declares the states and triggers, it refuses a table
+with an unknown state, and it draws diagrams. But it doesn't move the conversations, for two reasons. First, its
+triggers resolve callbacks, conditions and queues that this table doesn't have, which takes 8 µs. Second, a machine
+keeps a reference to each of its models, so conversations would never be freed. So a move is one look-up in the table
+that the machine has checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transitions import Machine, MachineError
 
 
 class Phase(Enum):
-    """What is established on the server; the value says it in words."""
+    """What is established on the server. The value says it in words."""
 
     START = "nothing"
     COOKIES = "credentials in hand"
@@ -40,11 +40,12 @@ class Phase(Enum):
     NEVER_CREATED = "the server made no chat"
     LEAKED = "a chat is or may be still there, and we say so"
 
-    __hash__ = object.__hash__  # Enum's own is written in Python, and hashes the name; members are compared by identity
+    # ``Enum.__hash__`` is slow, because it is written in Python. Members are compared by identity, so this one works.
+    __hash__ = object.__hash__
 
 
 class Trigger(Enum):
-    """What moves a conversation on; the value says it in words."""
+    """What moves a conversation from one phase to the next. The value says it in words."""
 
     CREDENTIALS_LOADED = "credentials were found"
     CREATED = "the server made the chat"
@@ -69,7 +70,7 @@ class Trigger(Enum):
     LEAK = "the chat cannot be deleted, or not in time"
     NOTHING_MADE = "the owner left before there was a chat"
 
-    __hash__ = object.__hash__  # as that of Phase
+    __hash__ = object.__hash__  # for the same reason as in ``Phase``
 
 
 _P = Phase
@@ -107,23 +108,25 @@ TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
 )
 
 LEAVING = frozenset(_LEAVING)
-"""The owner has left, and the chat is on its way to be deleted."""
+"""The phases in which the owner has left, and the chat is being deleted."""
 
 TERMINAL = frozenset({_P.DELETED, _P.NEVER_CREATED, _P.LEAKED})
-"""Nothing follows."""
+"""The phases in which a conversation is over."""
 
 AWAITS_ANSWER = frozenset({_P.PROMPTED, *_MAYBE_RUNNING})
-"""The prompt is on the server, and its answer is waited for: ``Timeouts.answer`` runs."""
+"""The phases in which the engine waits for the answer to a prompt, so that ``Timeouts.answer`` runs."""
 
 ANSWER_MAY_RUN = frozenset(_MAYBE_RUNNING)
-"""An answer waits or runs on the server, or may do so."""
+"""The phases in which an answer is, or may be, waiting or running on the server."""
 
 
 def check_phases(grouped: Collection[Phase], transitions: Iterable[tuple[Trigger, tuple[Phase, ...], Phase]]) -> None:
-    """Refuse a table in which a phase has no group, so that no row lets its owner leave, or in which none leads to it.
+    """Check that each phase is in a group and can be reached.
+
+    The rows for leaving use the groups, so an owner couldn't leave from a phase that is in none.
 
     Raises:
-        TypeError: with a message that names the phases.
+        TypeError: a phase is in no group, or no row leads to it. The message names it.
 
     """
     reached = {Phase.START, *(target for _, _, target in transitions)}
@@ -137,7 +140,7 @@ def check_phases(grouped: Collection[Phase], transitions: Iterable[tuple[Trigger
 
 check_phases({*_NO_CHAT, *_WITH_CHAT, *TERMINAL}, TRANSITIONS)
 
-# One machine for all conversations: without models it keeps no reference to any of them.
+# All conversations share this machine. It has no models, so it doesn't keep a reference to any of them.
 MACHINE = Machine(
     model=None,
     states=Phase,
@@ -158,16 +161,16 @@ _TARGETS = {
 
 
 class HasPhase(Protocol):
-    """What the table moves on: anything with a ``phase``."""
+    """Anything with a ``phase`` that the table can move."""
 
     phase: Phase
 
 
 def fire(trigger: Trigger, conversation: HasPhase) -> None:
-    """Move ``conversation`` on by ``trigger``; nothing else writes a phase.
+    """Move ``conversation`` to its next phase. No other code sets a phase.
 
     Raises:
-        transitions.MachineError: the table has no such row, which is a bug of the engine.
+        transitions.MachineError: the table has no such row. That is a bug of the engine.
 
     """
     target = _TARGETS.get((trigger, conversation.phase))

@@ -1,6 +1,7 @@
-"""What a conversation remembers, in types that live as long as what they describe.
+"""What a conversation remembers.
 
-Each is made anew when what it describes begins, and dropped when that ends. So nothing has to be reset by hand.
+Each type describes something that begins and ends, for example a stream. The engine makes a new object when it begins,
+and drops the object when it ends. So no code has to reset fields.
 
 ::
 
@@ -8,8 +9,10 @@ Each is made anew when what it describes begins, and dropped when that ends. So 
     Attempt       the tries of one step
     Stream        one open event stream
     Turn          one prompt and its answer
-    Remote        what is known of the chat on the server
-    Leaving       the way out, from when the owner left until the end
+    Remote        what is known about the chat on the server
+    Leaving       the cleanup, from when the owner leaves until the end
+
+All times are seconds in the engine's count (see ``Clock``).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _MAY_FINISH = ("pending", "in_progress", "complete")
 
 
 class Outstanding(Struct):
-    """An intent that was handed out: since when, and until when it is waited for."""
+    """An intent that was handed out, the time at which that happened, and its deadline."""
 
     intent: Intent
     since: float
@@ -38,7 +41,7 @@ class Outstanding(Struct):
 
     @property
     def patience(self) -> float:
-        """The seconds for which it is waited for in all."""
+        """How many seconds the engine waits for it in total."""
         return self.ends - self.since
 
 
@@ -46,12 +49,12 @@ class Attempt(Struct):
     """The tries of one step.
 
     Attributes:
-        tries: how often the step's exchange was sent, interrupted and rejected ones excluded. While the engine polls,
-            how often it has read the message.
-        misses: how many reads in a row have failed, or DELETEs were not sent.
+        tries: how often the step's exchange was sent. Interrupted exchanges, and those whose credentials were rejected,
+            don't count. While the engine polls, this is how often it has read the message.
+        misses: how many reads in a row have failed, or how many DELETEs couldn't be sent.
         not_before: when the next exchange is due.
-        refused: the rejection for which other credentials are asked for now.
-        renewed: the credentials have been renewed for this step already.
+        refused: the server's rejection, while the engine asks for other credentials because of it.
+        renewed: true if the credentials have been renewed for this step already.
         error: why the step has to be tried again.
 
     """
@@ -65,20 +68,22 @@ class Attempt(Struct):
 
 
 NO_ATTEMPT = Attempt()
-"""Between two turns there is none. Conversations that wait for a prompt share this one, because nothing writes it."""
+"""The attempt between two turns. Conversations that wait for a prompt share it, because nothing writes to it then."""
 
 
 @dataclass(slots=True)
 class Stream:
-    """One open event stream. Each token writes to it, and a dataclass is written to faster than a msgspec struct.
+    """One open event stream.
+
+    This is a dataclass because each token changes it, and setting an attribute of a msgspec struct is slower.
 
     Attributes:
-        decoder: cuts its bytes into events.
-        silent_since: when the driver began to wait for bytes; None if it isn't waiting. What the owner does in between
-            is no silence.
-        size: how many bytes have come.
-        pendings: how many ``pending`` events have come.
-        check_due: the message is to be read, because the stream has shown for long that the answer waits.
+        decoder: cuts the stream's bytes into events.
+        silent_since: when the driver began to wait for bytes, or None if it isn't waiting. The time that the owner
+            takes between two reads doesn't count as silence.
+        size: how many bytes have arrived.
+        pendings: how many ``pending`` events have arrived.
+        check_due: true if the message has to be read, because the stream has shown no progress for long.
         failed_checks: how many of these reads in a row were answered with an error.
 
     """
@@ -92,13 +97,14 @@ class Stream:
 
 
 class Remote(Struct, gc=False):
-    """What is known of the chat on the server.
+    """What is known about the chat on the server.
 
     Attributes:
-        chat_id: empty until the server gave it.
-        parent_id: the last complete answer, which the next prompt follows.
-        may_be_running: an answer waits or runs, as far as is known, so that a DELETE would hurt others (WIRE 25).
-        date: the server's own time of its last reply.
+        chat_id: the chat's id, or empty until the server has sent it.
+        parent_id: the id of the last complete answer. The next prompt follows it.
+        may_be_running: true if an answer may be waiting or running, so that a DELETE would break other users' answers
+            (WIRE 25).
+        date: the ``date`` header of the server's last reply.
 
     """
 
@@ -109,12 +115,12 @@ class Remote(Struct, gc=False):
 
 
 class GoneCheck(Struct, frozen=True):
-    """The question whether the chat is gone: read the chat, and then, at a website, its lists, page by page.
+    """How far the engine has checked that the chat is gone. It reads the chat, and then, on a website, the list.
 
     Attributes:
-        listing: the chat was not found, so the list is next.
-        after: the cursor of the page that is to be read.
-        pages: how many pages have been read.
+        listing: true if the chat wasn't found, so that the list has to be read next.
+        after: the cursor of the next page of the list, or None for the first page.
+        pages: how many further pages have been read.
 
     """
 
@@ -124,12 +130,12 @@ class GoneCheck(Struct, frozen=True):
 
 
 class Leaving(Struct):
-    """The way out.
+    """The cleanup after the owner has left.
 
     Attributes:
         ends: when everything must be over.
-        drained: when an answer that may be running is no longer waited for.
-        check: how far the question is whether the chat is gone, while a DELETE's outcome is unclear.
+        drained: when to stop waiting for an answer that may be running.
+        check: the check whether the chat is gone, if the outcome of a DELETE is unclear.
 
     """
 
@@ -140,17 +146,20 @@ class Leaving(Struct):
 
 @dataclass(slots=True)
 class Turn:
-    """One prompt and its answer, from the owner's prompt until the answer is complete. Ids are empty until known.
+    """One prompt and its answer, from the owner's prompt until the answer is complete.
 
-    Each token writes to it, as to ``Stream``.
+    This is a dataclass for the same reason as ``Stream``.
 
     Attributes:
-        parent_id: the message that the prompt follows.
-        is_at_work: a worker has begun with the answer.
-        left_pending: how many requests were refused with 503. Each leaves a pending message behind that no worker will
-            take (OA-6.7).
-        emitted: what the tokens have said so far. A text buffer takes a fraction of what a list of tokens would.
-        ends: when the answer is no longer waited for.
+        prompt: the prompt's text.
+        parent_id: the id of the message that the prompt follows, or None for the first prompt.
+        prompt_id: the id of the prompter message, or empty until it is known.
+        message_id: the id of the assistant message, or empty until it is known.
+        is_at_work: true if a worker has begun the answer.
+        left_pending: how many requests were refused with 503. Each of them leaves a pending message behind that no
+            worker will take (OA-6.7).
+        emitted: the text of the tokens so far. A text buffer needs much less memory than a list of tokens.
+        ends: when to stop waiting for the answer.
 
     """
 
@@ -169,10 +178,14 @@ class Turn:
         return self.emitted.getvalue()
 
     def reconcile(self, final: str, *, cut: bool) -> list[ev.Event]:
-        """Return the events after which the tokens so far amount to ``final``, which is the truth (OA-5.6).
+        """Return the events that correct the tokens so far to ``final``, the answer's true text (OA-5.6).
 
-        Workers strip white space at the ends, and that alone needs no event. ``cut``: the stream did not bring the
-        final text, so tokens may be missing.
+        Workers strip white space from both ends. If only that differs, there is no event.
+
+        Args:
+            final: the complete text, according to the server.
+            cut: true if the text didn't arrive in the stream, so that tokens may be missing.
+
         """
         emitted = self.text
         if final.strip() == emitted.strip():
@@ -183,7 +196,10 @@ class Turn:
         return [ev.Corrected(final, cut)]
 
     def find_prompt(self, chat: Chat) -> str | None:
-        """Return the id of our prompt in ``chat``, found by content and parent, or None if it isn't there."""
+        """Return the id of our prompt in ``chat``, or None if it isn't there.
+
+        Its content and its parent identify it, because we don't know its id.
+        """
         ids = [
             message.id
             for message in chat.messages
@@ -192,21 +208,21 @@ class Turn:
         return max(ids, default=None)
 
     def find_answer(self, chat: Chat) -> str | None:
-        """Return the id of the newest message under our prompt that runs or is complete, or None."""
+        """Return the id of the newest answer under our prompt that may still finish or is complete, or None."""
         ours = self._answers(chat)
         left_behind = [message.id for message in ours if message.state == "pending"][: self.left_pending]
         ids = [message.id for message in ours if message.state in _MAY_FINISH and message.id not in left_behind]
         return ids[-1] if ids else None
 
     def is_running(self, chat: Chat) -> bool:
-        """Return whether an answer to our prompt still waits or runs in ``chat``."""
+        """Return whether an answer to our prompt is still waiting or running in ``chat``."""
         return self.is_waiting(chat) or any(message.state == "in_progress" for message in self._answers(chat))
 
     def is_waiting(self, chat: Chat) -> bool:
-        """Return whether an answer to our prompt waits for a worker in ``chat``."""
+        """Return whether an answer to our prompt is waiting for a worker in ``chat``."""
         return sum(message.state == "pending" for message in self._answers(chat)) > self.left_pending
 
     def _answers(self, chat: Chat) -> list[ev.Message]:
-        """Return the assistant messages under our prompt, oldest first, because ids are in order of time (OA-3.2)."""
+        """Return the assistant messages under our prompt, oldest first. Their ids sort by time (OA-3.2)."""
         answers = [m for m in chat.messages if m.role == "assistant" and m.parent_id == self.prompt_id]
         return sorted(answers, key=lambda message: message.id)

@@ -1,10 +1,10 @@
-"""What each outcome means where the conversation stands: one handler for each exchange of each phase.
+"""What the outcome of an exchange means in each phase: one handler for each exchange of each phase.
 
 Read it from top to bottom to follow one conversation: create, prompt, request, stream, poll, drain, delete. ``STEPS``
-at the end says which exchange is next in which phase, and which handler takes what comes of it.
+at the end says which exchange is next in each phase, and which handler gets its outcome.
 """
 
-# STEPS stands below the class whose handlers it names.
+# ``STEPS`` is outside the class because it names the class's handlers, which are private.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -35,41 +35,42 @@ from oa_protocol.engine.phases import Phase, Trigger
 from oa_protocol.engine.state import NO_ATTEMPT, GoneCheck, Stream, Turn
 
 MAX_EVENT = 8 * 1024 * 1024
-"""The most bytes that one event of a stream may have."""
+"""The largest size of one event of a stream, in bytes."""
 
 MAX_ANSWER = 64 * 1024 * 1024
-"""The most characters that one answer's tokens may have; once it is over, no more are taken."""
+"""The most characters that the tokens of one answer may have. A longer answer fails."""
 
 MAX_STREAM = 128 * 1024 * 1024
-"""The most bytes that one stream may have. It bounds how many events there are, because a token may be empty."""
+"""The largest size of one stream, in bytes. It limits the number of events, too, because a token may be empty."""
 
 _PENDINGS_PER_CHECK = 10
 _KEEPALIVES_PER_CHECK = 3
-_PAGES = 50  # of the account's chats, behind the first one
+_PAGES = 50  # The most pages of the account's chats that are read after the first one.
 _CAUSES = {"cancelled": ": another request of the same account, maybe another program's, cancelled it while it waited"}
 
 Events = list[ev.Event]
 
 _T = TypeVar("_T")
 
-_OtherEvent = ev.Queued | ev.PluginStep | ev.Answered | ev.WorkerError  # than a token
+_OtherEvent = ev.Queued | ev.PluginStep | ev.Answered | ev.WorkerError  # every event of a stream except a token
 
 
 class Steps(Moves):
-    """The handlers. Each gets an outcome, makes a move, and adds to ``events``.
+    """The handlers. Each one gets an outcome, makes a move, and appends to ``events``.
 
-    A handler raises an ``OAError`` if its step can't be done; ``_settle`` then fails the step with it.
+    A handler raises an ``OAError`` if its step can't be done. ``_settle`` catches the error and fails the step with it.
     """
 
     __slots__ = ()
 
     def _settle(self, exchange: Exchange, outcome: Outcome, events: Events) -> None:
-        """Take what came of an exchange."""
+        """Pass the outcome of an exchange to its handler."""
         for step in STEPS[self.phase]:
             if step.kind is type(exchange):
                 break
         else:
-            return  # the owner left, or the answer came, while it was under way; it is no longer needed
+            # The owner left, or the answer arrived, while this exchange was running. Its outcome is no longer needed.
+            return
         try:
             if not self._asks_for_credentials(exchange, outcome):
                 step.handler(self, outcome, events)
@@ -83,7 +84,8 @@ class Steps(Moves):
             try:
                 chat_id = self._decode(outcome, self.settings.binding.read_chat_id, "a new chat")
                 self._valid_id(chat_id, "a new chat")
-            except OAError as unnamed:  # another try can't help, and would leave another chat behind
+            except OAError as unnamed:
+                # The chat exists, but its id can't be read. Another try would leave a second chat behind.
                 self._name_leak(None, str(unnamed), outcome.date)
                 raise
             self._remote.chat_id = chat_id
@@ -173,7 +175,8 @@ class Steps(Moves):
         if isinstance(outcome, NotSent):
             self._try_again(self._problem(OpenStream, outcome))
         else:
-            # It may have been opened, and a second reader would lose tokens (OA-6.5); or there is nothing to stream.
+            # The server may have opened the stream, and a second reader would lose tokens (OA-6.5), so we don't try
+            # again. If the server refused, there is nothing to stream. Polling works in both cases.
             self._lose_stream()
 
     def _on_undecodable(self, payload: bytes, error: Exception, events: Events) -> None:
@@ -202,7 +205,11 @@ class Steps(Moves):
                 assert_never(event)
 
     def _look_at_the_rest(self, stream: Stream, events: Events) -> None:
-        """Mind what a stream has besides whole events: one that is too large, or signs that the server is there."""
+        """Handle what a stream may have besides complete events: an event that is too large, or keep-alives.
+
+        Several keep-alives in a row mean that the server is alive but sends nothing. Then the message is read, because
+        a cancelled answer may look like that (OA-5.8).
+        """
         decoder = stream.decoder
         if decoder.too_large:
             self._fail(self._broken(f"the stream has an event of more than {MAX_EVENT:,} bytes"), events)
@@ -211,11 +218,11 @@ class Steps(Moves):
             stream.check_due = True
 
     def _on_check(self, outcome: Outcome, events: Events) -> None:
-        """Only the message itself says whether an answer was cancelled or still waits (OA-5.8).
+        """Read from the message whether the answer was cancelled or is still waiting, which no stream says (OA-5.8).
 
-        If it can't be read, the stream goes on, and so do its checks. But a stream never says that its chat was
-        deleted, or that the credentials are no longer good. So if the server keeps answering with errors, the stream is
-        given up for polling, which has an end.
+        If the message can't be read, the stream and its checks go on. But a stream also doesn't say that its chat was
+        deleted, or that the credentials have expired. So if the server keeps answering with errors, the engine gives up
+        the stream and polls, because polling has a time limit.
         """
         stream = self._stream
         if stream is None or not isinstance(outcome, Reply) or outcome.is_away:
@@ -232,7 +239,7 @@ class Steps(Moves):
 
     def _on_poll(self, outcome: Outcome, events: Events) -> None:
         if not isinstance(outcome, Reply) or outcome.is_away:
-            # The server may come back, and with it the answer. ``Timeouts`` say how long to wait for that (OA-6.9).
+            # The answer may still arrive when the server is back. ``Timeouts`` limits how long we wait (OA-6.9).
             wait = retry_after(outcome)
             if wait > LONGEST_RETRY_AFTER:
                 raise self._problem(FetchMessage, outcome)
@@ -243,7 +250,7 @@ class Steps(Moves):
             self._poll_again()
 
     def _on_message(self, message: ev.Message, events: Events, *, cut: bool) -> bool:
-        """Take what the server says of the answer; return whether that settles it."""
+        """Handle a message that the server sent. Return whether the answer is complete."""
         turn = self._current
         if message.id not in ("", turn.message_id):
             raise self._broken(f"the server sent message {self._hide(message.id)[:80]!r} instead of {turn.message_id}")
@@ -294,7 +301,8 @@ class Steps(Moves):
             return
         attempt = self._attempt
         attempt.error = self._problem(DeleteChat, outcome)
-        if isinstance(outcome, NotSent):  # what was not sent is no attempt; only the time ends these
+        if isinstance(outcome, NotSent):
+            # A DELETE that wasn't sent doesn't count as an attempt. Only ``Cleanup.timeout`` ends these tries.
             attempt.tries -= 1
             attempt.misses += 1
             self._delete_again(events)
@@ -324,7 +332,9 @@ class Steps(Moves):
         if page is None or any(chat.id == chat_id for chat in page.chats):
             self._still_there(events)
         elif page.next is None or any(chat.id < chat_id for chat in page.chats):
-            self._gone(events)  # newest first: ours would be on a page that reaches back beyond it
+            # The list begins with the newest chat, and ids sort by time. This page reaches back to chats that are older
+            # than ours, or is the last one, so ours would be on it, or on an earlier one.
+            self._gone(events)
         elif page.chats and check.pages < _PAGES:
             self._way_out.check = GoneCheck(listing=True, after=page.next, pages=check.pages + 1)
         else:
@@ -337,10 +347,10 @@ class Steps(Moves):
     # ---- credentials
 
     def _asks_for_credentials(self, exchange: Exchange, outcome: Outcome) -> bool:
-        """Return whether other credentials are to be tried before this reply is believed (OA-6.4).
+        """Return whether the engine must ask for other credentials before it acts on this reply (OA-6.4).
 
         Raises:
-            AuthenticationError: other ones have been tried for this step, and were rejected, too.
+            AuthenticationError: other credentials were tried for this step already, and were rejected, too.
 
         """
         attempt = self._attempt
@@ -350,7 +360,7 @@ class Steps(Moves):
             attempt.renewed = False
             return False
         if self.phase is Phase.STREAMING:
-            return False  # a stream that is alive needs no others
+            return False  # The open stream was accepted, and it may still bring the answer.
         rejection = cast("AuthenticationError", self._problem(type(exchange), outcome))
         if attempt.renewed:
             raise rejection
@@ -375,7 +385,11 @@ class Steps(Moves):
     # ---- interruptions
 
     def _give_up(self, exchange: Exchange, events: Events) -> None:
-        """The owner wants control back, and the exchange costs no try. A create is not given up."""
+        """Give up an exchange because the owner was interrupted. It doesn't count as a try.
+
+        A write, or an open stream, then has an unknown outcome, like one whose reply was lost. A read is simply sent
+        again. This method is never called for a create (see ``_interrupt``).
+        """
         attempt = self._attempt
         if exchange.is_counted:
             attempt.tries -= 1
@@ -421,7 +435,7 @@ class Steps(Moves):
 
 
 class Step(NamedTuple):
-    """In its phase, send an exchange of this kind if ``is_next`` says so, and give what comes of it to ``handler``."""
+    """A row of ``STEPS``: an exchange that is sent if ``is_next`` returns true, and the handler of its outcome."""
 
     kind: type[Exchange]
     handler: Callable[[Steps, Outcome, Events], None]
@@ -465,21 +479,22 @@ STEPS: dict[Phase, Sequence[Step]] = {
     Phase.NEVER_CREATED: [],
     Phase.LEAKED: [],
 }
-"""The first step of a phase that is next is sent. An outcome that has no row here came too late, and is dropped.
+"""The steps of each phase. The engine sends the first one whose ``is_next`` returns true.
 
-What is asked for and who takes the outcome are one row, so that an exchange without a handler can't loop.
+An outcome that has no row in the current phase came too late, and is dropped. A row has both the exchange and its
+handler: if they were in two tables, an exchange without a handler could be sent in a loop.
 """
 
 
 def _is_unclear(outcome: Outcome) -> bool:
-    """Return whether the request may have been carried out, whatever came back (OA-6.1)."""
+    """Return whether the server may have carried out the request, although it didn't confirm that (OA-6.1)."""
     if isinstance(outcome, Reply):
         return not outcome.is_refusal and not outcome.is_busy
     return not isinstance(outcome, NotSent)
 
 
 def check_steps(steps: dict[Phase, Sequence[Step]]) -> None:
-    """Refuse a table that forgets a phase or a kind of exchange."""
+    """Raise ``TypeError`` if the table lacks a phase or a kind of exchange."""
     phases = [phase.name for phase in Phase if phase not in steps]
     handled = {step.kind for row in steps.values() for step in row}
     kinds = [kind.__name__ for kind in EXCHANGES if kind not in handled]

@@ -1,7 +1,7 @@
-"""How long a conversation waits, and the clock by which it does.
+"""How long a conversation waits, and its clock.
 
-The engine never reads a clock: each call passes ``now`` in. Every deadline is counted from there, so that a driver has
-one timer to set (``Conversation.deadline``) and none to compute.
+The engine never reads a clock, because each call passes the time in as ``now``. The engine computes every deadline from
+that. So a driver has one timer to set, to ``Conversation.deadline``, and computes no deadline itself.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ class Timeouts:
     """How long to wait, in seconds.
 
     Attributes:
-        connect: for a connection. Only the transport knows that nothing has been sent then, so it keeps this one.
-        reply: for a whole reply, or the head of a stream.
-        idle: for any byte of a stream; servers send a ping every 15 s (WIRE 11).
+        connect: for a connection. The transport enforces this one, because only the transport knows that nothing has
+            been sent yet.
+        reply: for a whole reply, or for the head of a stream.
+        idle: for the next byte of a stream. Servers send a ping every 15 s (WIRE 11).
         poll: for an answer whose stream was lost.
-        answer: for an answer at all, counted from when the prompt is on the server. None means no limit, because an
-            answer that merely waits may still get its worker (WIRE 22).
+        answer: for a whole answer, from when the prompt is on the server. None means no limit, because an answer that
+            is waiting may still get a worker (WIRE 22).
 
     Raises:
-        TypeError, ValueError: a value is no number, or is negative. The message names it.
+        TypeError: a value isn't a number. The message names it.
+        ValueError: a value is negative. The message names it.
 
     """
 
@@ -44,14 +46,15 @@ class Cleanup:
     """How a chat is cleaned up after its owner has left.
 
     Attributes:
-        drain: seconds to wait for a request that is under way, and for an answer that may be running, because deleting
-            its chat breaks other users' answers (WIRE 25). 0 deletes at once.
-        timeout: seconds until everything is over. Waiting for a create, draining and deleting have to share them, and
-            whatever the others take, one attempt to delete keeps its share (``attempt_budget``).
-        attempts: how many DELETEs are sent at most.
+        drain: how many seconds to wait for an outstanding request, and for an answer that may be running, because
+            deleting its chat breaks other users' answers (WIRE 25). 0 deletes the chat at once.
+        timeout: how many seconds the whole cleanup may take. Waiting for a create, draining and deleting share this
+            time. Draining can't use all of it, so there is always time for one attempt to delete (``attempt_budget``).
+        attempts: the most DELETEs that are sent.
 
     Raises:
-        TypeError, ValueError: a value is no number, or is too small. The message names it.
+        TypeError: a value isn't a number. The message names it.
+        ValueError: a value is too small. The message names it.
 
     """
 
@@ -65,12 +68,12 @@ class Cleanup:
 
     @property
     def attempt_budget(self) -> float:
-        """One attempt's share of the time in seconds, so that an attempt that hangs leaves time for the others."""
+        """The share of ``timeout`` for one attempt, in seconds. So one that hangs leaves time for the others."""
         return self.timeout / self.attempts
 
     @property
     def longest_drain(self) -> float:
-        """The seconds that draining may take at most: one attempt's share is kept back, or half of the time."""
+        """The most seconds that draining may take. One attempt's share, or half of the time, is kept for deleting."""
         return min(self.drain, self.timeout - min(self.attempt_budget, self.timeout / 2))
 
 
@@ -86,10 +89,11 @@ def _check_seconds(settings: Timeouts | Cleanup, *, optional: str = "") -> None:
 
 
 def check_count(name: str, value: object, least: int) -> None:
-    """Refuse a value that isn't a whole number of at least ``least``.
+    """Check that a value is a whole number of at least ``least``.
 
     Raises:
-        TypeError, ValueError: with a message that names the value.
+        TypeError: the value isn't a whole number.
+        ValueError: the value is too small.
 
     """
     if isinstance(value, bool) or not isinstance(value, int):
@@ -99,11 +103,12 @@ def check_count(name: str, value: object, least: int) -> None:
 
 
 class Clock(Struct, gc=False):
-    """The caller's clock, as the engine counts it: in seconds since the first call.
+    """The caller's clock in the engine's count, which is seconds since the first call.
 
-    A time that the engine remembers is such a count. So a pickled conversation keeps the *remaining* times: in another
-    process, whose clock stands somewhere else, the first call says where to go on. A time earlier than the last one
-    counts as the last one.
+    The engine remembers all times in this count. So a pickled conversation keeps the *remaining* times: the clock of
+    another process starts from another number, and its first call sets ``start`` accordingly.
+
+    If a caller's time is earlier than the last one, it is ignored, so time never goes back.
     """
 
     now: float = 0.0
@@ -114,11 +119,11 @@ class Clock(Struct, gc=False):
 
     @property
     def elapsed(self) -> float:
-        """The time now, in the engine's count."""
+        """The current time, in the engine's count."""
         return self.now - (self.start or 0.0)
 
     def tell(self, now: float) -> None:
-        """Take the time that a caller passes in."""
+        """Set the current time, by the caller's clock."""
         if self.start is None:
             self.start = now - self.now
             self.now = now
@@ -126,9 +131,10 @@ class Clock(Struct, gc=False):
             self.now = now
 
     def has_come(self, time: float) -> bool:
-        """Return whether ``time`` has come. It is compared as ``to_caller`` tells it, so that rounding can't matter."""
+        """Return whether ``time`` has come."""
+        # This computes the same sum as ``to_caller``, so rounding can't make a caller's timer fire too early.
         return self.now >= time + (self.start or 0.0)
 
     def to_caller(self, time: float) -> float | None:
-        """Return ``time`` by the caller's clock, or None if it never comes or no call has told the time yet."""
+        """Return ``time`` by the caller's clock, or None if it never comes or if the clock isn't set yet."""
         return None if self.start is None or time == math.inf else time + self.start

@@ -1,14 +1,15 @@
-"""Tools to test what is built on this package, and the package itself (docs/testing.md).
+"""Tools to test programs that use this package, and the package itself (docs/testing.md).
 
-``Explorer`` searches every way in which an owner, a network and a server can play together with the engine, and tells
-the shortest story in which a promise is broken. ``play`` tells a conversation step by step (``testing.playbook``).
-``ConversationMachine`` is a Hypothesis state machine over an engine and a transport of yours, and
-``testing.strategies`` generates what comes over the wire. ``TransportConformance`` and ``ServerConformance`` are test
-suites for a transport and a server of yours. ``testing.plugin`` has fixtures for pytest, and ``Faults`` is what its
-``oa_faults`` gives.
+- ``Explorer`` tries everything that an owner, a network and a server can do to an engine. If a promise is broken, it
+  shows the shortest story in which that happens.
+- ``play`` checks a conversation step by step (``testing.playbook``).
+- ``ConversationMachine`` is a Hypothesis state machine that tests an engine or a transport of yours.
+- ``testing.strategies`` has Hypothesis strategies for everything that comes over the wire.
+- ``TransportConformance`` and ``ServerConformance`` are test suites for transports and servers.
+- ``testing.plugin`` has fixtures for pytest. Its fixture ``oa_faults`` is a ``Faults`` object.
 
-Names are imported when they are first used: Hypothesis, pytest and the embedded server are needed only by what is made
-of them.
+Each name is imported when you first use it, so you need Hypothesis, pytest and the embedded server only for the tools
+that use them.
 """
 
 from __future__ import annotations

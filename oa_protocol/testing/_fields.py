@@ -1,15 +1,15 @@
-"""Header fields that should have stayed as they were."""
+"""A comparison of header fields, for transports that mustn't change them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 ADDED = ("host", "content-length", "connection")
-"""What HTTP itself needs, and a transport adds."""
+"""The header fields that HTTP itself needs, and that a transport adds."""
 
 
 def changed_field(before: Iterable[tuple[str, str]], after: Iterable[tuple[str, str]]) -> str:
-    """Say which field became another one, or that their order did; "" if none did. Names may be in any case.
+    """Return which field has changed, in words, or that the order has changed, or "". Names may be in any case.
 
     >>> changed_field([("accept", "*/*"), ("x-one", "1")], [("Accept", "*/*"), ("x-one", "2")])
     "its field x-one was ['1'], and became ['2']"

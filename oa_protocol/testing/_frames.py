@@ -1,4 +1,4 @@
-"""Tracebacks for users of the kit, without the frames that lead to their code."""
+"""Tracebacks for users of the kit, without this package's frames at the top."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 def from_user_code(failure: E) -> E:
-    """Let its traceback, and those of what it came from, begin in the user's code. Return it."""
+    """Cut the tracebacks of ``failure`` and its causes so that they begin in the user's code. Return ``failure``."""
     seen: BaseException | None = failure
     while seen is not None:
         seen.with_traceback(_first_of_user(seen.__traceback__))

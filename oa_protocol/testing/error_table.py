@@ -1,7 +1,7 @@
-"""Every error that a server of this protocol is known to send, at each step where it can be met.
+"""Every error that servers of this protocol are known to send, for each step at which they send it.
 
-specs/protocol.md, section 8, shows the same table in words. ``body`` is the error's words: an inference server says
-``detail`` and a website ``message``; a row says which API it is met on.
+The table in section 8 of specs/protocol.md is generated from this one. In an error's body, an inference server uses the
+key ``detail``, and a website the key ``message``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,19 @@ TEXT = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True)
 class Row:
-    """One reply. ``error`` is what it is raised as, None where the engine has another way; ``words`` are in its text.
+    """One reply.
 
-    On a DELETE, and on the reads that recovery makes, nothing is raised: the chat is gone, or looked for, or named.
+    Attributes:
+        case: what went wrong, in words.
+        api: the API that sends it.
+        step: the step of the request.
+        status: the HTTP status.
+        content_type: the ``content-type`` header, or None if there is none.
+        body: the body.
+        error: the error that the engine raises, or None if it recovers. It always recovers from errors of a DELETE, and
+            of the reads after a lost reply.
+        words: what the text of that error contains.
+
     """
 
     case: str
@@ -38,7 +48,7 @@ class Row:
 
     @property
     def cell(self) -> str:
-        """The reply, as the specification shows it."""
+        """The reply, in the form of the specification's table."""
         said = self.body.decode()
         try:
             (said,) = json.loads(self.body).values()
@@ -50,7 +60,7 @@ class Row:
 
 
 def _api(case: str, step: Step, status: int, words: object, error: type[OAError] | None, *said: str) -> list[Row]:
-    """The same words on both APIs."""
+    """Return the rows of an error message that both APIs send."""
     rows: list[Row] = []
     keys: tuple[tuple[Api, str], ...] = (("inference", "detail"), ("website", "message"))
     for api, key in keys:
@@ -63,7 +73,7 @@ def _api(case: str, step: Step, status: int, words: object, error: type[OAError]
 def _one(
     case: str, api: Api, step: Step, status: int, body: str, error: type[OAError] | None, *words: str
 ) -> list[Row]:
-    """One API, and a body that is no JSON."""
+    """Return the row of an error that one API sends, with a body that isn't JSON."""
     content_type = TEXT if body and api == "inference" else None
     return [Row(case, api, step, status, content_type, body.encode(), error, words)]
 
@@ -71,7 +81,7 @@ def _one(
 def _said(
     case: str, api: Api, step: Step, status: int, words: str, error: type[OAError] | None, *said: str
 ) -> list[Row]:
-    """One API, and words of its own."""
+    """Return the row of an error message that one API sends."""
     body = json.dumps({"detail" if api == "inference" else "message": words}).encode()
     return [Row(case, api, step, status, JSON, body, error, said or (words,))]
 
@@ -160,7 +170,7 @@ _NONE = "–"
 
 
 def markdown() -> str:
-    """The table of the specification's section 8: a line for each case and step."""
+    """Return the table of the specification's section 8. It has a line for each case and step."""
     lines = ["| case | step | inference | website | raised |", "| --- | --- | --- | --- | --- |"]
     keys = list(dict.fromkeys((row.case, row.step, _group(row)) for row in ROWS))
     for case, step, group in keys:
@@ -173,7 +183,7 @@ def markdown() -> str:
 
 
 def _group(row: Row) -> str:
-    """Cases that are told apart by their words have a line for each."""
+    """Return what separates rows of the same case. Each message of a bad parent has its own line."""
     return row.words[0] if row.case == "bad parent" else ""
 
 

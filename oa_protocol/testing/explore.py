@@ -1,4 +1,4 @@
-"""``python -m oa_protocol.testing.explore``: search from a shell, as deep as there is time for."""
+"""Search for a way to break the engine's promises: everything that owner, network and server can do, in every order."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Search, and print what was found. Return 1 if an invariant doesn't hold, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m oa_protocol.testing.explore", description=__doc__)
     parser.add_argument("--api", choices=list(_BINDINGS), action="append", help="default: both")
-    parser.add_argument("--faults", type=int, default=2, help="faults of the network on one way (default: 2)")
+    parser.add_argument("--faults", type=int, default=2, help="most faults in one story (default: 2)")
     parser.add_argument("--turns", type=int, default=2, help="prompts that the owner has (default: 2)")
-    parser.add_argument("--retries", type=int, default=1, help="further tries of each step (default: 1)")
-    parser.add_argument("--attempts", type=int, default=2, help="DELETEs at most (default: 2)")
-    parser.add_argument("--depth", type=int, help="steps of one way at most (default: no limit)")
+    parser.add_argument("--retries", type=int, default=1, help="how often each step is tried again (default: 1)")
+    parser.add_argument("--attempts", type=int, default=2, help="most DELETEs of a chat (default: 2)")
+    parser.add_argument("--depth", type=int, help="most steps of one story (default: no limit)")
     given = parser.parse_args(arguments)
     for api in given.api or _BINDINGS:
         began = time.monotonic()

@@ -1,13 +1,13 @@
-"""Exhaustive search over the real engine: every way in which owner, network, server and clock can play together.
+"""An exhaustive search over the real engine: everything that owner, network, server and clock can do, in every order.
 
-The search is breadth first, so the story of a violation is the shortest one. It is exhaustive within its bounds: the
-turns, the tries, and the faults on one way. A fault is one of the network, a stream that falls silent, or an
-interruption of the owner. As soon as a conversation deletes its chat, faults cost nothing, because the end must come
-whatever the network does then.
+The search is breadth-first, so it finds the shortest story in which something is wrong. It is exhaustive within its
+bounds, which are the number of turns, of tries, and of faults in one story. A fault is an error of the network, a
+stream that falls silent, or an interruption of the owner. Once a conversation deletes its chat, faults are free,
+because then the conversation must end no matter what the network does.
 
-Time is virtual. An exchange finishes at once or hangs, and then time passes to the next deadline. Of all times, only
-what is left of them counts, so two ways that waited for different times can lead to the same state. The timeouts are
-multiples of half a second, and few of them fit into one another, so that few different times arise.
+Time is virtual. An exchange finishes at once or hangs, and then time jumps to the next deadline. A state has only the
+*remaining* times, so two stories that have waited for different times can lead to the same state. The timeouts are
+multiples of half a second, so there are few different remaining times.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SHORT_CLEANUP = Cleanup(drain=1.0, timeout=4.0, attempts=2)
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What a search has found.
+    """The result of a search.
 
     Attributes:
-        states: how many distinct states there are.
-        transitions: how many steps lead from one to another.
-        depth: how many steps it takes to the farthest one.
-        phases: the phases that were met.
+        states: how many different states were found.
+        transitions: how many steps between states were tried.
+        depth: how many steps the farthest state is from the beginning.
+        phases: the phases that occurred.
         violation: the shortest story in which an invariant doesn't hold, or None.
 
     >>> found = Explorer(Website("http://oa.test"), depth=4).run()
@@ -53,16 +53,18 @@ class Exploration:
 
 @dataclass(frozen=True, slots=True)
 class Explorer:
-    """The search through the ways of the shipped engine, and its bounds.
+    """A search over the shipped engine, and its bounds.
 
     Attributes:
-        binding: the API spoken.
-        faults: how many faults one way may have before the deletion begins.
+        binding: the API.
+        faults: the most faults in one story before the deletion begins.
         turns: how many prompts the owner has.
-        retries, timeouts, cleanup: those of the engine. Short times that fit into one another make for few states.
-        conversations: how many there are on the account.
-        newer_chats: how many more there are, all of them newer. With 20, a website lists ours on the second page.
-        depth: how many steps to go at most, or None to go to the end.
+        retries: the engine's argument.
+        timeouts: the engine's argument. If the times are short multiples of each other, there are fewer states.
+        cleanup: the engine's argument. The same applies to its times.
+        conversations: how many conversations use the account at the same time.
+        newer_chats: how many newer chats the account has. With 20, a website lists our chat on the second page.
+        depth: the most steps of one story, or None for no limit.
 
     >>> exploration = Explorer(InferenceServer("http://oa.test"), faults=0, turns=1).run()
     >>> assert exploration.violation is None, exploration.violation
@@ -80,7 +82,7 @@ class Explorer:
     depth: int | None = None
 
     def run(self) -> Exploration:
-        """Search until every state was seen, or until the first violation."""
+        """Search until all states have been visited, or until the first violation."""
         return _Search(self).run()
 
 
@@ -90,7 +92,7 @@ class _Search:
     transitions: int = 0
     depth: int = 0
     phases: set[Phase] = field(default_factory=set[Phase])
-    # How each state was reached first: from which, and by what.
+    # For each state, the state from which it was reached first, and the action. ``_story`` follows them backwards.
     ways: list[tuple[int, Action | None]] = field(default_factory=list[tuple[int, "Action | None"]])
     seen: set[int] = field(default_factory=set[int])
     todo: deque[tuple[int, int, Simulation]] = field(default_factory=deque[tuple[int, int, Simulation]])
@@ -130,7 +132,7 @@ class _Search:
             self.transitions += 1
             try:
                 world, moment = before.after(action)
-            except Exception as error:  # whatever the engine raises is found
+            except Exception as error:  # The engine mustn't raise, so any exception is a violation.
                 return self._story(index, action, ("never_raises", f"{type(error).__name__}: {error}"))
             if problem := first_violation(moment):
                 return self._story(index, action, problem)
@@ -138,7 +140,7 @@ class _Search:
         return None
 
     def _note(self, world: Simulation, parent: int, action: Action | None, depth: int) -> None:
-        # A state is kept as the hash of what makes it: 64 bits, against some hundred bytes.
+        # Only the hash of a state's key is stored, because it has 8 bytes, and the key has hundreds.
         key = hash(world.key())
         if key in self.seen:
             return
@@ -151,7 +153,7 @@ class _Search:
             self.todo.append((len(self.ways) - 1, depth, world))
 
     def _story(self, index: int, last: Action, problem: tuple[str, str]) -> Story:
-        """Go the way again, and tell it."""
+        """Repeat the steps to the violation, and return them as a story."""
         actions = [last]
         while index >= 0:
             index, action = self.ways[index]
@@ -163,7 +165,7 @@ class _Search:
             what = words(action, world)
             try:
                 world, moment = world.after(action)
-            except Exception:  # the violation itself
+            except Exception:  # This is the violation itself.
                 moment = None
             lines.append(line(action, what, world, moment))
         return Story(self.bounds.binding.api, *problem, tuple(lines))

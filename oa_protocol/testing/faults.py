@@ -1,4 +1,4 @@
-"""The usual misbehaviour of a server, in one call each."""
+"""One method for each usual fault of a server."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from oa_protocol.server import Answer, Fault, Reply, Reset, Scripted, Server, St
 
 
 class Faults:
-    """Makes ``server`` misbehave: each call scripts one fault, and they happen in this order (``Server.script``).
+    """Makes ``server`` misbehave. Each call scripts one fault, and the faults happen in this order (``Server.script``).
 
-    ``step`` is what a request asks for: ``create``, ``prompt``, ``request``, ``events``, ``message``, ``chat``,
-    ``list``, ``models`` or ``delete``. ``times`` is how many requests for it the fault meets, one after the other.
-    Each call raises ValueError for an unknown step, for less than one time, and for a negative number.
+    In all methods, ``step`` is the kind of request: ``create``, ``prompt``, ``request``, ``events``, ``message``,
+    ``chat``, ``list``, ``models`` or ``delete``. ``times`` is how many such requests in a row have the fault. Each
+    method raises ``ValueError`` if the step is unknown, if ``times`` is less than 1, or if a number is negative.
 
     >>> server = Server()
     >>> faults = Faults(server)
@@ -24,31 +24,33 @@ class Faults:
         self._server = server
 
     def lose_request(self, step: Step, *, times: int = 1) -> None:
-        """The connection is reset, and the request is not carried out."""
+        """Reset the connection, and don't carry out the request."""
         self.script(Fault(step, before=Reset(), times=times))
 
     def lose_reply(self, step: Step, *, times: int = 1) -> None:
-        """The request is carried out, and the connection is reset before its reply.
+        """Carry out the request, and reset the connection before the reply is sent.
 
-        Raises ValueError for ``events``: a stream is broken by ``break_stream``.
+        Raises:
+            ValueError: the step is ``events``. Use ``break_stream`` to break a stream.
+
         """
         self.script(Fault(step, after=Reset(), times=times))
 
     def answer(
         self, step: Step, status: int, body: bytes = b"", *, headers: dict[str, str] | None = None, times: int = 1
     ) -> None:
-        """The request is not carried out, and answered so."""
+        """Reply like this, and don't carry out the request."""
         reply = Reply(status, body, tuple((headers or {}).items()))
         self.script(Fault(step, before=reply, times=times))
 
     def break_stream(self, *, after_events: int = 0, times: int = 1) -> None:
-        """The stream's connection is reset after so many events (pings not counted)."""
+        """Reset the stream's connection after so many events. Pings don't count."""
         self.script(StreamFault(after_events, Reset(), times=times))
 
     def fail_answer(self, words: str = "Aborted due to worker error.", *, after_pieces: int = 0) -> None:
-        """The next answer's worker gives up after so many pieces, with these words."""
+        """Let the worker of the next answer fail after so many pieces of text, with this error message."""
         self.script(Answer(after=after_pieces, then=WorkerError(words)))
 
     def script(self, *scripted: Scripted) -> None:
-        """Anything that the server can be told, see ``oa_protocol.server``."""
+        """Script any behaviour of the server. ``oa_protocol.server`` lists them."""
         self._server.script(*scripted)

@@ -1,6 +1,6 @@
-"""A Hypothesis state machine: an engine, and a transport under it, against the models of owner, network and server.
+"""A Hypothesis state machine that tests an engine, and a transport, against models of owner, network and server.
 
-Subclass it, say what is to be tested, and let pytest find its test case::
+Subclass it, override what you want to test, and let pytest find its test case::
 
     class MyMachine(ConversationMachine):
         def make_transport(self, far_end):
@@ -8,8 +8,8 @@ Subclass it, say what is to be tested, and let pytest find its test case::
 
     TestMyTransport = MyMachine.TestCase
 
-The models are the explorer's. The explorer goes every way there is, up to a few faults. The machine goes far, through
-many turns and faults, and through code of yours that can't be copied at every step.
+The explorer uses the same models. The explorer tries every story, but only with a few faults. The machine tries random
+stories with many turns and faults. Because it never copies the engine, it can test code of yours, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from oa_protocol.testing._model.model_transport import TransportedSimulation
 from oa_protocol.testing._model.scenario import SORTS, Scenario
 from oa_protocol.transports import Transport
 
-__tracebackhide__ = True  # pytest shows a user's frames, and none of these
+__tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
 _CHOICES = st.integers(0, 31)
 _SELDOM = st.integers(0, 3)
@@ -51,20 +51,23 @@ _HAVE_CHOICES = (
 
 
 class ConversationMachine(RuleBasedStateMachine):
-    """Owner, driver, network, server, workers and the clock play with an engine, over a transport, in any order.
+    """Tests an engine and a transport with anything that owner, network, server, workers and the clock can do.
 
-    After each step every invariant of the explorer must hold, and a transport must carry what it is given. At the end
-    the owner leaves, all goes well, and the conversation must come to its end. docs/testing.md lists the clauses that
-    this checks. A failure raises an AssertionError with its story, the shortest that was found. The time in it is
-    virtual, so nothing has to wait.
+    After each step, all invariants of the explorer must hold, and the transport must hand everything on unchanged. At
+    the end, the owner leaves, there are no more faults, and the conversation must end. docs/testing.md lists the
+    clauses that this checks. A failure is an ``AssertionError`` with the shortest story that was found. Time is
+    virtual, so tests don't wait.
 
-    There is a rule for everything that can happen (``SORTS``). Hypothesis' settings are those of ``TestCase.settings``.
+    There is a rule for each sort of thing that can happen (``SORTS``). To change Hypothesis' settings, set
+    ``TestCase.settings``.
 
     Attributes:
-        binding: the API spoken.
-        retries, timeouts, cleanup: those of the engine.
+        binding: the API.
+        retries: the engine's argument.
+        timeouts: the engine's argument.
+        cleanup: the engine's argument.
         turns: how many prompts the owner has.
-        faults: how many faults the network has before cleanup begins. Then they cost nothing.
+        faults: the most faults before cleanup begins. During cleanup, there is no limit.
 
     >>> import hypothesis
     >>> from hypothesis.stateful import run_state_machine_as_test
@@ -97,27 +100,35 @@ class ConversationMachine(RuleBasedStateMachine):
     faults: int = 5
 
     scenario: Scenario
-    """What has happened so far, and what can happen next."""
+    """The story so far, and what can happen next."""
 
     # ---- what is tested
 
     def make_conversation(self, credentials: Credentials | None) -> ConversationLike:
-        """Return the engine to be tested: a Conversation by default, or one of yours, which is ConversationLike.
+        """Return the engine to test. By default, it is a ``Conversation``.
 
-        If there are no ``credentials``, it has to ask for them. An engine that lacks something is refused with a
-        TypeError that names all of it.
+        An engine of your own needs all members of ``ConversationLike``. If some are missing, the test fails with a
+        ``TypeError`` that lists them.
+
+        Args:
+            credentials: the engine's credentials, or None if the engine has to ask for them.
+
         """
         return Conversation(
             self.binding, credentials, retries=self.retries, timeouts=self.timeouts, cleanup=self.cleanup
         )
 
     def make_transport(self, far_end: Transport) -> Transport:
-        """Return the transport to be tested, which sends its requests on to ``far_end``; that itself by default.
+        """Return the transport to test. By default, it is ``far_end`` itself.
 
-        It is called in the event loop, and runs on asyncio. If it asks ``far_end`` for more of a stream than has
-        arrived, that raises an AssertionError, because it holds bytes back. What passes through must stay as it is:
-        each request, except for ``host``, ``content-length`` and ``connection``, and each reply, including its failure.
-        If a reply hangs, ``open`` is cancelled.
+        This method is called in a running event loop of asyncio. The transport must hand on each request, reply and
+        failure unchanged. It may only add the headers ``host``, ``content-length`` and ``connection``. If a reply
+        hangs, ``open`` is cancelled.
+
+        Args:
+            far_end: the transport to which yours must send its requests. It raises ``AssertionError`` if yours asks for
+                more of a stream than has arrived, because then yours holds bytes back.
+
         """
         return far_end
 
@@ -127,14 +138,14 @@ class ConversationMachine(RuleBasedStateMachine):
         engine = self.make_conversation(credentials)
         names = (name for name in dir(ConversationLike) if not name.startswith("_"))
         if lacking := [name for name in names if not hasattr(engine, name)]:
-            raise TypeError(f"{type(engine).__name__} is no engine, because it lacks {', '.join(lacking)}")
+            raise TypeError(f"{type(engine).__name__} is not an engine, because it lacks {', '.join(lacking)}")
         return engine
 
     @initialize(asks_for_credentials=st.booleans(), steps=st.integers(0, 20))
     def begin(self, asks_for_credentials: bool, steps: int) -> None:
-        """Begin with nothing, or let the owner prompt, once or more, and all go well for so many steps.
+        """Begin, and take so many steps without a fault. The owner prompts whenever that is possible.
 
-        With ``asks_for_credentials`` there are no credentials at first.
+        If ``asks_for_credentials``, the engine has no credentials at first.
         """
         simulation = TransportedSimulation.new(
             self._make_engine,
@@ -150,40 +161,41 @@ class ConversationMachine(RuleBasedStateMachine):
         self.scenario.begin(steps)
 
     def teardown(self) -> None:
-        """The owner leaves, all goes well, and the end comes."""
+        """Let the owner leave, and check that the conversation ends if there are no more faults."""
         if not hasattr(self, "_runner"):
-            return  # Hypothesis gave up before the beginning
+            return  # Hypothesis stopped before ``begin``.
         with self._runner:
             if not hasattr(self, "scenario"):
-                return  # there is no transport
+                return  # ``make_transport`` raised an error.
             try:
                 if not self.scenario.is_broken:
                     self.scenario.leave()
             finally:
                 self.scenario.let_go(self._simulation.disconnect)
 
-    # ---- the rules; those for what can happen are added below
+    # ---- the rules (those for the sorts are added below)
 
     @rule(steps=st.integers(1, 20))
     def all_goes_well(self, steps: int) -> None:
-        """Let all go well for so many steps, or until the owner is awaited."""
+        """Take so many steps without a fault, or fewer if the conversation waits for its owner."""
         self.scenario.go_well(steps)
 
 
 def _rule_for(sort: str) -> Callable[..., None]:
-    """Return the rule that lets something of this sort happen."""
+    """Return the rule for this sort."""
 
     def happen(machine: ConversationMachine, choice: int = 0) -> None:
-        if sort not in _ENDS or choice == 0:  # otherwise there would be no long conversations
+        # The rules that end a conversation do nothing three times out of four. Otherwise, all stories would be short.
+        if sort not in _ENDS or choice == 0:
             machine.scenario.happen(sort, choice)
 
     happen.__name__ = happen.__qualname__ = sort
-    # A draw that makes no difference would only be in the way when Hypothesis shrinks.
+    # Rules without a choice draw no number, because Hypothesis would spend time on shrinking it.
     choices = _CHOICES if sort in _HAVE_CHOICES else _SELDOM if sort in _ENDS else None
     as_rule: Callable[[Callable[..., None]], Callable[..., None]] = rule() if choices is None else rule(choice=choices)
     return precondition(lambda machine: machine.scenario.can_happen(sort))(as_rule(happen))
 
 
 for _sort in SORTS:
-    if _sort != "driver_asks":  # it asks by itself
+    if _sort != "driver_asks":  # The scenario does this by itself, as soon as it is possible.
         setattr(ConversationMachine, _sort, _rule_for(_sort))

@@ -1,6 +1,6 @@
-r"""Peers on loopback that do what a test says, byte by byte; each connection has a thread of its own.
+r"""Servers on the loopback interface that run a test's script, byte by byte.
 
-::
+Each connection has its own thread, so a script may block::
 
     def serve(connection: Connection) -> None:
         connection.read_request()
@@ -26,14 +26,20 @@ from typing import Self
 from anyio import to_thread
 
 PATIENCE = 30.0
-"""Seconds after which what has not happened will not happen; who makes a signal or a peer may say another time."""
+"""How many seconds to wait for something before it counts as failed. ``Signal`` and ``Peer`` accept another number."""
 
 _LOOPBACK = "127.0.0.1"
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Signal:
-    """Something that has happened, told from one thread to another."""
+    """An event that one thread sets, and another one waits for.
+
+    Args:
+        what: what has happened, for the error message if it doesn't happen.
+        patience: how many seconds to wait.
+
+    """
 
     def __init__(self, what: str, *, patience: float = PATIENCE) -> None:
         self._what = what
@@ -44,7 +50,7 @@ class Signal:
         return self._what
 
     def set(self) -> None:
-        """It has happened."""
+        """Report that it has happened."""
         self._event.set()
 
     @property
@@ -53,18 +59,28 @@ class Signal:
         return self._event.is_set()
 
     def wait(self) -> None:
-        """Block until it has happened. Raises AssertionError when the patience is over."""
+        """Block until it has happened.
+
+        Raises:
+            AssertionError: it didn't happen within ``patience`` seconds.
+
+        """
         if not self._event.wait(self._patience):
             raise AssertionError(f"it never happened: {self._what}")
 
     async def reached(self) -> None:
-        """Wait until it has happened, on asyncio or trio. Raises AssertionError when the patience is over."""
+        """Wait until it has happened, on asyncio or trio.
+
+        Raises:
+            AssertionError: it didn't happen within ``patience`` seconds.
+
+        """
         await to_thread.run_sync(self.wait, abandon_on_cancel=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request, as it came over the wire."""
+    """A request as it arrived."""
 
     method: str
     target: str
@@ -72,16 +88,24 @@ class Received:
     body: bytes
 
     def values(self, name: str) -> list[str]:
-        """The values of the header fields of this name, in lower case, in order."""
+        """Return the values of the header fields with this name, in their order. Write the name in lower case."""
         return [value for field, value in self.headers if field.lower() == name]
 
 
 class Left(Exception):
-    """The other side has left. A script need not catch it."""
+    """The other side has closed the connection. Scripts don't have to catch it."""
 
 
 class Connection:
-    """One connection, from the peer's side."""
+    """One connection, from the peer's side.
+
+    Each method that blocks raises ``Left`` if the other side closes the connection, and ``AssertionError`` if nothing
+    happens for ``Peer.patience`` seconds.
+
+    Attributes:
+        left: a signal that is set when the other side has closed the connection.
+
+    """
 
     def __init__(self, peer: Peer, endpoint: socket.socket) -> None:
         self.left = Signal("the connection was closed from the transport's side", patience=peer.patience)
@@ -91,14 +115,14 @@ class Connection:
         endpoint.settimeout(peer.patience)
 
     def read_head(self) -> bytes:
-        """Block until a request's head is there, and return it with its empty line."""
+        """Block until the head of a request has arrived, and return it with its empty line."""
         while b"\r\n\r\n" not in self._unread:
             self._read()
         head, _, self._unread = self._unread.partition(b"\r\n\r\n")
         return head + b"\r\n\r\n"
 
     def read_request(self) -> Received:
-        """Block until a request is there, and return it; ``peer.requests`` has it, too."""
+        """Block until a request has arrived, and return it. It is appended to ``Peer.requests``, too."""
         first, *lines = self.read_head().decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
         method, target, _ = first.split(" ")
         fields = [line.partition(":") for line in lines]
@@ -112,7 +136,7 @@ class Connection:
         return request
 
     def read_some(self) -> None:
-        """Block until anything is there."""
+        """Block until any bytes have arrived."""
         self._read()
 
     def send(self, data: bytes) -> None:
@@ -121,22 +145,22 @@ class Connection:
             self._endpoint.sendall(data)
 
     def send_bare(self, data: bytes) -> None:
-        """Send the bytes as they are, though the connection is encrypted."""
+        """Send the bytes without encryption, even after ``start_tls``."""
         with _may_have_left():
             socket.socket.sendall(self._endpoint, data)
 
     def end(self) -> None:
-        """Say that nothing more will come (FIN)."""
+        """End the peer's side of the connection (FIN)."""
         with _may_have_left():
             self._endpoint.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Break the connection off (RST)."""
+        """Reset the connection (RST)."""
         self._endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._endpoint.close()
 
     def start_tls(self, context: ssl.SSLContext) -> None:
-        """Take the server's part in a handshake; what is read and sent afterwards is encrypted."""
+        """Do a TLS handshake as the server. Everything that is read and sent afterwards is encrypted."""
         with _may_have_left():
             self._endpoint = context.wrap_socket(self._endpoint, server_side=True)
 
@@ -148,12 +172,12 @@ class Connection:
         self.left.set()
 
     def cut(self) -> None:
-        """Unblock this connection's thread."""
+        """Shut the socket down, so that the connection's thread no longer blocks."""
         with suppress(OSError):
             self._endpoint.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._endpoint.close()
 
     def _read(self) -> None:
@@ -170,16 +194,30 @@ def _may_have_left() -> Generator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise AssertionError("the other side neither went on nor left") from error
+        raise AssertionError("the other side neither sent nor read anything, nor closed the connection") from error
     except OSError as error:
         raise Left from error
 
 
 class Peer:
-    """A server on a free port that gives each connection to ``serve``, and waits then for the other side to leave.
+    """A server that calls ``serve`` for each connection, and then waits until the other side closes the connection.
 
-    A connection on which nothing happens for ``patience`` seconds is closed, so that whoever blocks on it is let go.
-    ``host`` is an address of loopback.
+    Use it as a context manager. It raises the first error of ``serve`` when it ends.
+
+    Args:
+        serve: the script for one connection. It runs in the connection's own thread.
+        scheme: the scheme of ``url``, ``http`` or ``https``.
+        patience: a connection is closed if nothing happens on it for this many seconds. So nothing blocks for ever.
+        host: an address of the loopback interface.
+        port: the port, or 0 for a free one.
+
+    Attributes:
+        requests: the requests that ``Connection.read_request`` has read.
+        connections: all connections so far.
+        port: the port.
+        netloc: the host and the port, as in a URL.
+        url: the URL, without a slash at its end.
+
     """
 
     def __init__(
@@ -218,14 +256,19 @@ class Peer:
         for connection in self.connections:
             connection.cut()
         if error is not None:
-            return  # who waits for a signal now waits in vain
+            return  # Don't join the threads: some of them may wait for signals that won't be set any more.
         for thread in self._threads:
             thread.join(self.patience)
         if self._errors:
             raise self._errors[0]
 
     async def all_left(self) -> None:
-        """Wait until every connection so far was closed from the other side."""
+        """Wait until the other side has closed all connections so far.
+
+        Raises:
+            AssertionError: a connection is still open after ``patience`` seconds.
+
+        """
         for connection in list(self.connections):
             await connection.left.reached()
 
@@ -258,7 +301,8 @@ class Peer:
 
 @contextmanager
 def refusing_port() -> Generator[str]:
-    """Yield the host and port of an address that refuses connections, and that nobody else can take meanwhile."""
+    """Yield the host and port of an address that refuses connections."""
+    # The socket is bound but doesn't listen, so no other program can get the port meanwhile.
     with socket.socket() as held:
         held.bind((_LOOPBACK, 0))
         yield f"{_LOOPBACK}:{held.getsockname()[1]}"
@@ -266,11 +310,12 @@ def refusing_port() -> Generator[str]:
 
 @contextmanager
 def unanswering_port() -> Generator[str]:
-    """Yield the host and port of an address at which connecting takes for ever. Works on Linux."""
+    """Yield the host and port of an address to which connecting never succeeds or fails. It works on Linux only."""
     with socket.socket() as listener:
         listener.bind((_LOOPBACK, 0))
         listener.listen(0)
-        waiting = [socket.socket() for _ in range(4)]  # more than the backlog takes: what comes next is not answered
+        # These connections fill the backlog, so the kernel doesn't answer further ones.
+        waiting = [socket.socket() for _ in range(4)]
         try:
             for endpoint in waiting:
                 endpoint.setblocking(False)

@@ -1,4 +1,4 @@
-r"""Playbooks: a conversation, step by step. ``>>`` is what happens to it, ``<<`` what it emits or asks for then.
+r"""Playbooks: a conversation, step by step. After ``>>`` comes what happens to it, and after ``<<`` what it does then.
 
 >>> CHAT, PROMPT, ANSWER = (f"06b02a54-89e8-7932-8000-00000000000{number}" for number in range(3))
 >>> conversation = Conversation(Website("http://oa.test"), Credentials({"session": "secret"}))
@@ -23,15 +23,17 @@ r"""Playbooks: a conversation, step by step. ``>>`` is what happens to it, ``<<`
 ...     >> Abandon() << Leaks(CHAT)
 ... )
 
-What happens is one of the engine's inputs, as it is. ``Reply``, ``Lost``, ``Unsent`` and ``Data`` spell the long ones,
-and ``Wait`` lets time pass. Each event must be expected, in its order, as it is or by its class. An intent is asked for
-only if the playbook expects one, by its class or, in detail, by ``Sends``.
+After ``>>``, write any of the engine's inputs. ``Reply``, ``Lost``, ``Unsent`` and ``Data`` are short forms for the
+long ones, and ``Wait`` lets time pass.
 
-The clock is the playbook's own: it begins at 0.0, and nothing but ``Wait`` and ``Pause`` moves it. So an intent that is
-expected without a pause before it is due at once.
+After ``<<``, write what you expect: an event, its class, or the class of an intent. Expect every event, in the right
+order. The playbook calls ``next_intent`` only if you expect an intent. To check an intent's details, use ``Sends``.
 
-A wrong step fails with the steps so far. After them come what was expected (``-``) and what was found (``+``), as in a
-diff, or why a step is not possible (``!``).
+A playbook has its own clock. It begins at 0.0, and only ``Wait`` and ``Pause`` move it. So if you expect an intent
+without a pause before it, it must be due at once.
+
+If a step is wrong, the error shows all steps so far. After them, it shows what was expected (``-``) and what was found
+(``+``), as in a diff, or why the step isn't possible (``!``).
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ from oa_protocol.engine.inputs import ExchangeFailed, Input, ReplyReceived, Stre
 from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCredentials
 from oa_protocol.engine.phases import Phase
 
-__tracebackhide__ = True  # pytest shows a user's frames, and none of these
+__tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
 __all__ = [
     "Data",
@@ -74,22 +76,29 @@ Json = Mapping[str, object] | list[object]
 
 
 def Reply(status: int, body: Json | str | bytes = b"", headers: Headers = ()) -> ReplyReceived:  # noqa: N802 - reads as an input
-    """Return the whole reply to an exchange. Its body may be spelled as JSON, as text or as bytes."""
+    """Return the input for a whole reply to an exchange.
+
+    Args:
+        status: the HTTP status.
+        body: the body, as JSON, text or bytes.
+        headers: the header fields.
+
+    """
     return ReplyReceived(status, headers, _encode(body))
 
 
 def Lost() -> ExchangeFailed:  # noqa: N802
-    """Return the failure of a connection after the request may have left."""
+    """Return the input for a connection that failed after the request may have been sent."""
     return ExchangeFailed(MaybeSent("connection reset"))
 
 
 def Unsent() -> ExchangeFailed:  # noqa: N802
-    """Return the failure of a connection before the request left."""
+    """Return the input for a connection that failed before the request was sent."""
     return ExchangeFailed(NotSent("connection refused"))
 
 
 def Data(*payloads: Json) -> StreamData:  # noqa: N802
-    """Return events of the stream, each spelled as servers do."""
+    """Return the input for bytes of the stream: these events, in the form in which servers send them."""
     return StreamData(b"".join(b"data: %s\r\n\r\n" % _encode(payload) for payload in payloads))
 
 
@@ -108,9 +117,13 @@ def _encode(body: Json | str | bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Wait:
-    """So many seconds pass. Without a number: until the conversation's deadline.
+    """Time passes, and ``TimePassed`` is handed in at the end.
 
-    ``TimePassed`` is handed in at the end, so ``Wait(30)`` jumps over the deadlines before that.
+    There is no input in between, so ``Wait(30)`` skips the deadlines before that.
+
+    Attributes:
+        seconds: how many seconds pass, or None to wait until the conversation's deadline.
+
     """
 
     seconds: float | None = None
@@ -126,10 +139,13 @@ IntentKind = type[Exchange] | type[LoadCredentials] | type[CloseStream]
 
 @dataclass(frozen=True)
 class Pause:
-    """Nothing is due for so many seconds, and then something is. The playbook's clock goes on to the pause's end.
+    """Expect that the next intent is due after a pause. The playbook's clock moves to the end of the pause.
 
-    None may be any number. It does what ``<< None << Deadline(seconds) >> Wait()`` would do, but ``<< None`` fails if a
-    pause runs, because something is still to come. Seconds are compared to the millisecond.
+    Don't write ``<< None`` for a pause. That fails, because the conversation still has something to do.
+
+    Attributes:
+        seconds: how long the pause is, compared to the millisecond, or None if it may be of any length.
+
     """
 
     seconds: float | None = None
@@ -144,9 +160,11 @@ class Pause:
 
 @dataclass(frozen=True)
 class Deadline:
-    """``TimePassed`` is to be handed in after so many seconds at the latest; None says that there is no deadline.
+    """Expect that the conversation's deadline is this far away.
 
-    Seconds are compared to the millisecond.
+    Attributes:
+        seconds: how many seconds from now, compared to the millisecond, or None if there must be no deadline.
+
     """
 
     seconds: float | None
@@ -161,12 +179,17 @@ class Deadline:
 
 @dataclass(frozen=True)
 class Sends:
-    """An exchange with these details; what is None may be anything.
+    """Expect an exchange with these details. A detail that is None isn't checked.
 
-    ``path`` is the request's target (with its query), ``body`` its JSON.
+    Attributes:
+        kind: the class of the exchange, for example ``CreateChat``.
+        shielded: whether the exchange is shielded.
+        method: the request's HTTP method.
+        path: the request's path and query.
+        body: the request's body, as JSON.
 
     Raises:
-        TypeError: ``kind`` is no class of exchanges.
+        TypeError: ``kind`` isn't a class of exchanges.
 
     """
 
@@ -185,14 +208,14 @@ class Sends:
             "shielded": self.shielded,
             "method": self.method,
             "path": self.path,
-            # Sorted, so that two bodies part where they differ.
+            # The fields are sorted so that a difference between two bodies is at the same place in both.
             "body": dict(sorted(self.body.items())) if isinstance(self.body, Mapping) else self.body,
         }
         shown = [f"{name}={value!r}" for name, value in details.items() if value is not None]
         return f"Sends({', '.join([self.kind.__name__, *shown])})"
 
     def found(self, intent: Exchange) -> Sends:
-        """Return what ``intent`` is, in the details that are expected here."""
+        """Return the details of ``intent`` that are expected here."""
         request = intent.request
         return Sends(
             type(intent),
@@ -205,7 +228,14 @@ class Sends:
 
 @dataclass(frozen=True)
 class Fails:
-    """A Failed event whose error is of this class and says all these words; ``text`` is that of an AnswerFailed."""
+    """Expect a ``Failed`` event.
+
+    Args:
+        error: the class of the event's error.
+        words: parts of the error's message. All of them must be in it.
+        text: the ``text`` of an ``AnswerFailed``, or None if it isn't checked.
+
+    """
 
     error: type[OAError]
     words: tuple[str, ...] = ()
@@ -227,14 +257,14 @@ class Fails:
         return all(word in str(event.error) for word in self.words) and self.found(event).text == self.text
 
     def found(self, event: Failed) -> Fails:
-        """Return what ``event`` is, with its text if one is expected here."""
+        """Return the details of ``event``, with its text if a text is expected here."""
         text = event.error.text if self.text is not None and isinstance(event.error, AnswerFailed) else None
         return Fails(type(event.error), str(event.error), text=text)
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """A Leaked event that names these chats; None is one whose id is unknown."""
+    """Expect a ``Leaked`` event that names these chats. None is a chat whose id is unknown."""
 
     chat_ids: tuple[str | None, ...]
 
@@ -242,13 +272,16 @@ class Leaks:
         object.__setattr__(self, "chat_ids", chat_ids)
 
     def fits(self, event: object) -> bool:
-        """Return whether ``event`` names these and no others."""
+        """Return whether ``event`` names these chats and no others."""
         return isinstance(event, Leaked) and tuple(record.chat_id for record in event.leaked) == self.chat_ids
 
 
 Expected = IntentKind | type[Event] | Sends | Pause | Deadline | Fails | Leaks | Phase | Event | None
-"""An intent's class: the next intent is of it. An event's class: the next event is of it. A Phase: there it stands.
-An event: it comes next. None: there is nothing to do until something happens."""
+"""What may follow ``<<``.
+
+An intent's class means that this intent is next, and an event or its class that this event is next. A ``Phase`` means
+that the conversation is in it, and None that there is nothing to do until something happens.
+"""
 
 
 # ---- the play
@@ -257,13 +290,14 @@ An event: it comes next. None: there is nothing to do until something happens.""
 class Play:
     """A conversation with the steps so far.
 
-    A wrong step raises AssertionError. So does a playbook that ends, or goes on, while an event was not expected; ask
-    for its truth (``assert play(…) …``) to have its end checked as well. A value that is no step raises TypeError.
+    ``>>`` and ``<<`` raise ``AssertionError`` if the step is wrong, or if an event of the step before wasn't expected.
+    To check that there is no such event after the last step, use the playbook as a truth value: ``assert play(…) …``.
+    Both raise ``TypeError`` for a value that can't be a step.
 
     Attributes:
         conversation: the conversation that is played.
         now: the time, in seconds since the playbook began.
-        intent: the last one that the conversation handed out.
+        intent: the last intent that the conversation returned.
 
     >>> script = Play(Conversation(Website("http://oa.test"))) >> Prompt("Hello") << LoadCredentials
     >>> script.intent
@@ -318,7 +352,7 @@ class Play:
         return True
 
     def drop_events(self) -> Play:
-        """Go on without the events of the last step."""
+        """Ignore the events of the last step that weren't expected, and return the playbook."""
         self._events = []
         return self
 
@@ -329,7 +363,7 @@ class Play:
             self._impossible(f"{type(error).__name__}: {error}", error)
 
     def _ask(self) -> Intent | Pause | None:
-        """Return what the conversation asks for now, which may be to wait."""
+        """Return the next intent, a pause if the intent isn't due yet, or None."""
         conversation = self.conversation
         intent = conversation.next_intent(self.now)
         if intent is not None:
@@ -344,7 +378,7 @@ class Play:
             return self.now + wait.seconds
         deadline = self.conversation.deadline
         if deadline is None:
-            self._impossible("the conversation has no deadline to wait for")
+            self._impossible("the conversation has no deadline, so Wait() needs a number of seconds")
         return max(self.now, deadline)
 
     def _seconds_left(self) -> float | None:
@@ -367,7 +401,7 @@ class Play:
         self._fail("- expected, + found", lines)
 
     def _impossible(self, reason: str, cause: Exception | None = None) -> NoReturn:
-        self._fail("! what is not possible", [f"! {reason}"], cause)
+        self._fail("! not possible", [f"! {reason}"], cause)
 
     def _fail(self, signs: str, lines: list[str], cause: Exception | None = None) -> NoReturn:
         steps = [f"  {step}" for step in self._steps]
@@ -375,14 +409,14 @@ class Play:
 
 
 def play(conversation: Conversation) -> Play:
-    """Begin a playbook.
+    """Return a new playbook for ``conversation``.
 
     >>> assert play(Conversation(Website("http://oa.test"))) >> Close() << NeverCreated()
     """
     return Play(conversation)
 
 
-# ---- what is what
+# ---- the kinds of steps
 
 Found = Phase | Deadline | Pause | Intent | Event | None
 
@@ -400,7 +434,7 @@ def _fits(expected: Expected, found: Found) -> bool:
 
 
 def _in_terms_of(expected: Expected, found: Found) -> object:
-    """Return what was found, in words that can be compared with what was expected."""
+    """Return what was found, in the form of what was expected, so that their texts can be compared."""
     match expected, found:
         case Sends(), Exchange():
             return expected.found(found)
@@ -411,9 +445,9 @@ def _in_terms_of(expected: Expected, found: Found) -> object:
 
 
 def _check_happens(value: object) -> None:
-    """Refuse what doesn't happen to a conversation."""
+    """Raise ``TypeError`` for a value that can't follow ``>>``."""
     if _is_output(value) and value is not None:
-        raise TypeError(f"a conversation emits or asks for {_cut(_words(value))}: it takes <<")
+        raise TypeError(f"{_cut(_words(value))} is what you expect from a conversation: write it after <<")
     if _is_class(value, Input | Wait) or value in _BUILDERS:
         raise TypeError(f">> takes an instance: {_words(value)}(…)")
     if not isinstance(value, Input | Wait):
@@ -423,17 +457,15 @@ def _check_happens(value: object) -> None:
 
 
 def _check_expected(value: object) -> None:
-    """Refuse what a conversation neither emits nor asks for."""
+    """Raise ``TypeError`` for a value that can't follow ``<<``."""
     if _is_output(value):
         return
     if isinstance(value, Input | Wait) or _is_class(value, Input | Wait) or value in _BUILDERS:
-        raise TypeError(f"{_cut(_words(value))} happens to a conversation: it takes >>")
+        raise TypeError(f"{_cut(_words(value))} is what happens to a conversation: write it after >>")
     if isinstance(value, Intent):
-        raise TypeError(
-            f"an intent is expected by its class (<< {type(value).__name__}), an exchange's details by Sends"
-        )
+        raise TypeError(f"expect an intent by its class (<< {type(value).__name__}), or an exchange's details by Sends")
     raise TypeError(
-        "<< takes what a conversation emits or asks for, such as CreateChat, Created(chat_id), Phase.START or None, "
+        "<< takes what you expect from a conversation, such as CreateChat, Created(chat_id), Phase.START or None, "
         f"not {_cut(_words(value))}"
     )
 
@@ -472,7 +504,7 @@ _LINE, _AROUND = 300, 100
 
 
 def _cut(text: str, place: int = 0) -> str:
-    """Return a step in one line: its beginning, and what is at ``place``, because bodies can be long."""
+    """Return a step's text on one line, shortened to its beginning and what is around ``place``."""
     if len(text) <= _LINE:
         return text
     if place + _AROUND <= _LINE:

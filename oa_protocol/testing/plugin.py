@@ -1,8 +1,8 @@
-"""The pytest plugin: fixtures for a server to test against. ``-p no:oa_protocol`` switches it off.
+"""The pytest plugin. It has fixtures for a server to test against. ``-p no:oa_protocol`` switches it off.
 
-Every pytest run loads it if this package is installed, also runs of projects that have nothing to do with it and have
-an older pytest. So it imports nothing of the package before a fixture is used, and needs nothing that pytest 6.2 and
-pluggy 0.12 don't have.
+If this package is installed, every run of pytest loads the plugin, even in projects that don't use this package and
+have an older pytest. So it doesn't import the rest of the package until you use a fixture, and it needs only pytest 6.2
+and pluggy 0.12.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and have the asserts of the suite for transports explain themselves."""
+    """Register the marker, and let pytest rewrite the asserts of the suite for transports."""
     pytest.register_assert_rewrite("oa_protocol.testing.conformance")
     config.addinivalue_line(
         "markers",
-        "oa_server(may_leave_chats=False, **settings): how the fixture oa_server is made (oa_protocol.server.Server), "
-        "and whether the test may leave chats on it",
+        "oa_server(may_leave_chats=False, **settings): the arguments of the fixture oa_server's server "
+        "(oa_protocol.server.Server), and whether the test may leave chats on it",
     )
 
 
-# The test that has passed, and is not over yet.
+# The id of the test that has passed, while its fixtures are being torn down.
 _passed: set[str] = set()
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
-    """Note whether the test has passed: a fixture's error at the end of one that failed would hide why it did."""
+    """Remember whether the test has passed, because an error of a fixture would hide why a test failed."""
     report = (yield).get_result()
     if report.when == "call" and report.passed:
         _passed.add(item.nodeid)
@@ -45,12 +45,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Resul
 
 @pytest.fixture
 def oa_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A running Open Assistant server on loopback, for one test (oa_protocol.server.Server).
+    """Yield a running Open Assistant server on the loopback interface, for one test (``oa_protocol.server.Server``).
 
-    Where a test that passes leaves a chat on it, that is an error at its end: a client of this protocol cleans up
-    behind itself. The marker ``oa_server(may_leave_chats=True)`` allows it; its other arguments are those of Server,
-    all of them named. Raises TypeError for any other. Answers wait for their readers for a minute, unless the marker
-    says otherwise: a test on a busy machine may stop between a request and its stream.
+    If a test passes but leaves a chat on the server, that is an error, because a client of this protocol has to delete
+    its chats. The marker ``oa_server(may_leave_chats=True)`` allows it. All other arguments of the marker are passed to
+    ``Server``. They have to be named. By default, answers wait for their reader for a minute (``reader_grace``),
+    because a test on a busy machine may pause between a request and its stream.
+
+    Raises:
+        TypeError: the marker has an unnamed argument, or one that ``Server`` doesn't have.
+
     """
     from oa_protocol.server import Server
 
@@ -69,14 +73,13 @@ def oa_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture
 def oa_faults(request: pytest.FixtureRequest, oa_server: Server) -> Iterator[Faults]:
-    """What goes wrong with the server of ``oa_server`` (oa_protocol.testing.Faults).
+    """Yield a ``Faults`` object that makes the server of ``oa_server`` misbehave (``oa_protocol.testing.Faults``).
 
-    Where something was scripted and did not happen, that is an error at the end of a test that passes: it has tested
-    something else.
+    If a test passes but a scripted fault didn't happen, that is an error, because the test didn't test that fault.
     """
     from oa_protocol.testing.faults import Faults
 
     yield Faults(oa_server)
     unused = "\n  ".join(map(repr, oa_server.unused_faults))
     if unused and request.node.nodeid in _passed:
-        pytest.fail(f"what was scripted did not happen, or not as often:\n  {unused}", pytrace=False)
+        pytest.fail(f"these scripted faults did not happen, or not often enough:\n  {unused}", pytrace=False)

@@ -1,7 +1,7 @@
-"""A test suite for servers of this protocol: subclass it where pytest looks for tests, and say where yours runs.
+"""A test suite for servers of this protocol. Subclass it in a test module, and set the URL of your server.
 
-It holds conversations by the shipped engine, over a network that loses what it is told to. It needs pytest and
-Hypothesis, makes chats, and deletes them.
+The suite uses the shipped engine to hold conversations with the server, over a network that loses requests and replies.
+It needs pytest and Hypothesis. It creates chats on the server, and deletes them.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ _UNKNOWN = "00000000-0000-7000-8000-000000000000"
 
 
 class ServerConformance:
-    """What a server owes its clients, each as a test. docs/testing.md says more.
+    """A test for each duty of a server. docs/testing.md explains the tests.
 
     Attributes:
-        api: the API that it speaks.
-        url: where it runs.
-        credentials: those of an account that nobody uses meanwhile.
-        model: the name of a model that it has.
-        patience: how many seconds a reply, or the next event of a stream, may take.
-        examples: how many conversations are held over a network that is drawn at random.
+        api: the server's API.
+        url: the server's URL.
+        credentials: the credentials of an account that no other program uses during the tests.
+        model: the name of a model that the server offers.
+        patience: how many seconds to wait for a reply, or for the next event of a stream.
+        examples: how many conversations to hold over a random network.
 
     >>> server = Server(token_delay=0)
     >>> class TestMine(ServerConformance):
@@ -84,32 +84,33 @@ class ServerConformance:
     examples: ClassVar[int] = 20
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run the test for each conversation of the vectors that a server can take part in."""
+        """Run the test for each vector that a server can take part in."""
         if "vector" in metafunc.fixturenames:
             vectors = list(vectors_for(self.api))
             metafunc.parametrize("vector", vectors, ids=[vector.name for vector in vectors])
 
     def test_a_vector_s_conversation_is_held(self, vector: Tape) -> None:
-        """Prompts, options and what the network loses are the vector's; the replies are the server's."""
+        """A conversation of the vectors ends well. It has the vector's prompts, options and network faults."""
         with self._visit(vector.config) as visit:
-            with suppress(LocalProtocolError):  # the server has gone another way, which it may
+            # The server's replies may legally differ from the vector's, so that the vector's next input is impossible.
+            with suppress(LocalProtocolError):
                 for step in vector.steps:
                     visit.follow(step.get("input") or {})
             visit.finish()
 
     def test_whatever_the_network_loses_no_chat_is_left(self) -> None:
-        """A state machine of Hypothesis: a network and an owner that do anything, in any order."""
+        """No chat is left, whatever the network and the owner do. Hypothesis draws the conversations."""
         run_state_machine_as_test(_machine(self._visit), settings=settings(max_examples=self.examples, deadline=None))
 
     def test_an_unknown_chat_is_not_found(self) -> None:
-        """Reading one is answered with an error, and so is deleting it."""
+        """Reading or deleting an unknown chat is answered with an error."""
         for spell in (self._binding.fetch_chat, self._binding.delete_chat):
             request = spell(self.credentials, _UNKNOWN)
             status, body = self._ask(request)
             assert status >= 400, f"{request.method} {request.target}: {status} {body!r}"
 
     def test_nobody_is_served_without_credentials(self) -> None:
-        """A request without them is refused with 401 or 403."""
+        """A request without credentials is refused with 401 or 403."""
         for request in (self._binding.create_chat(Credentials()), self._binding.list_chats(Credentials())):
             status, body = self._ask(request)
             assert status in (401, 403), f"{request.method} {request.target}: {status} {body!r}"
@@ -144,9 +145,9 @@ _NETWORK = {"NotSent": "is not sent", "MaybeSent": "is carried out, its reply is
 
 
 def vectors_for(api: str) -> Iterator[Tape]:
-    """Return the conformance vectors that a server can take part in: those in which only the network fails.
+    """Yield the conformance vectors that a server can take part in, which are those in which only the network fails.
 
-    Of those with the same owner and the same network it is one.
+    If several of them differ only in the server's replies, only the first one is yielded.
 
     >>> any(vector.name == "one turn with the website" for vector in vectors_for("website"))
     True
@@ -163,7 +164,7 @@ def vectors_for(api: str) -> Iterator[Tape]:
 
 
 def _part(happened: Json) -> Json:
-    """What matters of it here."""
+    """Return the fields of an input that don't depend on the server."""
     return {name: value for name, value in happened.items() if name in ("type", "text", "drain", "failure")}
 
 
@@ -177,7 +178,7 @@ def _is_usable(happened: Json) -> bool:
 
 
 class _Visit:
-    """A conversation with a server. Its clock is faster than others, so that no test has to wait for long."""
+    """A conversation with a server. Its clock runs faster than real time, so that tests are quick."""
 
     def __init__(self, conversation: Conversation, credentials: Credentials, patience: float) -> None:
         self.conversation = conversation
@@ -186,7 +187,7 @@ class _Visit:
         self._patience = patience
         self._began = time.monotonic()
         self._prompt = ""
-        self._prompts: dict[str, str] = {}  # by the ids of their messages
+        self._prompts: dict[str, str] = {}  # from a message's id to its text
         self._made: list[str] = []
         self._stream: tuple[http.client.HTTPConnection, http.client.HTTPResponse] | None = None
         self._opened_at = 0
@@ -195,7 +196,7 @@ class _Visit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Delete what is left."""
+        """Delete the chats that are left, for example because a test failed."""
         if self._stream is not None:
             self._stream[0].close()
         for chat_id in self._made:
@@ -216,7 +217,7 @@ class _Visit:
             self._stream = None
 
     def follow(self, happened: Json) -> None:
-        """Do what is done in a vector."""
+        """Do what happened in a step of a vector."""
         match happened.get("type"):
             case "Prompt":
                 self.hand_in(Prompt(happened["text"]))
@@ -234,7 +235,7 @@ class _Visit:
                 pass
 
     def go(self, fate: Fate = "arrives") -> bool:
-        """Do the next thing on the network, if there is one: its fate is that of an exchange."""
+        """Carry out the next exchange with this fate, or the next read of the stream. Return false if there is none."""
         while True:
             intent = self.conversation.next_intent(self.now)
             deadline = self.conversation.deadline
@@ -270,7 +271,7 @@ class _Visit:
             is_lost = fate != "arrives"
             body = b"" if is_lost and isinstance(exchange, OpenStream) else response.read()
             if isinstance(exchange, CreateChat) and response.status == 200:
-                with suppress(ValueError):  # if there is no id, the engine says so
+                with suppress(ValueError):  # If there is no id, the engine reports it.
                     self._made.append(self.conversation.binding.read_chat_id(body))
             if is_lost:
                 return ExchangeFailed(MaybeSent(fate))
@@ -280,7 +281,7 @@ class _Visit:
         try:
             data = response.read1()
         except TimeoutError as error:
-            raise AssertionError(f"nothing comes over the stream for {self._patience:g} s") from error
+            raise AssertionError(f"the stream sends nothing for {self._patience:g} s") from error
         except (OSError, http.client.HTTPException):
             data = b""
         has_begun = any(isinstance(event, Token) for event in self.events[self._opened_at :])
@@ -290,7 +291,7 @@ class _Visit:
     # ---- the end
 
     def finish(self) -> None:
-        """Let all go well from now on, and check what was promised."""
+        """End the conversation without further faults, and check what the server promised."""
         while not (self.conversation.is_over or self.conversation.awaits_prompt) and self.go():
             pass
         self._check_answers()
@@ -301,10 +302,10 @@ class _Visit:
         self._check_gone()
 
     def _check_answers(self) -> None:
-        """What was answered is in the chat, as it was said, and so are the prompts."""
+        """Check that the chat has all prompts and answers, unchanged."""
         for event in self.events:
             if isinstance(event, Failed) and not isinstance(event.error, TransportError):
-                raise AssertionError(f"an answer fails, though only the network lost something: {event.error!r}")
+                raise AssertionError(f"an answer fails, although only the network had faults: {event.error!r}")
         if self.conversation.phase is not Phase.ANSWERED:
             return
         binding, chat_id = self.conversation.binding, self._made[-1]
@@ -320,11 +321,11 @@ class _Visit:
                 message = messages.get(event.message.id)
                 assert message is not None, f"an answer is not in its chat: {event.message.id}"
                 assert (message.state, message.content) == ("complete", event.message.content), (
-                    f"an answer is another one in its chat: {message!r} instead of {event.message!r}"
+                    f"an answer differs in its chat: {message!r} instead of {event.message!r}"
                 )
 
     def _check_gone(self) -> None:
-        """A chat is gone if that was confirmed."""
+        """Check that each chat whose deletion was confirmed is gone."""
         binding = self.conversation.binding
         for chat_id in [event.chat_id for event in self.events if isinstance(event, Deleted)]:
             status, body = self._ask(binding.fetch_chat(self._credentials, chat_id))
@@ -339,7 +340,7 @@ class _Visit:
 
 
 def _send(request: HttpRequest, patience: float) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """Send a request over a connection of its own, which the caller closes. Return it and the reply."""
+    """Send a request over a new connection. Return the connection, which the caller has to close, and the reply."""
     url = urlsplit(request.url)
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = kind(url.netloc, timeout=patience)
@@ -348,7 +349,7 @@ def _send(request: HttpRequest, patience: float) -> tuple[http.client.HTTPConnec
         return connection, connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        raise AssertionError(f"{request.method} {request.target}: the server gives no reply: {error!r}") from error
+        raise AssertionError(f"{request.method} {request.target}: the server doesn't reply: {error!r}") from error
 
 
 def _ask(request: HttpRequest, patience: float) -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
-"""Hypothesis strategies: what comes over the wire of this protocol, right and wrong, and whole conversations.
+"""Hypothesis strategies for everything that comes over the wire, right or wrong, and for whole conversations.
 
-JSON is what a server would send, as dictionaries; bytes are what would arrive.
+Strategies for JSON draw dictionaries and lists, as a server would send them. The others draw bytes, as they arrive.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ _KEYS = [
 
 
 def ids() -> st.SearchStrategy[str]:
-    """Ids as servers make them: UUIDs that begin with the time, 36 bits of seconds and 24 of their fraction.
+    """Draw ids as servers make them.
 
-    The greater one is the newer one (OA-3.2).
+    They are UUIDs that begin with the time: 36 bits of seconds, and 24 bits of a second's fraction. So the greater one
+    of two ids is the newer one (OA-3.2).
 
     >>> @given(ids())
     ... def test_an_id_can_be_sent(chat_id):
@@ -103,7 +104,7 @@ def _ticks(of: str) -> int:
 
 
 def bad_ids() -> st.SearchStrategy[str]:
-    """Texts that must never be sent as an id, for they are no UUIDs in canonical spelling (OA-2.6).
+    """Draw texts that mustn't be sent as an id, because they aren't UUIDs in their canonical form (OA-2.6).
 
     >>> @given(bad_ids())
     ... def test_a_bad_id_is_refused(chat_id):
@@ -133,7 +134,7 @@ def bad_ids() -> st.SearchStrategy[str]:
 
 
 def prompts() -> st.SearchStrategy[str]:
-    """Texts that a server can store: without NUL, and without lone surrogates (OA-4.4).
+    """Draw texts that a server can store: without NUL, and without lone surrogates (OA-4.4).
 
     >>> @given(prompts())
     ... def test_a_prompt_is_taken(text):
@@ -151,14 +152,21 @@ def messages(
     parent_id: str | None = None,
     message_id: str | None = None,
 ) -> st.SearchStrategy[Json]:
-    """Messages as a chat lists them (OA-3.1), with any role, state, parent and id where none is given.
+    """Draw messages as a chat lists them (OA-3.1).
 
-    A prompter's state is ``manual``; an answer has content when it is complete.
+    A prompter message is in state ``manual``. An answer has content only if it is complete.
+
+    Args:
+        role: the role, or None for any.
+        state: an answer's state, or None for any.
+        parent_id: the parent's id, or None for any.
+        message_id: the message's id, or None for any.
 
     >>> @given(messages("assistant", "complete"))
     ... def test_a_complete_answer_has_content(message):
     ...     assert isinstance(message["content"], str)
     >>> test_a_complete_answer_has_content()
+
     """
     own = ids() if message_id is None else st.just(message_id)
     roles = st.sampled_from(_ROLES) if role is None else st.just(role)
@@ -175,9 +183,9 @@ def _message(message_id: str, role: str, state: str, parent_id: str | None, cont
 
 @st.composite
 def chats(draw: st.DrawFn, chat_id: str | None = None, message_id: str | None = None) -> Json:
-    """Chats with their messages: a tree of prompts and answers, in no order (OA-3.2).
+    """Draw chats with their messages, which are a tree of prompts and answers, in any order (OA-3.2).
 
-    ``chat_id`` is the chat's, where it is given, and ``message_id`` that of one of its messages.
+    ``chat_id`` is the chat's id, or None for any. ``message_id`` is the id of one of its messages, or None.
 
     >>> @given(chats())
     ... def test_a_prompt_is_never_under_another_prompt(chat):
@@ -186,7 +194,7 @@ def chats(draw: st.DrawFn, chat_id: str | None = None, message_id: str | None = 
     ...     assert set(parents) <= {None, "assistant"}
     >>> test_a_prompt_is_never_under_another_prompt()
     """
-    # Where all the others are newer, the given one is the first prompt, and they follow it.
+    # If all other messages are newer than the given one, that one is the first prompt.
     since = 0 if message_id is None else draw(st.sampled_from([0, _ticks(message_id)]))
     any_id, *message_ids = draw(st.lists(_ids_since(since), min_size=1, max_size=9, unique=True))
     if message_id is not None:
@@ -194,7 +202,7 @@ def chats(draw: st.DrawFn, chat_id: str | None = None, message_id: str | None = 
     tree: list[Json] = []
     places: list[tuple[str, str | None]]
     for own in sorted(set(message_ids)):
-        # An answer follows any prompt, a prompt follows a complete answer; the first prompt follows nothing.
+        # An answer follows any prompt. A prompt follows a complete answer, except for the first one.
         places = [("assistant", str(m["id"])) for m in tree if m["role"] == "prompter"]
         places += [("prompter", str(m["id"])) for m in tree if (m["role"], m["state"]) == ("assistant", "complete")]
         role, parent_id = draw(st.sampled_from(places)) if places else ("prompter", None)
@@ -208,10 +216,10 @@ def chats(draw: st.DrawFn, chat_id: str | None = None, message_id: str | None = 
 
 
 def json_values() -> st.SearchStrategy[Any]:
-    """Any JSON: whatever a broken server may send. NaN and the infinities are none.
+    """Draw any JSON that a broken server may send.
 
-    What is right but for one of its parts, which is missing or is something else, and wild JSON with the keys and the
-    words of this protocol.
+    Some of it would be right, except that one part is missing or is something else. The rest is random JSON with the
+    keys and the words of this protocol. There is no NaN and no infinity, because JSON has none.
 
     >>> @given(json_values())
     ... def test_whatever_the_reply_nothing_is_raised(value):
@@ -261,12 +269,16 @@ def _damaged(draw: st.DrawFn, value: object) -> object:
 
 
 def stream_events(answer: Json | None = None) -> st.SearchStrategy[Json]:
-    """Events of a stream, of every type that servers send; ``answer`` is the message of a final one.
+    """Draw events of a stream, of every type that servers send.
+
+    Args:
+        answer: the message of a final event, or None for any.
 
     >>> @given(stream_events())
     ... def test_an_event_has_a_type(event):
     ...     assert event["event_type"] in {"token", "pending", "plugin_intermediate", "message", "error"}
     >>> test_an_event_has_a_type()
+
     """
     finals = messages("assistant") if answer is None else st.just(answer)
     return _tokens() | _pendings() | _plugin_steps() | finals.map(_final) | _errors()
@@ -300,10 +312,10 @@ def _errors() -> st.SearchStrategy[Json]:
 
 @st.composite
 def answers(draw: st.DrawFn, message_id: str | None = None) -> list[Json]:
-    """Whole answers as a stream shows them: pending events, tokens, plugin steps, and a final message or an error.
+    """Draw all events of an answer: pending events, tokens, plugin steps, and a final message or an error.
 
-    The final content is what the tokens say, continues or contradicts it, and may lack the white space at its ends, as
-    workers strip it (OA-5.6).
+    The final text is that of the tokens, or continues it, or contradicts it. The white space at its ends may be
+    missing, because workers strip it (OA-5.6). ``message_id`` is the id of the final message, or None for any.
 
     >>> @given(answers())
     ... def test_only_the_last_event_ends_an_answer(events):
@@ -323,21 +335,24 @@ def answers(draw: st.DrawFn, message_id: str | None = None) -> list[Json]:
 
 
 def spellings(payloads: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    r"""Legal spellings of a stream with these payloads (OA-5.2).
+    r"""Draw the different forms in which a stream with these payloads may legally arrive (OA-5.2).
 
-    CR, LF and CR LF as line ends, also mixed; a byte order mark, comments, pings of both forms, fields that are not
-    known, the type spelled out, no space after the colon, payloads of several lines, an end in the middle of an event.
-    Raises ValueError for a payload with CR in it: lines are joined by LF, so that no spelling has one.
+    They may have CR, LF and CR LF as line ends, even mixed; a byte order mark, comments, both kinds of pings, unknown
+    fields, an explicit event type, no space after the colon, several lines in a payload, and an end within an event.
+
+    Raises:
+        ValueError: a payload contains CR. No stream has such a payload, because a decoder joins its lines with LF.
 
     >>> @given(spellings([b"1", b"2\n3"]).flatmap(chunkings))
     ... def test_a_decoder_finds_the_payloads_in_each(chunks):
     ...     decoder = SSEDecoder(limit=1000)
     ...     assert [payload for chunk in chunks for payload in decoder.feed(chunk)] == [b"1", b"2\n3"]
     >>> test_a_decoder_finds_the_payloads_in_each()
+
     """
     for payload in payloads:
         if b"\r" in payload:
-            raise ValueError(f"no stream has a payload with CR in it: {payload!r}")
+            raise ValueError(f"no stream can have a payload that contains CR: {payload!r}")
     return _spellings(payloads)
 
 
@@ -352,7 +367,7 @@ def _spellings(draw: st.DrawFn, payloads: Sequence[bytes]) -> bytes:
     end = b""
     spelled = draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
     for line in lines:
-        # A lone LF after a CR would be the second half of CR LF.
+        # An empty line that ends with LF, after one that ends with CR, would be read as the second half of CR LF.
         end = draw(st.sampled_from([b"\r\n", b"\r"] if end == b"\r" and not line else [b"\r\n", b"\n", b"\r"]))
         spelled += line + end
     return spelled
@@ -374,7 +389,7 @@ def _data_line(line: bytes, space: bool) -> bytes:
 
 
 def event_streams() -> st.SearchStrategy[bytes]:
-    """Bytes of event streams, legal and illegal: answers in any spelling, broken lines, other types, any bytes at all.
+    """Draw the bytes of event streams, legal or not: answers in any form, broken lines, unknown types, random bytes.
 
     >>> @given(event_streams().flatmap(chunkings))
     ... def test_a_decoder_takes_whatever_comes(chunks):
@@ -439,40 +454,42 @@ _ALMOST_USUAL = [
 
 @st.composite
 def chunkings(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """The ways to cut ``data`` into chunks, byte by byte and event by event among them; some chunks may be empty.
+    """Draw ways to cut ``data`` into chunks, including one chunk for each byte or event. Chunks may be empty.
 
-    The simplest is not to cut it at all, so a failure that needs no cut is shown with one chunk.
+    The simplest way has no cuts, so a failure that doesn't depend on them is shown with one chunk.
 
     >>> @given(chunkings(b"data: 1"))
     ... def test_nothing_is_lost(chunks):
     ...     assert b"".join(chunks) == b"data: 1"
     >>> test_nothing_is_lost()
     """
-    match draw(st.sampled_from(["anywhere", "event by event", "byte by byte"])):  # what is first is simplest
+    match draw(st.sampled_from(["anywhere", "event by event", "byte by byte"])):  # Hypothesis shrinks to the first one.
         case "anywhere":
             cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
         case "event by event":
             cuts = [end.end() for end in _EVENT_END.finditer(data)]
         case _:
             cuts = list(range(1, len(data)))
-    # Often all of them; less is simpler, so that a failure is shown with the cuts that it needs.
+    # This often keeps all cuts. Fewer are simpler, so Hypothesis shrinks to the cuts that a failure needs.
     last, most = (draw(st.integers(0, 2 * len(cuts))) for _ in range(2))
     cuts = cuts[max(0, len(cuts) - last) :][:most]
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
 _EVENT_END = re.compile(rb"(?:\r\n|\r(?!\n)|\n){2}")
-"""Two line ends, each of any spelling."""
+"""Two line ends, each of which may be CR, LF or CR LF."""
 
 
 # ---- servers
 
 
 def replies(api: Api, chat_id: str | None = None, message_id: str | None = None) -> st.SearchStrategy[ReplyReceived]:
-    """Replies to any request: what was asked for, every error that servers are known to send, and garbage (OA-8.3).
+    """Draw replies to any request: right ones, every error that servers are known to send, and garbage (OA-8.3).
 
-    What was asked for is about the chat ``chat_id`` and the message ``message_id``, or about others; where they are not
-    given, about others alone.
+    Args:
+        api: the API.
+        chat_id: your chat's id. Some of the right replies are about your chat, others about other ones.
+        message_id: your message's id, likewise.
 
     >>> @given(replies("website"))
     ... def test_whatever_the_reply_to_delete_the_conversation_goes_on_or_ends(reply):
@@ -482,6 +499,7 @@ def replies(api: Api, chat_id: str | None = None, message_id: str | None = None)
     ...     conversation = (playbook >> reply).drop_events().conversation
     ...     assert conversation.is_over or conversation.next_intent(0.0) or conversation.deadline
     >>> test_whatever_the_reply_to_delete_the_conversation_goes_on_or_ends()
+
     """
     own_chat, own_message = ([] if own is None else [own] for own in (chat_id, message_id))
     right = st.one_of(
@@ -515,11 +533,11 @@ def _chat_list(chat_ids: list[str], cursor: str | None) -> Json:
 
 
 FAULTY: tuple[Step, ...] = ("create", "prompt", "request", "message", "chat", "list", "models", "delete")
-"""What a client asks for, except for the stream, whose faults are of another kind."""
+"""The steps of a client's requests. The stream isn't one of them, because it has other faults."""
 
 
 def faults() -> st.SearchStrategy[Scripted]:
-    """Behaviours of the embedded server, for ``Server.script``; none of them waits for ever.
+    """Draw behaviours of the embedded server, for ``Server.script``. None of them makes a client wait for ever.
 
     >>> @given(st.lists(faults(), max_size=3))
     ... def test_a_server_can_be_made_to_behave_so(behaviours):
@@ -548,7 +566,7 @@ def faults() -> st.SearchStrategy[Scripted]:
 
 @st.composite
 def tapes(draw: st.DrawFn, binding: Binding) -> Tape:
-    """Whole conversations, from nothing to their end, as tapes: with any owner, network and server.
+    """Draw tapes of whole conversations, from their beginning to their end, with any owner, network and server.
 
     >>> @given(tapes(Website("http://oa.test")))
     ... def test_the_engine_does_what_it_did(tape):

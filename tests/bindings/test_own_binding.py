@@ -79,7 +79,7 @@ def test_an_id_that_is_none_of_this_api_fails_the_turn(body: bytes) -> None:
     failed, *_ = play(talk, ("POST /talks", ReplyReceived(201, (), body)))
     assert isinstance(failed, ev.Failed)
     assert isinstance(failed.error, RemoteProtocolError)
-    assert "no id of this API" in str(failed.error)
+    assert "not an id of this API" in str(failed.error)
 
 
 @pytest.mark.clause("OA-2.6")
@@ -87,5 +87,5 @@ def test_only_an_id_of_this_api_can_be_resumed() -> None:
     talk = Conversation.resume(API, Credentials(token="secret"), "00000001")
     talk.handle(Close(), 0.0)
     assert play(talk, ("DELETE /talks/00000001", ReplyReceived(204))) == [ev.Deleted("00000001")]
-    with pytest.raises(ValueError, match="no id of this API"):
+    with pytest.raises(ValueError, match="not an id of this API"):
         Conversation.resume(API, Credentials(token="secret"), "06b02a53-f28e-708d-8000-044bde7b4953")

@@ -52,12 +52,12 @@ def refusal(conversation: Conversation, happens: Input) -> str:
 )
 def test_what_was_not_asked_for_is_refused(story: Story, happens: Input) -> None:
     said = refusal(story.answered().conversation, happens)
-    assert said == f"{type(happens).__name__} is not possible in phase ANSWERED, where nothing is outstanding"
+    assert said == f"{type(happens).__name__} is not possible in phase ANSWERED (nothing is outstanding)"
 
 
 def test_a_prompt_before_the_answer_is_refused(story: Story) -> None:
     said = refusal(story.opening().conversation, Prompt("Too early"))
-    assert said == "Prompt is not possible in phase ASSISTANT_REQUESTED, where OpenStream is outstanding"
+    assert said == "Prompt is not possible in phase ASSISTANT_REQUESTED (OpenStream is outstanding)"
 
 
 def test_a_second_prompt_before_the_first_was_sent_is_refused(story: Story) -> None:
@@ -79,7 +79,7 @@ def test_a_prompt_after_the_owner_left_is_refused(story: Story) -> None:
 def test_nothing_is_taken_after_abandoning(story: Story) -> None:
     script = (story.prompting() >> Abandon()).drop_events()
     for happens in (Reply(200), Lost(), StreamEnded(), Prompt("Hello")):
-        assert "phase LEAKED, where nothing is outstanding" in refusal(script.conversation, happens)
+        assert "phase LEAKED (nothing is outstanding)" in refusal(script.conversation, happens)
 
 
 def test_errors_pickle_with_all_they_say(story: Story) -> None:

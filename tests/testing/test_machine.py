@@ -304,7 +304,9 @@ def test_an_engine_that_lacks_something_gets_one_error_for_all_of_it() -> None:
         def make_conversation(self, credentials: Credentials | None) -> ConversationLike:
             return cast("ConversationLike", Incomplete())
 
-    with pytest.raises(TypeError, match=r"Incomplete is no engine, because it lacks awaits_prompt, binding, .*, phase"):
+    with pytest.raises(
+        TypeError, match=r"Incomplete is not an engine, because it lacks awaits_prompt, binding, .*, phase"
+    ):
         run_state_machine_as_test(Foreign, settings=UNSHRUNK)
 
 

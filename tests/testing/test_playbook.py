@@ -203,7 +203,10 @@ def test_seconds_are_compared_to_the_millisecond(created: Play) -> None:
 def test_without_a_deadline_there_is_nothing_to_wait_for() -> None:
     begun = play(Conversation(Website("http://oa.test")))
     assert begun << None << Deadline(None)
-    assert failure_of(lambda: begun >> Wait())[-2:] == ["  >> Wait()", "! the conversation has no deadline to wait for"]
+    assert failure_of(lambda: begun >> Wait())[-2:] == [
+        "  >> Wait()",
+        "! the conversation has no deadline, so Wait() needs a number of seconds",
+    ]
 
 
 def test_an_event_at_the_end_of_a_pause_is_to_be_expected(created: Play) -> None:
@@ -288,7 +291,7 @@ def test_an_input_that_is_not_possible_fails_after_the_steps_so_far(created: Pla
         assert script >> StreamOpened()
     assert isinstance(failure.value.__cause__, LocalProtocolError)
     assert str(failure.value).splitlines() == [
-        "the conversation leaves the playbook (! what is not possible):",
+        "the conversation leaves the playbook (! not possible):",
         "  >> Prompt(text='Hello')",
         "  << CreateChat",
         f"  >> ReplyReceived(status=200, headers=(), body={body!r})",
@@ -321,13 +324,13 @@ def name_of(value: object) -> str:
 
 
 NO_EXPECTATIONS: list[tuple[Any, str]] = [
-    ("Hello", "<< takes what a conversation emits or asks for, "),
-    (Exception, "<< takes what a conversation emits or asks for, "),
-    (Prompt("Hello"), r"Prompt\(text='Hello'\) happens to a conversation: it takes >>"),
-    (Close, "Close happens to a conversation: it takes >>"),
-    (Wait(1), r"Wait\(1\) happens to a conversation: it takes >>"),
-    (Lost, "Lost happens to a conversation: it takes >>"),
-    (LoadCredentials(), r"an intent is expected by its class \(<< LoadCredentials\)"),
+    ("Hello", "<< takes what you expect from a conversation, "),
+    (Exception, "<< takes what you expect from a conversation, "),
+    (Prompt("Hello"), r"Prompt\(text='Hello'\) is what happens to a conversation: write it after >>"),
+    (Close, "Close is what happens to a conversation: write it after >>"),
+    (Wait(1), r"Wait\(1\) is what happens to a conversation: write it after >>"),
+    (Lost, "Lost is what happens to a conversation: write it after >>"),
+    (LoadCredentials(), r"expect an intent by its class \(<< LoadCredentials\)"),
 ]
 
 
@@ -343,12 +346,12 @@ NO_INPUTS: list[tuple[Any, str]] = [
     (Close, r">> takes an instance: Close\(…\)"),
     (Wait, r">> takes an instance: Wait\(…\)"),
     (Lost, r">> takes an instance: Lost\(…\)"),
-    (Pause(1), r"a conversation emits or asks for Pause\(1\): it takes <<"),
-    (Deadline(1), r"a conversation emits or asks for Deadline\(1\): it takes <<"),
-    (Phase.START, "a conversation emits or asks for Phase.START: it takes <<"),
-    (CreateChat, "a conversation emits or asks for CreateChat: it takes <<"),
-    (Created(CHAT), r"a conversation emits or asks for Created\(.*\): it takes <<"),
-    (Sends(CreateChat), r"a conversation emits or asks for Sends\(CreateChat\): it takes <<"),
+    (Pause(1), r"Pause\(1\) is what you expect from a conversation: write it after <<"),
+    (Deadline(1), r"Deadline\(1\) is what you expect from a conversation: write it after <<"),
+    (Phase.START, "Phase.START is what you expect from a conversation: write it after <<"),
+    (CreateChat, "CreateChat is what you expect from a conversation: write it after <<"),
+    (Created(CHAT), r"Created\(.*\) is what you expect from a conversation: write it after <<"),
+    (Sends(CreateChat), r"Sends\(CreateChat\) is what you expect from a conversation: write it after <<"),
 ]
 
 

@@ -142,7 +142,7 @@ def test_it(oa_server, oa_faults):
     done.assert_outcomes(passed=1, errors=1)
     done.stdout.fnmatch_lines(
         [
-            "what was scripted did not happen, or not as often:",
+            "these scripted faults did not happen, or not often enough:",
             "  StreamFault(after_events=2*",
             "  Answer(*Out of memory*",
         ]
@@ -187,7 +187,7 @@ def test_it(broken):
 """,
     )
     done.assert_outcomes(errors=1)
-    done.stdout.no_fnmatch_line("*what was scripted did not happen*")
+    done.stdout.no_fnmatch_line("*these scripted faults did not happen*")
 
 
 def test_a_setting_without_a_name_is_an_error(project: pytest.Pytester) -> None:

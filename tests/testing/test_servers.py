@@ -46,7 +46,7 @@ PROMPTS = Fault("prompt", before=Reply(200, CHAT), times=10_000)
         (DELETES, ANY, "a chat that was deleted is still there"),
         (StreamFault(2, End(), times=10_000), HELD, "the stream ends in the middle of an answer"),
         (Fault("create", before=Reply(200, b"{}"), times=10_000), HELD, "an answer fails, .*RemoteProtocolError"),
-        (PROMPTS, HELD, "an answer fails, though only the network lost something"),
+        (PROMPTS, HELD, "an answer fails, although only the network had faults"),
         (Fault("chat", before=Reply(200, CHAT)), "test_an_unknown_chat_is_not_found", "GET /.*: 200"),
         (None, "test_nobody_is_served_without_credentials", "POST /.*: 200"),
     ],

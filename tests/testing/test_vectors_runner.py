@@ -87,9 +87,9 @@ def test_a_wrong_answer_is_reported_with_its_case_clauses_and_step_and_the_other
     [
         ('if "data: b" in line: sys.exit(3)', "it ended, with exit code 3"),
         ('if "data: b" in line: os.close(1); continue', "it ended, with exit code 0"),
-        ('if "data: b" in line: print("Hello!")', "it wrote something else than a JSON object: 'Hello!'"),
-        ('if "data: b" in line: answer = ["b"]', "it wrote something else than a JSON object: '[\"b\"]'"),
-        ('if "data: b" in line: sys.stdout.buffer.write(b"\\xff\\n")', "it wrote something else than a JSON object"),
+        ('if "data: b" in line: print("Hello!")', "it wrote something that is not a JSON object: 'Hello!'"),
+        ('if "data: b" in line: answer = ["b"]', "it wrote something that is not a JSON object: '[\"b\"]'"),
+        ('if "data: b" in line: sys.stdout.buffer.write(b"\\xff\\n")', "it wrote something that is not a JSON object"),
     ],
     ids=["crashes", "closes its output", "says something else", "answers no object", "says what is no text"],
 )
@@ -140,8 +140,8 @@ def test_a_step_of_the_next_intent_has_only_the_time_for_the_engine(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["check", "CASES"], "the COMMAND that starts the engine is missing: it stands after --"),
-        (["check", "CASES", "--"], "the COMMAND that starts the engine is missing: it stands after --"),
+        (["check", "CASES"], "the COMMAND that starts the engine is missing: write it after --"),
+        (["check", "CASES", "--"], "the COMMAND that starts the engine is missing: write it after --"),
         (["check", "missing.jsonl", "--", "true"], "missing.jsonl"),
         (["check", "CASES", "--", "/missing/engine"], "/missing/engine"),
         (["check", "PYTHON", "--", "true"], "no JSON"),

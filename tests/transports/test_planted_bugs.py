@@ -581,8 +581,9 @@ LEAKS_WHERE_OPEN_IS_CANCELLED = of_the_page(
     "LeaksWhereOpenIsCancelled", (CLOSES, CLOSES.replace("BaseException", "MaybeSent"))
 )
 
-LOST = "bytes were lost without a word"
-HELD_BACK = "part 1 was sent, and receive() does not return it: it is held back"
+NOT_SENT = "was sent, but open() raised NotSent"
+LOST = "bytes were lost without an error"
+HELD_BACK = "part 1 was sent, but receive() does not return it: it is held back"
 SWALLOWED = "the cancellation was swallowed"
 CHANGED = "the GET was changed: its field accept-encoding was ['identity'], and became"
 BLOCKED = "the event loop was blocked"
@@ -631,28 +632,27 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
         "test_a_reset_within_a_body_is_no_clean_end": CLEAN_END,
     },
     TellsABreakOnce: {
-        "test_chunks_that_end_too_early_are_no_clean_end": "receive(), asked again, returns b''",
-        "test_chunks_that_are_none_are_no_clean_end": "receive(), asked again, returns b''",
-        "test_a_body_shorter_than_announced_is_no_clean_end": "receive(), asked again, returns b''",
-        "test_a_reset_within_a_body_is_no_clean_end": "receive(), asked again, returns b''",
+        "test_chunks_that_end_too_early_are_no_clean_end": "a second receive() returns b''",
+        "test_chunks_that_are_none_are_no_clean_end": "a second receive() returns b''",
+        "test_a_body_shorter_than_announced_is_no_clean_end": "a second receive() returns b''",
+        "test_a_reset_within_a_body_is_no_clean_end": "a second receive() returns b''",
     },
     ReportsSentAsNotSent: {
-        f"test_{failure}_may_have_been_sent": "the first request, a GET, was sent, and is called not sent"
-        for failure in BEFORE_A_REPLY
+        f"test_{failure}_may_have_been_sent": f"the first request, a GET, {NOT_SENT}" for failure in BEFORE_A_REPLY
     }
     | {
-        "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent, and is called not sent",
-        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "the request was sent, and is called not sent",
+        "test_a_reset_while_the_body_is_sent_may_have_been_sent": f"the first request {NOT_SENT}",
+        "test_a_request_is_not_sent_again_to_a_name_s_next_address": f"the request {NOT_SENT}",
     },
     CALLS_A_BROKEN_SEND_NOT_SENT: {
-        "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent, and is called not sent",
+        "test_a_reset_while_the_body_is_sent_may_have_been_sent": f"the first request {NOT_SENT}",
     },
     SendsAgain: {
         f"test_{failure}_may_have_been_sent": "the first request, a GET, was sent again" for failure in BEFORE_A_REPLY
     }
     | {
         "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent again",
-        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "it was sent again",
+        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "the request was sent again",
     },
     SendsABigBodyAgain: {
         "test_a_reset_while_the_body_is_sent_may_have_been_sent": "the first request was sent again",
@@ -662,20 +662,16 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
     }
     | {"test_a_reset_while_the_body_is_sent_may_have_been_sent": "the second request was sent again"},
     TakesACutHead: {
-        "test_an_end_before_the_reply_may_have_been_sent": "got a reply, and no whole one had come",
-        "test_an_end_within_the_head_may_have_been_sent": "got a reply, and no whole one had come",
+        "test_an_end_before_the_reply_may_have_been_sent": "got a reply, although no complete one had arrived",
+        "test_an_end_within_the_head_may_have_been_sent": "got a reply, although no complete one had arrived",
     },
     TriesAllOfItAtTheNextAddress: {
-        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "it was sent again",
+        "test_a_request_is_not_sent_again_to_a_name_s_next_address": "the request was sent again",
     },
-    SendsAgainAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "it was sent again"},
-    GivesUpAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "it gave up by itself"},
-    CallsEveryTlsFailureNotSent: {
-        "test_a_tls_failure_before_the_reply_may_have_been_sent": "was sent, and is called not sent"
-    },
-    TakesACutForAFailedHandshake: {
-        "test_a_cut_after_the_tls_handshake_may_have_been_sent": "was sent, and is called not sent"
-    },
+    SendsAgainAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "the request was sent again"},
+    GivesUpAfterATimeOfItsOwn: {"test_a_long_wait_is_neither_ended_nor_begun_again": "the transport gave up by itself"},
+    CallsEveryTlsFailureNotSent: {"test_a_tls_failure_before_the_reply_may_have_been_sent": NOT_SENT},
+    TakesACutForAFailedHandshake: {"test_a_cut_after_the_tls_handshake_may_have_been_sent": NOT_SENT},
     IgnoresTheBodyOfADelete: {
         "test_a_body_is_handed_over_whatever_the_method": "the body of the 200 to a DELETE is lost"
     },
@@ -686,7 +682,7 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
     ClosesAfterItsPeers: {"test_closing_waits_for_no_peer": "transport.aclose() waits for its peers"},
     SaysGoodbyeInTls: {"test_closing_waits_for_no_peer": "transport.aclose() waits for its peers"},
     ReadsWhatIsLeft: {
-        "test_what_comes_after_a_reply_is_not_read_as_the_next_one": "what came after a reply was read as the next one"
+        "test_what_comes_after_a_reply_is_not_read_as_the_next_one": "bytes after a reply were read as the next reply"
     },
     AsksAgainWhenRefusedForGood: {
         "test_a_refusal_that_closes_its_connection_is_handed_over": "more was sent after the 401 to a GET"
@@ -695,7 +691,7 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
         "test_a_refusal_is_handed_over": "more was sent after the 503 to a GET",
         "test_a_refusal_that_closes_its_connection_is_handed_over": "more was sent after the 503 to a GET",
     },
-    FollowsRedirects: {"test_a_redirect_is_not_followed": "another reply than the 307 to a GET"},
+    FollowsRedirects: {"test_a_redirect_is_not_followed": "a reply other than the 307 to a GET"},
     WantsItCompressed: {
         "test_a_conversation_s_fields_go_out_as_they_are": CHANGED,
     },
@@ -731,9 +727,9 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
 HANGS: dict[Callable[..., Transport], dict[str, str]] = {
     HoldsLinesBack: {
         "test_a_chunk_is_delivered_while_the_next_is_not_sent": HELD_BACK.replace("1", "0"),
-        "test_chunks_may_be_cut_anywhere": "with the chunks cut at byte 4, what came before is held back",
-        "test_a_body_shorter_than_announced_is_no_clean_end": "what came before the cut of b'HTTP/1.1",
-        "test_nothing_is_left_to_the_garbage_collector": "a part of the body was sent, and receive() does not",
+        "test_chunks_may_be_cut_anywhere": "with the chunks cut at byte 4, the data before that is held back",
+        "test_a_body_shorter_than_announced_is_no_clean_end": "the data before the cut of b'HTTP/1.1",
+        "test_nothing_is_left_to_the_garbage_collector": "a part of the body was sent, but receive() does not",
     },
     NeverClosesAReply: {
         "test_closing_twice_is_harmless": "the transport hangs: the test was not done after 2 s",
@@ -811,7 +807,7 @@ def assert_told(bug: Callable[..., Transport], caught_by: dict[str, str]) -> Non
             "takes",
             ("connect_timout",),
             ValueError,
-            "not: connect_timout; there are connect_timeout, proxy, ssl_context",
+            "exist: connect_timout; there are connect_timeout, proxy, ssl_context",
         ),
     ],
 )

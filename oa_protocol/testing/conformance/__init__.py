@@ -1,6 +1,6 @@
-"""A test suite for transports: subclass it where pytest looks for tests, and say how yours is made.
+"""A test suite for transports. Subclass it in a test module, and override ``make`` so that it returns your transport.
 
-It plays the servers itself, on free ports of loopback. It needs pytest, and for TLS trustme.
+The suite runs its own servers, on free ports of the loopback interface. It needs pytest, and trustme for the TLS tests.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ __all__ = ["Options", "TransportConformance"]
 
 
 class TransportConformance(Requests, Replies, Failures, Connecting, Cancelled, Connections):
-    """What a transport owes, each as a test; see docs/transports.md.
+    """A test for each duty of a transport. docs/transports.md explains the duties.
 
-    ``backends`` are anyio's names of the event loops it runs on. ``takes`` names the ``Options`` it can be made with;
-    tests that need another are skipped. ``connects`` is False for one that opens no connections of its own.
-    ``patience`` is how many seconds a test waits for what does not happen. Raises TypeError or ValueError for a
-    subclass in which these are not what they should be.
+    Attributes:
+        backends: the event loops on which your transport runs, by anyio's names. By default, ``asyncio`` and ``trio``.
+        takes: the names of the ``Options`` that ``make`` accepts. Tests that need other options are skipped.
+        connects: false if your transport opens no connections. Tests that need connections are skipped then.
+        patience: how many seconds a test may take. A test that takes longer fails, and says what it was waiting for.
+
+    Raises:
+        TypeError: ``backends`` or ``takes`` of a subclass is a single name.
+        ValueError: ``takes`` of a subclass names an unknown option.
 
     >>> from oa_protocol.transports.httpx import HttpxTransport
     >>> class TestHttpx(TransportConformance):
@@ -31,7 +36,8 @@ class TransportConformance(Requests, Replies, Failures, Connecting, Cancelled, C
     ...     def make(self, **options):
     ...         return HttpxTransport(**options)
 
-    pytest runs it all; a single test can be called, too:
+    pytest runs all tests. You can also call a single one:
 
     >>> TestHttpx().test_a_refused_connection_was_not_sent("asyncio")
+
     """

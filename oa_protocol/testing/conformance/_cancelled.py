@@ -1,4 +1,4 @@
-"""Whatever is cancelled ends, and leaves the transport as good as before."""
+"""Tests of cancellation: a cancelled call ends, and the transport still works afterwards."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from oa_protocol.transports import Response, Transport
 
 
 class Cancelled(Suite):
-    """Calls that are cancelled."""
+    """What a transport does if a call is cancelled."""
 
     @conformance
     async def test_open_can_be_cancelled_while_it_connects(self) -> None:
-        """It ends, and the transport is as good as before."""
+        """``open`` ends, and the transport still works."""
         self._need_connections()
-        need_linux("where a connection can be made to hang")
+        need_linux("because a connection can be made to hang there")
         begun = self._signal("open was called")
         for cancel in ways_to_cancel():
             with unanswering_port() as netloc:
@@ -51,7 +51,7 @@ class Cancelled(Suite):
 
     @conformance
     async def test_open_can_be_cancelled_in_a_tls_handshake(self) -> None:
-        """It ends, and the transport is as good as before."""
+        """``open`` ends, and the transport still works."""
         self._need("ssl_context")
         _, trusting = tls_contexts("127.0.0.1")
         await self._open_is_cancelled(
@@ -60,12 +60,12 @@ class Cancelled(Suite):
 
     @conformance
     async def test_open_can_be_cancelled_while_it_sends(self) -> None:
-        """A peer that reads no body: open ends, the connection is closed, and the transport is as good as before."""
+        """If the peer doesn't read the body, ``open`` ends, the connection is closed, and the transport still works."""
         await self._open_is_cancelled("the head was sent", Connection.read_head, body=bytes(4 * BIG))
 
     @conformance
     async def test_open_can_be_cancelled_while_it_waits_for_the_head(self) -> None:
-        """It ends, the connection is closed, and the transport is as good as before."""
+        """``open`` ends, the connection is closed, and the transport still works."""
         await self._open_is_cancelled("the request was read", Connection.read_request)
 
     async def _open_is_cancelled(
@@ -77,7 +77,7 @@ class Cancelled(Suite):
         scheme: str = "http",
         **options: Unpack[Options],
     ) -> None:
-        """Once the peer has ``read`` so much of it. It is not sent again."""
+        """Cancel ``open`` once the peer has ``read`` a part of the request, and check that it isn't sent again."""
         for cancel in ways_to_cancel():
             begun, over = self._signal(what), self._signal("open was cancelled")
 
@@ -91,11 +91,11 @@ class Cancelled(Suite):
                 over.set()
                 await self._works(transport)
                 await all_left(peer, "open() was cancelled")
-            assert len(peer.connections) == 1, "it was sent again"
+            assert len(peer.connections) == 1, "the request was sent again"
 
     @conformance
     async def test_receive_can_be_cancelled(self) -> None:
-        """It ends, the connection is closed with the reply, and the transport is as good as before."""
+        """``receive`` ends, closing the reply closes its connection, and the transport still works."""
         for cancel in ways_to_cancel():
             waiting = self._signal("the next receive waits")
             async with self._served(say(BEGUN)) as (peer, transport):
@@ -113,7 +113,7 @@ class Cancelled(Suite):
 
     @conformance
     async def test_a_cancelled_receive_loses_nothing(self) -> None:
-        """The next one goes on where it was, or says MaybeSent; it is never a clean end."""
+        """The next ``receive`` continues with the next byte, or raises ``MaybeSent``. It never skips bytes."""
         for cancel in ways_to_cancel():
             waiting, over = self._signal("the next receive waits"), self._signal("receive was cancelled")
 
@@ -134,12 +134,12 @@ class Cancelled(Suite):
                 assert await cancel(receive, waiting), SWALLOWED
                 over.set()
                 with suppress(MaybeSent):
-                    assert await read_all(response) == b"bc", "bytes were lost without a word"
+                    assert await read_all(response) == b"bc", "bytes were lost without an error"
                 await response.aclose()
 
     @conformance
     async def test_a_receive_that_is_cancelled_as_bytes_come_loses_nothing(self) -> None:
-        """Whatever comes first: what was not returned is returned by the next, or that says MaybeSent."""
+        """If bytes arrive during the cancellation, the next ``receive`` returns them, or raises ``MaybeSent``."""
         for cancel in ways_to_cancel():
             for pauses in range(8):
                 await self._cancelled_as_bytes_come(cancel, pauses)
@@ -169,7 +169,8 @@ class Cancelled(Suite):
 
             async def bytes_come() -> None:
                 wanted.set()
-                sent.wait()  # with the event loop at rest
+                # This blocks the event loop on purpose, so that the bytes have arrived before the transport runs again.
+                sent.wait()
                 for _ in range(pauses):
                     await anyio.lowlevel.checkpoint()
 
@@ -177,5 +178,5 @@ class Cancelled(Suite):
             over.set()
             with suppress(MaybeSent):
                 got.append(await read_all(response))
-                assert b"".join(got) == b"bc", f"bytes were lost without a word, {pauses} steps after they came"
+                assert b"".join(got) == b"bc", f"bytes were lost without an error, {pauses} steps after they came"
             await response.aclose()

@@ -1,4 +1,4 @@
-"""TLS and proxies."""
+"""Tests of TLS and proxies."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from oa_protocol.testing.peers import Connection, Received, refusing_port
 
 
 class Connecting(Suite):
-    """How a connection comes about."""
+    """How a transport connects."""
 
     @conformance
     async def test_a_server_with_a_certificate_of_a_trusted_authority_is_served(self) -> None:
-        """Over TLS like over plain HTTP."""
+        """Requests over TLS work like those over plain HTTP."""
         async with self._served(say(chunked(b"ok")), is_encrypted=True) as (peer, transport):
             assert await ask(transport, post(peer.url, b"{}")) == b"ok"
             assert await ask(transport, post(peer.url, b"{}")) == b"ok"
@@ -24,7 +24,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_certificate_of_an_unknown_authority_was_not_sent(self) -> None:
-        """NotSent: nothing of the request has left."""
+        """``open`` raises ``NotSent``, because the handshake fails before the request is sent."""
         self._need_connections()
         server, _ = tls_contexts("127.0.0.1")
         async with self._served(over_tls(server, say(reply_of(b"ok"))), scheme="https") as (peer, transport):
@@ -34,7 +34,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_certificate_for_another_host_was_not_sent(self) -> None:
-        """NotSent: nothing of the request has left."""
+        """``open`` raises ``NotSent``, because the handshake fails before the request is sent."""
         self._need("ssl_context")
         server, trusting = tls_contexts("another.invalid")
         serve = over_tls(server, say(reply_of(b"ok")))
@@ -45,7 +45,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_server_that_speaks_no_tls_was_not_sent(self) -> None:
-        """NotSent: nothing of the request has left."""
+        """``open`` raises ``NotSent``, because the handshake fails before the request is sent."""
         self._need_connections()
 
         def serve(connection: Connection) -> None:
@@ -58,7 +58,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_tls_handshake_that_takes_too_long_was_not_sent(self) -> None:
-        """``connect_timeout`` bounds it."""
+        """``connect_timeout`` includes the handshake, and then ``open`` raises ``NotSent``."""
         self._need("connect_timeout")
         async with self._served(lambda _: None, scheme="https", connect_timeout=IMPATIENCE) as (peer, transport):
             with pytest.raises(NotSent):
@@ -66,7 +66,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_proxy_is_asked_for_the_whole_url(self) -> None:
-        """A request to an http URL goes to it as it is, but for the target; IPv6 addresses keep their brackets."""
+        """A request to an http URL is sent to the proxy, with the URL as its target. IPv6 addresses keep brackets."""
         self._need("proxy")
         for host in ("oa.invalid", "[2001:db8::1]:3000"):
             async with self._peer(say(reply_of(b"ok"))) as proxy, self._transport(proxy=proxy.url) as transport:
@@ -80,7 +80,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_proxy_is_asked_for_a_tunnel(self) -> None:
-        """A request to an https URL goes through it, and the proxy sees none of it."""
+        """A request to an https URL is sent through a tunnel, so that the proxy can't read it."""
         self._need("proxy", "ssl_context")
         for host, target in (("oa.invalid", "oa.invalid:443"), ("[2001:db8::1]:3000", "[2001:db8::1]:3000")):
             await self._is_tunnelled(host, target)
@@ -106,7 +106,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_refused_tunnel_was_not_sent(self) -> None:
-        """NotSent: the server has seen nothing."""
+        """``open`` raises ``NotSent``, because the server has received nothing."""
         self._need("proxy")
         async with (
             self._peer(say(reply_of(b"no", status=b"403 Forbidden"))) as proxy,
@@ -118,7 +118,7 @@ class Connecting(Suite):
 
     @conformance
     async def test_a_proxy_that_is_not_there_was_not_sent(self) -> None:
-        """NotSent: there is no way around it."""
+        """``open`` raises ``NotSent``, and doesn't try to connect without the proxy."""
         self._need("proxy")
         with refusing_port() as netloc:
             async with self._transport(proxy=f"http://{netloc}") as transport:

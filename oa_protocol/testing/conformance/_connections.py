@@ -1,4 +1,4 @@
-"""Connections: one exchange at a time, and closed when they should be."""
+"""Tests of connections: each one has one exchange at a time, and is closed at the right time."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from oa_protocol.testing.peers import Connection, Signal
 
 
 class Connections(Suite):
-    """When they are used, and when closed."""
+    """When a transport uses a connection, and when it closes one."""
 
     @conformance
     async def test_a_closed_transport_has_no_connections(self) -> None:
-        """One reply was left midway, one's body was never asked for, two were read to their ends."""
+        """Closing the transport closes all connections: after two complete replies, a partly read and an unread one."""
         async with (
             self._peer(say(head_of(b"content-length: 9") + b"ok")) as endless,
             self._peer(say(chunked(b"ok"))) as peer,
@@ -52,7 +52,7 @@ class Connections(Suite):
 
     @conformance
     async def test_a_reply_closed_midway_closes_its_connection(self) -> None:
-        """At once: for a server that is how it knows that nobody listens any more."""
+        """The connection is closed at once, because that tells the server that its reply is no longer read."""
         async with self._served(say(BEGUN)) as (peer, transport):
             response = await transport.open(get(peer.url))
             await receive_part(response, b"a")
@@ -61,7 +61,7 @@ class Connections(Suite):
 
     @conformance
     async def test_closing_the_transport_closes_open_replies(self) -> None:
-        """Their connections, too."""
+        """If a reply is still open, closing the transport closes its connection, too."""
         async with self._peer(say(BEGUN)) as peer:
             transport = self.make()
             response = await transport.open(get(peer.url))
@@ -72,7 +72,7 @@ class Connections(Suite):
 
     @conformance
     async def test_closing_waits_for_no_peer(self) -> None:
-        """One that neither reads nor closes: with an idle connection, a reply midway and an open one, also over TLS."""
+        """``aclose`` doesn't wait for a peer that neither reads nor closes, with or without TLS."""
         for is_encrypted in (False, True) if "ssl_context" in self.takes else (False,):
             over = self._signal("all is closed")
 
@@ -95,7 +95,7 @@ class Connections(Suite):
 
     @conformance
     async def test_closing_twice_is_harmless(self) -> None:
-        """A reply, and the transport; one that was never used, too."""
+        """You can close a reply and a transport twice, and close a transport that was never used."""
         async with self._peer(say(reply_of(b"ok"))) as peer:
             transport = self.make()
             response = await transport.open(get(peer.url))
@@ -107,7 +107,7 @@ class Connections(Suite):
 
     @conformance
     async def test_a_close_that_is_cancelled_closes_all_the_same(self) -> None:
-        """A reply's, and the transport's: who is cancelled closes what it has, and is cancelled where it does."""
+        """If the task that calls ``aclose`` has been cancelled, the connection is closed anyway."""
         for cancelled in ways_to_be_cancelled():
             for what in ("reply", "transport"):
                 async with self._served(say(BEGUN)) as (peer, transport):
@@ -119,7 +119,7 @@ class Connections(Suite):
 
     @conformance
     async def test_the_connection_of_an_open_stream_is_used_for_nothing_else(self) -> None:
-        """Other requests take another one, and the stream goes on where it was."""
+        """Other requests use other connections, and the stream goes on undisturbed."""
         streaming: list[Connection] = []
         misused: list[Connection] = []
 
@@ -139,28 +139,28 @@ class Connections(Suite):
             await receive_part(response, b"a")
             try:
                 for _ in range(3):
-                    with expecting("a request beside an open stream is not sent, or gets no reply"):
+                    with expecting("while a stream is open, another request is not sent, or gets no reply"):
                         assert await ask(transport, post(peer.url, b"{}")) == b"ok"
             finally:
-                assert not misused, "a request went over the connection of an open stream"
+                assert not misused, "a request was sent over the connection of an open stream"
             streaming.pop().send(chunk_of(b"b") + b"0\r\n\r\n")
             assert await read_all(response) == b"b", "the rest of the stream was lost"
 
     @conformance
     async def test_what_comes_after_a_reply_is_not_read_as_the_next_one(self) -> None:
-        """A connection over which more came than was asked for is not used again, whether it came at once or later."""
+        """If bytes arrive after the end of a reply, at once or later, the connection isn't used again."""
         for reply in (reply_of(b"ok"), chunked(b"ok"), head_of(status=b"204 No Content")):
             await self._comes_after(reply, at_once=True)
             await self._comes_after(reply, at_once=False)
 
     @conformance
     async def test_what_comes_after_an_encrypted_reply_is_not_read_as_the_next_one(self) -> None:
-        """TLS may hold it, when nothing is left to be read from the socket."""
+        """The TLS layer may have such bytes, even if the socket has none left."""
         await self._comes_after(reply_of(b"ok"), at_once=True, is_encrypted=True)
         await self._comes_after(reply_of(b"ok"), at_once=False, is_encrypted=True)
 
     async def _comes_after(self, reply: bytes, *, at_once: bool, is_encrypted: bool = False) -> None:
-        was_read, sent = self._signal("the reply was read"), self._signal("more was sent than was asked for")
+        was_read, sent = self._signal("the reply was read"), self._signal("a second reply was sent")
 
         def serve(connection: Connection) -> None:
             connection.read_request()
@@ -180,13 +180,13 @@ class Connections(Suite):
             assert await read_all(response) in (b"ok", b"")
             was_read.set()
             await sent.reached()
-            with expecting("a request goes over a connection over which more came than was asked for"):
+            with expecting("a request was sent over a connection that has had bytes after the end of a reply"):
                 body = await ask(transport, get(peer.url))
-            assert body == b"next", "what came after a reply was read as the next one"
+            assert body == b"next", "the bytes after a reply were read as the next reply"
 
     @conformance
     async def test_a_reply_left_midway_is_not_read_by_the_next_request(self) -> None:
-        """Nor is one that was there as a whole, and never asked for."""
+        """The rest of a reply that was closed early, even if all of it had arrived, isn't the next request's reply."""
         for former in (head_of(b"content-length: 6") + b"for", reply_of(b"former")):
             replies = [former, reply_of(b"next")]
 
@@ -201,7 +201,7 @@ class Connections(Suite):
                 assert await ask(transport, get(peer.url)) == b"next"
 
     def test_nothing_is_left_to_the_garbage_collector(self, backend: str) -> None:
-        """No ResourceWarning: every socket was closed by whoever opened it."""
+        """There is no ``ResourceWarning``, because the transport closes each socket that it opens."""
 
         async def use() -> None:
             async with (

@@ -1,4 +1,4 @@
-"""What was not sent, what may have been, and what broke off."""
+"""Tests of failures: requests that weren't sent, requests that may have been sent, and replies that broke off."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from oa_protocol.transports import Response
 
 
 class Failures(Suite):
-    """What goes wrong."""
+    """What a transport raises if something goes wrong."""
 
     @conformance
     async def test_a_refused_connection_was_not_sent(self) -> None:
-        """NotSent, also when asked again."""
+        """``open`` raises ``NotSent``, the second time, too."""
         self._need_connections()
         with refusing_port() as netloc:
             async with self._transport() as transport:
@@ -48,9 +48,9 @@ class Failures(Suite):
 
     @conformance
     async def test_a_connection_that_takes_too_long_was_not_sent(self) -> None:
-        """``connect_timeout`` bounds it."""
+        """After ``connect_timeout``, ``open`` raises ``NotSent``."""
         self._need("connect_timeout")
-        need_linux("where a connection can be made to hang")
+        need_linux("because a connection can be made to hang there")
         with unanswering_port() as netloc:
             async with self._transport(connect_timeout=IMPATIENCE) as transport:
                 with pytest.raises(NotSent):
@@ -58,7 +58,7 @@ class Failures(Suite):
 
     @conformance
     async def test_the_time_for_a_connection_is_for_nothing_else(self) -> None:
-        """``connect_timeout`` bounds no wait for a head, nor for a body: deadlines are the driver's."""
+        """``connect_timeout`` doesn't limit the wait for the head or the body, because the driver does that."""
         self._need("connect_timeout")
         never = threading.Event()
 
@@ -72,17 +72,17 @@ class Failures(Suite):
         async with self._served(serve, connect_timeout=IMPATIENCE) as (peer, transport):
             response: Response | None = None
             while response is None:
-                with expecting(f"nothing was sent: no connection comes about in {IMPATIENCE} s"):
+                with expecting(f"nothing was sent, because connecting takes more than {IMPATIENCE} s each time"):
                     await anyio.lowlevel.checkpoint()
-                    with suppress(NotSent):  # a busy machine may take longer to connect
+                    with suppress(NotSent):  # A busy machine may need more time to connect.
                         response = await transport.open(get(peer.url))
-                assert response is not None or not peer.requests, "it was sent, and is called not sent"
+                assert response is not None or not peer.requests, "the request was sent, but open() raised NotSent"
             assert await read_all(response) == b"ok"
-        assert len(peer.requests) == 1, "it was sent, and sent again"
+        assert len(peer.requests) == 1, "the request was sent again"
 
     @conformance
     async def test_a_long_wait_is_neither_ended_nor_begun_again(self) -> None:
-        """An hour by the event loop's clock, for the head, and for the rest of the body: deadlines are the driver's."""
+        """A transport has no deadlines of its own. It waits an hour for the head, and for the rest of the body."""
         read, waiting = self._signal("the request was read"), self._signal("receive was called")
         head, rest = self._signal("the head may be sent"), self._signal("the rest may be sent")
 
@@ -96,7 +96,7 @@ class Failures(Suite):
 
         async with self._served(serve) as (peer, transport):
             response = await self._over_an_hour(lambda: transport.open(get(peer.url)), read, head)
-            assert len(peer.requests) == 1, "it was sent again"
+            assert len(peer.requests) == 1, "the request was sent again"
             await receive_part(response, b"o")
 
             async def receive() -> bytes:
@@ -108,9 +108,9 @@ class Failures(Suite):
 
     @conformance
     async def test_a_request_is_not_sent_again_to_a_name_s_next_address(self) -> None:
-        """A name may have several: the next one is for connecting, until a request has left."""
+        """If a name has several addresses, a transport may try the next one only until the request was sent."""
         self._need_connections()
-        need_linux("where a second address of loopback is")
+        need_linux("because the loopback interface has a second address there")
 
         def serve(connection: Connection) -> None:
             connection.read_request()
@@ -124,22 +124,22 @@ class Failures(Suite):
         ):
             async with self._transport() as transport:
                 failure = await failure_of(transport, post(f"http://{name}:{one.port}", b"{}"))
-        assert len(one.requests + other.requests) == 1, "it was sent again"
+        assert len(one.requests + other.requests) == 1, "the request was sent again"
         check_maybe_sent(failure, "the request")
 
     @conformance
     async def test_an_end_before_the_reply_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again."""
+        """``open`` raises ``MaybeSent``, and doesn't send the request again."""
         await self._may_have_been_sent(lambda connection: connection.end())
 
     @conformance
     async def test_a_reset_before_the_reply_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again."""
+        """``open`` raises ``MaybeSent``, and doesn't send the request again."""
         await self._may_have_been_sent(lambda connection: connection.reset())
 
     @conformance
     async def test_an_end_within_the_head_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again."""
+        """``open`` raises ``MaybeSent``, and doesn't send the request again."""
 
         def serve(connection: Connection) -> None:
             connection.send(b"HTTP/1.1 200 OK\r\ncontent-le")
@@ -149,7 +149,7 @@ class Failures(Suite):
 
     @conformance
     async def test_a_reply_that_is_no_http_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again; a version of HTTP that there isn't is none."""
+        """If the reply isn't HTTP, or has an unknown version, ``open`` raises ``MaybeSent`` and doesn't try again."""
         for reply in (
             b"SSH-2.0-x\r\n\r\n",
             b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n",
@@ -164,7 +164,10 @@ class Failures(Suite):
 
     @conformance
     async def test_a_reset_while_the_body_is_sent_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again: of a body of 16 MiB, the server has read the head."""
+        """If the connection is reset while 16 MiB are sent, ``open`` raises ``MaybeSent``, and doesn't send them again.
+
+        The server has read the head by then.
+        """
         for earlier in (0, 1):
             heads: list[bytes] = []
 
@@ -184,19 +187,19 @@ class Failures(Suite):
 
     @conformance
     async def test_a_tls_failure_before_the_reply_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again: only what fails in the handshake was not sent."""
+        """``open`` raises ``MaybeSent``, because only a failure of the handshake comes before the request."""
         await self._may_have_been_sent(
             lambda connection: connection.send_bare(b"HTTP/1.1 400 Bad Request\r\n\r\n"), is_encrypted=True
         )
 
     @conformance
     async def test_a_cut_after_the_tls_handshake_may_have_been_sent(self) -> None:
-        """MaybeSent, and the request is not sent again: an end without a goodbye, and a reset."""
+        """If an encrypted connection ends without a close_notify, or is reset, ``open`` raises ``MaybeSent``."""
         await self._may_have_been_sent(lambda connection: connection.end(), is_encrypted=True)
         await self._may_have_been_sent(lambda connection: connection.reset(), is_encrypted=True)
 
     async def _may_have_been_sent(self, serve: Serve, *, is_encrypted: bool = False) -> None:
-        """As the first request of its connection, and as a later one."""
+        """Check the first request of a connection and the second one, because libraries often repeat the second."""
         for earlier in (0, 1):
             for method in ("GET", "POST", "DELETE"):
 
@@ -216,7 +219,7 @@ class Failures(Suite):
 
     @conformance
     async def test_a_kept_connection_that_was_closed_is_noticed_or_told(self) -> None:
-        """The server closed it while it was idle: the next request takes another, or fails; it arrives once at most."""
+        """If a server closed an idle connection, the next request uses a new one or fails. It arrives at most once."""
 
         def serve(connection: Connection) -> None:
             connection.read_request()
@@ -232,35 +235,35 @@ class Failures(Suite):
                 arrived = isinstance(error, MaybeSent)
         bodies = [request.body for request in peer.requests]
         assert bodies in ([b"1"], [b"1", b"2"])
-        assert arrived or bodies == [b"1"], "it arrived, and was called not sent"
+        assert arrived or bodies == [b"1"], "the request arrived, but open() raised NotSent"
 
     @conformance
     async def test_chunks_that_end_too_early_are_no_clean_end(self) -> None:
-        """MaybeSent, also where the cut is between two chunks; and again, when asked again."""
+        """``receive`` raises ``MaybeSent`` each time, even if the connection ended between two chunks."""
         for body in (chunk_of(b"abc"), b"5\r\nabc", b"3\r\nabc\r\n5\r\n", b"3\r\nabc\r\n0\r\n"):
             await self._is_cut(head_of(b"transfer-encoding: chunked") + body, lambda connection: connection.end())
 
     @conformance
     async def test_a_body_shorter_than_announced_is_no_clean_end(self) -> None:
-        """MaybeSent."""
+        """``receive`` raises ``MaybeSent`` if the body is shorter than ``content-length``."""
         await self._is_cut(head_of(b"content-length: 5") + b"abc", lambda connection: connection.end())
 
     @conformance
     async def test_a_reset_within_a_body_is_no_clean_end(self) -> None:
-        """MaybeSent, however the end of the body would have been told."""
+        """``receive`` raises ``MaybeSent``, no matter how the body's length was sent."""
         for head in (b"transfer-encoding: chunked", b"content-length: 5", b"connection: close"):
             body = chunk_of(b"abc") if b"chunked" in head else b"abc"
             await self._is_cut(head_of(head) + body, lambda connection: connection.reset())
 
     @conformance
     async def test_chunks_that_are_none_are_no_clean_end(self) -> None:
-        """MaybeSent."""
+        """``receive`` raises ``MaybeSent`` if the next bytes aren't a chunk."""
         reply = head_of(b"transfer-encoding: chunked") + chunk_of(b"abc")
         await self._is_cut(reply, lambda connection: connection.send(b"odd\r\n"))
 
     @conformance
     async def test_a_cut_of_an_encrypted_body_is_no_clean_end(self) -> None:
-        """MaybeSent: an end without a goodbye, a reset, and what is not encrypted."""
+        """``receive`` raises ``MaybeSent`` after an end without a close_notify, a reset, and unencrypted bytes."""
 
         def send_bare(connection: Connection) -> None:
             connection.send_bare(b"0\r\n\r\n")
@@ -280,16 +283,16 @@ class Failures(Suite):
         async with self._served(serve, is_encrypted=is_encrypted) as (peer, transport):
             body = b""
             response = await transport.open(get(peer.url))
-            with suppress(MaybeSent):  # as soon as it is known that the rest is none
+            with suppress(MaybeSent):  # The transport may raise as soon as it knows that the rest is missing.
                 while len(body) < 3:
-                    with expecting(f"what came before the cut of {reply!r} is held back"):
+                    with expecting(f"the data before the cut of {reply!r} is held back"):
                         more = await response.receive()
-                    assert more, f"a clean end of {reply!r}"
+                    assert more, f"the body of {reply!r} ends as if it were complete"
                     body += more
             received.set()
-            for which in ("receive()", "receive(), asked again,"):
+            for which in ("receive()", "a second receive()"):
                 with expecting(f"{which} still waits after the cut of {reply!r}"), suppress(MaybeSent):
                     data = await response.receive()
-                    raise AssertionError(f"{which} returns {data!r} after the cut of {reply!r}, which is MaybeSent")
+                    raise AssertionError(f"{which} returns {data!r} after the cut of {reply!r}: raise MaybeSent")
             await response.aclose()
         assert b"abc".startswith(body), reply

@@ -1,4 +1,4 @@
-"""The reply is handed over as it comes, with nothing held back."""
+"""Tests of replies: they are handed over unchanged, as soon as their bytes arrive."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from oa_protocol.testing.peers import Connection
 
 
 class Replies(Suite):
-    """What comes in."""
+    """What a transport receives."""
 
     @conformance
     async def test_status_and_header_fields_are_handed_over(self) -> None:
-        """Those that are there twice, twice, in order."""
+        """Fields keep their order, and a field that occurs twice is handed over twice."""
         async with self._served(say(reply_of(b"", b"X-Two: 1", b"x-one: a, b; c", b"x-two: 2", status=b"422 Odd"))) as (
             peer,
             transport,
@@ -46,13 +46,13 @@ class Replies(Suite):
 
     @conformance
     async def test_a_header_field_may_hold_any_byte(self) -> None:
-        """0xE9 is none in ASCII, nor alone in UTF-8: the reply is handed over all the same."""
+        """A field may contain bytes that are neither ASCII nor UTF-8, for example a single 0xE9."""
         async with self._served(say(reply_of(b"ok", b"x-name: Andr\xe9"))) as (peer, transport):
             assert await ask(transport, get(peer.url)) == b"ok"
 
     @conformance
     async def test_a_long_head_is_read(self) -> None:
-        """A field of 32 KiB, and 64 others."""
+        """A head with a field of 32 KiB and 64 other fields is accepted."""
         fields = [b"x-long: " + b"a" * 32 * 1024, *(b"x-%d: b" % number for number in range(64))]
         async with self._served(say(reply_of(b"ok", *fields))) as (peer, transport):
             response = await transport.open(get(peer.url))
@@ -61,7 +61,7 @@ class Replies(Suite):
 
     @conformance
     async def test_open_returns_when_the_head_is_there(self) -> None:
-        """A body that has not begun is not waited for."""
+        """``open`` doesn't wait for the first byte of the body."""
         opened = self._signal("open returned")
 
         def serve(connection: Connection) -> None:
@@ -71,14 +71,14 @@ class Replies(Suite):
             connection.send(b"ok")
 
         async with self._served(serve) as (peer, transport):
-            with expecting("the head was sent, and open() does not return"):
+            with expecting("the head was sent, but open() does not return"):
                 response = await transport.open(get(peer.url))
             opened.set()
             assert await read_all(response) == b"ok"
 
     @conformance
     async def test_an_interim_reply_is_skipped(self) -> None:
-        """100 and 103 come before the reply."""
+        """Replies with status 100 and 103 are skipped, because the final reply follows them."""
         async with (
             self._peer(
                 say(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nx: y\r\n\r\n" + reply_of(b"ok"))
@@ -91,27 +91,27 @@ class Replies(Suite):
 
     @conformance
     async def test_a_redirect_is_not_followed(self) -> None:
-        """It is a reply like any other: 301, 302, 303, 307 and 308, to each method."""
+        """Status 301, 302, 303, 307 and 308 are handed over like any other, for each method."""
         await self._are_handed_over((301, 302, 303, 307, 308), b"location: /elsewhere")
 
     @conformance
     async def test_a_refusal_is_handed_over(self) -> None:
-        """Whether to ask again is the conversation's business: 401, 407, 408, 421, 425, 429, 500, 502, 503 and 504."""
+        """An error status is handed over without a second try, because the engine decides whether to try again."""
         challenge = b'www-authenticate: Basic realm="x"'
         await self._are_handed_over((401, 407, 408, 421, 425, 429, 500, 502, 503, 504), b"retry-after: 0", challenge)
 
     @conformance
     async def test_a_refusal_that_closes_its_connection_is_handed_over(self) -> None:
-        """It is no end of an idle connection, after which a request would be sent again."""
+        """The request isn't sent again, although the connection ends, because this reply belongs to the request."""
         await self._are_handed_over((401, 408, 421, 429, 500, 502, 503, 504), b"connection: close")
 
     @conformance
     async def test_a_body_is_handed_over_whatever_the_method(self) -> None:
-        """That of a DELETE's 200, too: it may be a proxy's login page."""
+        """Every reply may have a body, even a DELETE's with status 200: it may be a proxy's login page."""
         await self._are_handed_over((200, 201, 202))
 
     async def _are_handed_over(self, statuses: Sequence[int], *fields: bytes) -> None:
-        """The peer replies with the status that the target asks for."""
+        """Check that a reply with each status is handed over. The peer takes the status from the target."""
 
         def serve(connection: Connection) -> None:
             while True:
@@ -128,33 +128,33 @@ class Replies(Suite):
             for number, (method, status) in enumerate(wanted, start=1):
                 body = b"{}" if method in ("POST", "PUT") else b""
                 response = await transport.open(HttpRequest(method, f"{peer.url}/{status}", (), body))
-                assert response.status == status, f"another reply than the {status} to a {method}"
+                assert response.status == status, f"a reply other than the {status} to a {method}"
                 assert await read_all(response) == b"why", f"the body of the {status} to a {method} is lost"
                 assert len(peer.requests) == number, f"more was sent after the {status} to a {method}"
 
     @conformance
     async def test_nothing_is_decompressed(self) -> None:
-        """The body is what the server sent."""
+        """The body is handed over as the server sent it, even if it is compressed."""
         body = gzip.compress(b"abc")
         async with self._served(say(reply_of(body, b"content-encoding: gzip"))) as (peer, transport):
             assert await ask(transport, get(peer.url)) == body
 
     @conformance
     async def test_204_and_304_have_no_body(self) -> None:
-        """Whatever their header says; the connection stays open."""
+        """Replies with status 204 and 304 have no body, even if ``content-length`` says otherwise."""
         for head in (
             b"HTTP/1.1 204 No Content\r\n\r\n",
             b"HTTP/1.1 304 Not Modified\r\n\r\n",
             b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
         ):
             async with self._served(say(head)) as (peer, transport):
-                with expecting(f"a body is waited for after {head!r}"):
+                with expecting(f"the transport waits for a body after {head!r}"):
                     body = await ask(transport, get(peer.url))
                 assert body == b"", head
 
     @conformance
     async def test_the_end_stays_the_end(self) -> None:
-        """``b""``, again and again, however the end of the body is told."""
+        """After the end of the body, each ``receive`` returns ``b""``, no matter how the body's length was sent."""
         for reply, ends in (
             (chunked(b"ab"), False),
             (reply_of(b"ab"), False),
@@ -174,7 +174,7 @@ class Replies(Suite):
 
     @conformance
     async def test_a_body_comes_as_bytes(self) -> None:
-        """Each part, and the end: no bytearray, which cannot be a key, nor a view of what may change."""
+        """``receive`` returns bytes, not a bytearray or a memoryview, which can't be hashed or may change later."""
         for reply in (chunked(b"ab", b"c"), reply_of(b"abc")):
             async with self._served(say(reply)) as (peer, transport):
                 response = await transport.open(get(peer.url))
@@ -186,7 +186,7 @@ class Replies(Suite):
 
     @conformance
     async def test_a_big_reply_arrives_whole(self) -> None:
-        """4 MiB in chunks, of known length, and up to the connection's end."""
+        """A body of 4 MiB arrives complete: in chunks, with a known length, and up to the connection's end."""
         body = noise(BIG)
         pieces = [body[start : start + 65_521] for start in range(0, len(body), 65_521)]
         for reply, ends in (
@@ -199,19 +199,19 @@ class Replies(Suite):
 
     @conformance
     async def test_a_chunk_is_delivered_while_the_next_is_not_sent(self) -> None:
-        """The peer sends each only when the one before has been received."""
+        """Each chunk is delivered at once. The peer doesn't send the next one before that."""
         await self._delivered_at_once(
             head_of(b"transfer-encoding: chunked"), [chunk_of(b"a"), chunk_of(b"b"), chunk_of(b"c")]
         )
 
     @conformance
     async def test_a_part_of_a_known_length_is_delivered_while_the_rest_is_not_sent(self) -> None:
-        """The peer sends each part only when the one before has been received."""
+        """Each part of a body with a known length is delivered at once. The peer doesn't send the next before that."""
         await self._delivered_at_once(head_of(b"content-length: 3"), [b"a", b"b", b"c"])
 
     @conformance
     async def test_a_part_of_an_unknown_length_is_delivered_while_the_rest_is_not_sent(self) -> None:
-        """The peer sends each part only when the one before has been received."""
+        """Each part of a body without a length is delivered at once. The peer doesn't send the next before that."""
         await self._delivered_at_once(head_of(b"connection: close"), [b"a", b"b", b"c"])
 
     async def _delivered_at_once(self, head: bytes, parts: list[bytes]) -> None:
@@ -235,8 +235,11 @@ class Replies(Suite):
 
     @conformance
     async def test_chunks_may_be_cut_anywhere(self) -> None:
-        """In a size, an extension, the data, a line's end, a trailer; the data before the cut is delivered at once."""
-        framing, data = b"", set[int]()  # the bytes, and where among them the body's are
+        """Chunks may be cut in a size, an extension, the data, a line end or a trailer.
+
+        The data before the cut is delivered at once.
+        """
+        framing, data = b"", set[int]()  # all bytes, and the indices of those that belong to the body
         for piece, is_data in (
             (b"3\r\n", False),
             (b"abc", True),
@@ -266,9 +269,9 @@ class Replies(Suite):
                 before = len([place for place in data if place < cut])
                 body = b""
                 while len(body) < before:
-                    with expecting(f"with the chunks cut at byte {cut}, what came before is held back"):
+                    with expecting(f"with the chunks cut at byte {cut}, the data before that is held back"):
                         more = await response.receive()
-                    assert more, f"an early end, with the chunks cut at byte {cut}"
+                    assert more, f"the body ends too early with the chunks cut at byte {cut}"
                     body += more
                 signal.set()
                 body += await read_all(response)

@@ -1,4 +1,4 @@
-"""The request goes out once, as it is."""
+"""Tests of requests: each one is sent once, and unchanged."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from oa_protocol.testing.peers import Connection, Received
 
 
 def check_fields(request: Received, fields: Sequence[tuple[str, str]], which: str) -> None:
-    """Check that it has these fields in this order, and of others only what HTTP needs."""
+    """Check that a request has these header fields in this order, and otherwise only fields that HTTP needs."""
     change = changed_field(fields, [field for field in request.headers if field[0].lower() not in ADDED])
     assert not change, f"{which} was changed: {change}"
 
 
 class Requests(Suite):
-    """What goes out."""
+    """What a transport sends."""
 
     @conformance
     async def test_the_request_goes_out_as_it_is(self) -> None:
-        """Method, target, header fields in their order, and body; of other fields only those that HTTP needs."""
+        """Method, target, header fields and body are sent unchanged. Only fields that HTTP needs are added."""
         fields = (
             ("accept", "*/*"),
             ("x-two", "1"),
@@ -45,7 +45,7 @@ class Requests(Suite):
 
     @conformance
     async def test_a_conversation_s_fields_go_out_as_they_are(self) -> None:
-        """With each method: none is added, left out, replaced or moved."""
+        """With each method, no header field is added, left out, replaced or moved."""
         fields = (
             ("accept", "text/event-stream"),
             ("accept-encoding", "identity"),
@@ -68,7 +68,7 @@ class Requests(Suite):
 
     @conformance
     async def test_a_request_without_a_body_has_none(self) -> None:
-        """GET, POST, PUT and DELETE."""
+        """A GET, POST, PUT or DELETE without a body has no ``transfer-encoding``, and no ``content-length`` but 0."""
         methods = ["GET", "POST", "PUT", "DELETE"]
         async with self._served(say(reply_of(b"ok"))) as (peer, transport):
             for method in methods:
@@ -80,17 +80,17 @@ class Requests(Suite):
 
     @conformance
     async def test_a_big_body_is_sent_whole(self) -> None:
-        """4 MiB, without asking first whether they are wanted."""
+        """A body of 4 MiB is sent without an ``expect`` header."""
         body = noise(BIG)
         async with self._served(say(reply_of(b"ok"))) as (peer, transport):
             await ask(transport, post(peer.url, body))
         (request,) = peer.requests
-        assert request.values("expect") == [], "the server was asked first"
+        assert request.values("expect") == [], "the server was asked first, by an expect header"
         assert request.body == body
 
     @conformance
     async def test_no_cookie_is_kept(self) -> None:
-        """Credentials are the request's alone."""
+        """A transport doesn't store cookies, because each request brings its own credentials."""
         async with self._served(say(reply_of(b"ok", b"set-cookie: a=b; path=/"))) as (peer, transport):
             await ask(transport, get(peer.url))
             await ask(transport, get(peer.url))
@@ -98,7 +98,7 @@ class Requests(Suite):
 
     @conformance
     async def test_a_line_break_in_a_header_is_not_sent(self) -> None:
-        """Nor one in the name, the target or the method: it is refused, or made harmless."""
+        """A line break in a header, the target or the method is refused or removed, so that it can't add a header."""
         for odd in ("\r\n", "\n", "\r"):
             smuggled = f"1{odd}x-smuggled: 1"
             for request in (

@@ -1,4 +1,4 @@
-"""What every part of the suite shares: how a test runs, and what it has at hand."""
+"""What all parts of the suite share: how a test runs, and the helpers that it uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ _LONG = 3600.0
 
 
 class Options(TypedDict, total=False):
-    """What a transport may be made with: ``connect_timeout`` is in seconds, ``proxy`` the URL of an HTTP proxy."""
+    """The options that a transport may accept.
+
+    Attributes:
+        connect_timeout: how many seconds connecting may take, including a TLS handshake.
+        proxy: the URL of an HTTP proxy.
+        ssl_context: the settings for TLS.
+
+    """
 
     connect_timeout: float
     proxy: str
@@ -36,7 +43,7 @@ S = TypeVar("S", bound="Suite")
 
 
 def conformance(body: Callable[[S], Coroutine[Any, Any, None]]) -> Callable[[S, str], None]:
-    """Make a test of it that pytest runs without a plugin, on each of the suite's backends."""
+    """Make a coroutine method a test that pytest runs on each of the suite's backends, without a plugin."""
 
     def test(self: S, backend: str) -> None:
         __tracebackhide__ = True
@@ -47,7 +54,7 @@ def conformance(body: Callable[[S], Coroutine[Any, Any, None]]) -> Callable[[S, 
 
 
 class Suite:
-    """A part of TransportConformance, which has the meaning of these."""
+    """A part of ``TransportConformance``, which documents these attributes."""
 
     backends: ClassVar[Sequence[str]] = ("asyncio", "trio")
     takes: ClassVar[Sequence[str]] = ()
@@ -55,7 +62,7 @@ class Suite:
     patience: ClassVar[float] = 30.0
 
     _time: anyio.CancelScope
-    """How long the test may still take."""
+    """The time that the current test has left."""
 
     def __init_subclass__(cls) -> None:
         for name in ("backends", "takes"):
@@ -63,18 +70,23 @@ class Suite:
                 raise TypeError(f"{name} must be a sequence of names, not a name: write ({getattr(cls, name)!r},)")
         if unknown := set(cls.takes) - Options.__annotations__.keys():
             known = ", ".join(Options.__annotations__)
-            raise ValueError(f"takes names options that there are not: {', '.join(sorted(unknown))}; there are {known}")
+            raise ValueError(f"takes names options that do not exist: {', '.join(sorted(unknown))}; there are {known}")
 
     def make(self, **options: Unpack[Options]) -> Transport:
-        """Return a new transport. Only options that it ``takes`` are given, and most tests give none."""
-        raise NotImplementedError("a subclass says here how its transport is made")
+        """Return a new transport.
+
+        Args:
+            options: some of the options in ``takes``. Most tests pass none.
+
+        """
+        raise NotImplementedError("override make() so that it returns a new transport")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each test on each backend."""
         metafunc.parametrize("backend", self.backends)
 
     def _run(self, body: Callable[[], Awaitable[None]], backend: str) -> None:
-        """Run it for as long as the patience lasts."""
+        """Run a test for at most ``patience`` seconds."""
         __tracebackhide__ = True
 
         async def bounded() -> None:
@@ -87,23 +99,24 @@ class Suite:
                     late = anyio.current_time() - time.deadline
                     if late > self.patience / 2:
                         raise AssertionError(
-                            "the event loop was blocked, or what was cancelled went on: "
-                            f"the test could not be ended for {late:.1f} s after its time was up"
+                            "the event loop was blocked, or a cancelled call went on: "
+                            f"the test ended {late:.1f} s after its time was up"
                         )
 
         options: dict[str, object] = {}
         if backend == "trio":
             from trio.testing import MockClock
 
-            self._clock = options["clock"] = MockClock(rate=1)  # it goes like the real one, unless a test turns it
+            # This clock runs like the real one, until a test moves it.
+            self._clock = options["clock"] = MockClock(rate=1)
         try:
             anyio.run(bounded, backend=backend, backend_options=options)
         except (Exception, pytest.fail.Exception) as failure:
             raise from_user_code(failure)  # noqa: B904  # it is the same one
 
     async def _let_an_hour_pass(self) -> None:
-        """Turn the event loop's clock, but for the test's own time, and let everything happen that is due then."""
-        self._time.deadline += _LONG
+        """Move the event loop's clock by an hour, and run everything that is due by then."""
+        self._time.deadline += _LONG  # The test itself gets no older.
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -114,8 +127,8 @@ class Suite:
         for _ in range(8):
             await anyio.lowlevel.checkpoint()
 
-    # Peers are more patient than the test, which says what it waited for. When theirs is over they close their
-    # connections: so a transport is let go that blocks the event loop, in which nothing else can end it.
+    # Peers wait longer than the test, so that the test's own message is shown, which says what it was waiting for. Then
+    # they close their connections. If a transport blocks the event loop, nothing else could end that.
 
     @asynccontextmanager
     async def _peer(self, serve: Serve, *, scheme: str = "http") -> AsyncGenerator[Peer]:
@@ -138,7 +151,7 @@ class Suite:
     async def _served(
         self, serve: Serve, *, scheme: str = "http", is_encrypted: bool = False, **options: Unpack[Options]
     ) -> AsyncGenerator[tuple[Peer, Transport]]:
-        """A peer, and a transport that is closed before it, and trusts it if it ``is_encrypted``."""
+        """Yield a peer and a transport, and close the transport first. If ``is_encrypted``, it trusts the peer."""
         if is_encrypted:
             self._need("ssl_context")
             server, options["ssl_context"] = tls_contexts("127.0.0.1")
@@ -147,7 +160,7 @@ class Suite:
             yield peer, transport
 
     async def _over_an_hour(self, operation: Callable[[], Awaitable[T]], waits: Signal, on: Signal) -> T:
-        """Let an hour pass, once the operation ``waits``, before the peer may go ``on``."""
+        """Start an operation, let an hour pass once it ``waits``, and set ``on`` so that the peer continues."""
         outcomes: list[T | Exception] = []
 
         async def run() -> None:
@@ -162,7 +175,7 @@ class Suite:
             await self._let_an_hour_pass()
             on.set()
         if isinstance(outcomes[0], Exception):
-            raise AssertionError("it gave up by itself: deadlines are the driver's") from outcomes[0]
+            raise AssertionError("the transport gave up by itself, but only the driver has deadlines") from outcomes[0]
         return outcomes[0]
 
     def _signal(self, what: str) -> Signal:
@@ -175,7 +188,7 @@ class Suite:
     def _need(self, *options: str) -> None:
         for option in options:
             if option not in self.takes:
-                pytest.skip(f"the transport takes no {option}")
+                pytest.skip(f"the transport doesn't take {option}")
 
     def _need_connections(self) -> None:
         if not self.connects:

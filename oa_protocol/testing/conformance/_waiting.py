@@ -1,4 +1,4 @@
-"""Waiting for what should happen, and cancelling what waits."""
+"""How the tests wait for something, and how they cancel a call."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _What = str | Callable[[], str]
 
 @contextmanager
 def expecting(what: _What) -> Generator[None]:
-    """Say this where the test's time is up in here."""
+    """Raise ``AssertionError`` with this message if the test's time is up inside the block."""
     try:
         yield
     except anyio.get_cancelled_exc_class() as cancelled:
         if anyio.current_effective_deadline() > -math.inf:
-            raise  # it is a Ctrl-C
-        raise AssertionError(what if isinstance(what, str) else what()) from cancelled  # which says where it waited
+            raise  # The deadline hasn't passed, so this is a Ctrl-C.
+        # The cause's traceback shows the line that was waiting.
+        raise AssertionError(what if isinstance(what, str) else what()) from cancelled
 
 
 async def all_left(peer: Peer, after: str) -> None:
@@ -48,13 +49,16 @@ async def _nothing() -> None:
 
 
 class Cancels(Protocol):
-    """Starts an operation and cancels it once it is under way and ``then`` is done; says whether that ended it."""
+    """Starts an operation, waits until it is under way, calls ``then``, and cancels the operation.
+
+    It returns whether the cancellation ended the operation.
+    """
 
     async def __call__(self, operation: _Operation, under_way: Signal, then: _Operation = ...) -> bool: ...
 
 
 def ways_to_cancel() -> Sequence[Cancels]:
-    """Return what there is on the event loop that runs."""
+    """Return the ways to cancel a call on the running event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -87,7 +91,7 @@ async def _cancel_scope(operation: _Operation, under_way: Signal, then: _Operati
 
 
 async def _cancel_task(operation: _Operation, under_way: Signal, then: _Operation = _nothing) -> bool:
-    """As ``asyncio.timeout``, ``wait_for``, a TaskGroup's sibling, and the loop's end do it."""
+    """Cancel the task once, as ``asyncio.timeout``, ``wait_for``, a ``TaskGroup`` and the end of the loop do."""
 
     async def run() -> None:
         await operation()
@@ -107,7 +111,7 @@ async def _cancel_task(operation: _Operation, under_way: Signal, then: _Operatio
 
 
 def ways_to_be_cancelled() -> Sequence[Callable[[_Operation], Awaitable[None]]]:
-    """Return what runs an operation whose caller was cancelled before."""
+    """Return functions that run an operation in a caller that has been cancelled already."""
     return (_in_cancelled_scope,) if len(ways_to_cancel()) == 1 else (_in_cancelled_scope, _in_cancelled_task)
 
 
@@ -122,7 +126,8 @@ async def _in_cancelled_task(operation: _Operation) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            ending.cancel()  # the one that ends the wait is over; this one strikes where the operation first waits
+            # The first cancellation has ended the wait above. This one is raised at the operation's first ``await``.
+            ending.cancel()
             await operation()
 
     ending = asyncio.create_task(run())
@@ -134,4 +139,4 @@ async def _in_cancelled_task(operation: _Operation) -> None:
 
 
 def _what_cancelling_waits_for(under_way: Signal) -> str:
-    return "it was cancelled, and goes on" if under_way.is_set else f"it never happened: {under_way}"
+    return "a call was cancelled, but goes on" if under_way.is_set else f"it never happened: {under_way}"

@@ -1,4 +1,4 @@
-"""What goes over the wire, as tests send it and as peers answer it."""
+"""The requests that the tests send, and the replies of their peers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def chunk_of(data: bytes) -> bytes:
 
 
 BEGUN = head_of(b"transfer-encoding: chunked") + chunk_of(b"a")
-"""A reply in chunks after which there is more to come."""
+"""The head and the first chunk of a reply that has further chunks."""
 
 
 def chunked(*pieces: bytes) -> bytes:
@@ -56,15 +56,15 @@ def chunked(*pieces: bytes) -> bytes:
 
 
 def noise(size: int) -> bytes:
-    """Return bytes of which no part looks like another."""
+    """Return random bytes, so that a part that is lost or repeated is noticed. They are the same in each run."""
     return hashlib.shake_256().digest(size)
 
 
 async def receive_part(response: Response, wanted: bytes, what: str = "a part of the body") -> None:
-    """Receive what the peer has sent, and no more yet."""
-    with expecting(f"{what} was sent, and receive() does not return it: it is held back"):
+    """Receive exactly what the peer has sent so far."""
+    with expecting(f"{what} was sent, but receive() does not return it: it is held back"):
         data = await response.receive()
-    assert data == wanted, f"{what} was lost, or has changed"
+    assert data == wanted, f"{what} was lost or changed"
 
 
 async def read_all(response: Response) -> bytes:
@@ -84,7 +84,7 @@ async def ask(transport: Transport, request: HttpRequest) -> bytes:
 
 
 async def failure_of(transport: Transport, request: HttpRequest) -> TransportError | None:
-    """Return what came of a request; None where there was a reply."""
+    """Send a request, and return the error that was raised, or None if there was a reply."""
     try:
         response = await transport.open(request)
     except TransportError as error:
@@ -95,16 +95,16 @@ async def failure_of(transport: Transport, request: HttpRequest) -> TransportErr
 
 def check_maybe_sent(failure: TransportError | None, which: str) -> None:
     if failure is None:
-        raise AssertionError(f"{which} got a reply, and no whole one had come")
+        raise AssertionError(f"{which} got a reply, although no complete one had arrived")
     if not isinstance(failure, MaybeSent):
-        raise AssertionError(f"{which} was sent, and is called not sent") from failure
+        raise AssertionError(f"{which} was sent, but open() raised NotSent") from failure
 
 
 # ---- what peers do
 
 
 def say(reply: bytes, *, ends: bool = False) -> Serve:
-    """Send this in reply to each request."""
+    """Return a script that sends this reply to each request."""
 
     def serve(connection: Connection) -> None:
         while True:
@@ -126,7 +126,7 @@ def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
 
 @functools.cache
 def tls_contexts(host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what a server for ``host`` has, and what a client has that trusts the authority behind it."""
+    """Return the settings of a server for ``host``, and those of a client that trusts its certificate."""
     trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -143,7 +143,7 @@ def need_linux(what: str) -> None:
 
 @contextmanager
 def name_of(*addresses: str) -> Generator[str]:
-    """Yield a name that has these addresses, for whoever asks Python for them."""
+    """Yield a host name that ``socket.getaddrinfo`` resolves to these addresses."""
     name, ask = "several.invalid", socket.getaddrinfo
 
     def getaddrinfo(host: str | bytes | None, *details: Any, **more: Any) -> list[Any]:  # noqa: ANN401

@@ -1,7 +1,7 @@
-"""The runner of the conformance vectors: it asks an engine, in this process or in another, and compares its answers.
+"""The runner of the conformance vectors. It compares the answers of an engine with those that a vector expects.
 
 ``python -m oa_protocol.testing.vectors check -- COMMAND…`` checks an engine in any language. The vectors are in
-``folder()``, with a README.md that says how an engine is to answer.
+``folder()``, with a README.md that says how an engine has to answer.
 """
 
 from oa_protocol.testing.vectors.check import Answers, check

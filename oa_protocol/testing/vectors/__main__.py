@@ -1,9 +1,9 @@
-"""``python -m oa_protocol.testing.vectors``: check an engine, or be one that is checked.
+"""Check an engine against the conformance vectors.
 
-check [FILE…] -- COMMAND…  start COMMAND, have it answer the cases of the files (or of all that there are), and say
-                           which differ
+check [FILE…] -- COMMAND…  start COMMAND, send it the cases of the files (default: all files), and print each case
+                           whose answers differ
 answer                     answer the lines on stdin with this package's engine
-folder                     print where the files are, and the README.md that says what lines and answers are
+folder                     print the folder with the vectors, and with the README.md that explains them
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oa_protocol.testing.vectors.program import Program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do as the arguments say. Return 1 if the engine differs, otherwise 0. Exit with 2 if nothing can be checked."""
+    """Run a command. Return 1 if an answer differs, otherwise 0. Exit with 2 if the arguments can't be used."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m oa_protocol.testing.vectors",
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{folder()}\n")
         return 0
     if not command:
-        checking.error("the COMMAND that starts the engine is missing: it stands after --")
+        checking.error("the COMMAND that starts the engine is missing: write it after --")
     try:
         cases = [
             (path, case) for path in options.files or sorted(folder().glob("*.jsonl")) for case in load_tapes(path)

@@ -9,7 +9,7 @@ from oa_protocol.tape.replay import Difference, first_difference
 
 
 class Answers(Protocol):
-    """An engine to check: this package's, a program's, or your own.
+    """An engine to check: ``Engine``, ``Program``, or one of your own.
 
     >>> class Mute:
     ...     def answer(self, line):
@@ -19,15 +19,14 @@ class Answers(Protocol):
     """
 
     def answer(self, line: Json) -> Json:
-        """Return what came of a line of a case."""
+        """Return the engine's answer to a line of a case."""
         ...
 
 
 def check(case: Tape, engine: Answers) -> Difference | None:
-    """Have ``engine`` answer ``case``. Return the first difference, or None if it conforms.
+    """Send the lines of ``case`` to ``engine``. Return the first difference, or None if all answers are right.
 
-    If the configuration itself is refused, or isn't although it should be, that is the difference, and its step is the
-    configuration.
+    If the engine refuses a valid configuration, or accepts an invalid one, the configuration is the step that differs.
 
     >>> prompt = {"now": 0, "input": {"type": "Prompt", "text": "Hello"}, "phase": "START", "deadline": None}
     >>> asks = {"now": 0, "intent": None, "phase": "START", "deadline": None}

@@ -1,4 +1,4 @@
-"""The engine of this package, answering the lines of conformance vectors."""
+"""The engine of this package, in the form that answers the lines of conformance vectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from oa_protocol.tape.format import Json, decode_bytes, encode_bytes, new_conver
 
 
 class Engine:
-    """Answers one line after the other; a line with ``config`` begins a case (specs/vectors/README.md).
+    """Answers one line after another. A line with ``config`` begins a new case (specs/vectors/README.md).
 
     >>> engine = Engine()
     >>> engine.answer({"config": {"api": "inference", "base_url": "http://oa.test"}})
@@ -21,7 +21,12 @@ class Engine:
         self._subject: Conversation | SSEDecoder | None = None
 
     def answer(self, line: Json) -> Json:
-        """Return what came of a line. Raise ValueError if it is no line of a case."""
+        """Return the answer to a line.
+
+        Raises:
+            ValueError: the line isn't a line of a case.
+
+        """
         if "config" in line:
             return self._begin(line["config"])
         match self._subject:
@@ -30,7 +35,7 @@ class Engine:
             case SSEDecoder():
                 return _feed(self._subject, decode_bytes(line["feed"]))
             case None:
-                raise ValueError("a step came before there was a case")
+                raise ValueError("a step came before the first case: send a line with config first")
 
     def _begin(self, config: Json) -> Json:
         self._subject = None

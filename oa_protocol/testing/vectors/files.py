@@ -1,4 +1,4 @@
-"""Where the vectors are: in an installed package, and in a checkout."""
+"""The folder of the vectors, in an installed package and in a checkout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PLACES = (Path(__file__).parent / "cases", Path(__file__).parents[3] / "specs" /
 
 
 def folder() -> Path:
-    """Return the folder with the vectors, and with the README.md that says what they mean.
+    """Return the folder with the vectors, and with the README.md that explains them.
 
     >>> sorted(path.name for path in folder().glob("s*.jsonl"))
     ['sse.jsonl', 'stream.jsonl']

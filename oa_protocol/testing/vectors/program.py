@@ -1,4 +1,4 @@
-"""An engine in another process: a line in, a line out."""
+"""An engine in another process, which answers each line with a line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from oa_protocol.tape.format import Json, to_line
 
 
 class _NoAnswer(Exception):
-    """The program gave none. The message says why."""
+    """The program didn't answer. The message says why."""
 
 
 class Program:
-    """An engine in another process: ``command`` is started, reads lines, and answers each with one.
+    """An engine in another process. The program reads lines, and answers each one with a line.
 
-    If it gives no answer, ``{"no_answer": …}`` stands for one, the program is ended, and the next case starts it again.
+    If the program doesn't answer, the answer is ``{"no_answer": …}``. Then the program is ended, and the next case
+    starts it again.
 
     Args:
-        command: starts the program.
-        deadline: how long an answer may take, in seconds.
+        command: the command that starts the program.
+        deadline: how many seconds an answer may take.
 
     Raises:
         OSError: the program can't be started.
@@ -53,7 +54,7 @@ class Program:
             return {"no_answer": str(error)}
 
     def close(self) -> None:
-        """End the program, which has nothing more to answer."""
+        """End the program."""
         self._running.end(self._deadline)
 
 
@@ -92,7 +93,7 @@ class _Running:
             found = None
         if not isinstance(found, dict):
             self.end(deadline)
-            raise _NoAnswer(f"it wrote something else than a JSON object: {text.rstrip()!r}")
+            raise _NoAnswer(f"it wrote something that is not a JSON object: {text.rstrip()!r}")
         return cast("Json", found)
 
     @property
@@ -100,16 +101,19 @@ class _Running:
         return cast("IO[str]", self._process.stdin)
 
     def _read(self) -> None:
-        """Pass on what the program writes, and at its end an empty text."""
+        """Put each line of the program's output into the queue, and an empty text at its end.
+
+        This runs in a thread of its own, because a read from a pipe can't have a timeout on every platform.
+        """
         with cast("IO[str]", self._process.stdout) as output:
             for line in output:
                 self._lines.put(line)
         self._lines.put("")
 
     def end(self, deadline: float) -> int:
-        """Close the program's input, and have it end, if need be by force; return its exit code."""
+        """Close the program's input, wait until the program ends, or kill it, and return its exit code."""
         self.has_ended = True
-        with suppress(OSError):  # the program was no longer there to read it
+        with suppress(OSError):  # The program may have ended already.
             self._input.close()
         try:
             self._process.wait(deadline)
