@@ -441,7 +441,7 @@ class _Session:
         chat = self._chat
         if chat is None or chat.phase in (Phase.DELETED, Phase.NEVER_CREATED):
             return f"{self.terminal.visible_cursor}Interrupted."
-        said = f"{self.terminal.visible_cursor}Left behind, maybe: chat {chat.id or '(id unknown)'}"
+        said = f"{self.terminal.visible_cursor}Maybe left behind: chat {chat.id or '(id unknown)'}"
         return f"{said}\n{self._remedy}".rstrip()
 
     @property
