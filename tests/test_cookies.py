@@ -485,9 +485,13 @@ class TestJsonFile:
         assert load_cookies(file(exported(**members)), BASE) == {"a": SECRET}
 
     def test_odd_cookie_is_left_out_and_named(self, file: WriteFile, caplog: pytest.LogCaptureFixture) -> None:
-        odd = [{"name": "a", "value": None}, SECRET, {"name": "b", "value": SECRET, "domain": "x", "expires": SECRET}]
-        odd.append({"name": "c", "value": SECRET, "domain": "x", "partitionKey": f"http://[{SECRET}"})
-        odd.insert(0, None)
+        odd: list[object] = [
+            None,
+            {"name": "a", "value": None},
+            SECRET,
+            {"name": "b", "value": SECRET, "domain": "x", "expires": SECRET},
+            {"name": "c", "value": SECRET, "domain": "x", "partitionKey": f"http://[{SECRET}"},
+        ]
         for content in (odd + json.loads(exported()), {"cookies": odd + json.loads(exported())}):
             assert load_cookies(file(json.dumps(content)), BASE) == {"a": SECRET}
         for record in caplog.records:
