@@ -30,6 +30,11 @@ CORE = [
     "oa_protocol/client/_content_coding.py",
     "oa_protocol/client/_read_timeout.py",
 ]
+# What differs with the version of Python: event loops, threads, signals, sockets.
+ON_EACH_PYTHON = [
+    f"tests/{name}"
+    for name in ("cli", "client", "driver", "examples", "faults", "journal", "pending_slot", "sync", "transports")
+]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "bindings", "driver", "pending_slot", "client", "journal")]
 
 SITE = ["--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", "docs"]
@@ -48,10 +53,11 @@ def install(session: nox.Session, name: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting."""
+    """Style, formatting, and the words that this project's prose tends to overuse."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", "tests/tools/words.py")
 
 
 @nox.session
@@ -64,13 +70,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each Python that is here: the longest on the oldest alone, the core's coverage on the newest."""
+    """The tests: all on the oldest Python, nearly all on the newest with the core's coverage, some on those between."""
     install(session, "test")
     pytest = ["pytest", f"--numprocesses={PROCESSES}", "--dist=worksteal"]
     if session.python != PYTHONS[0]:
         pytest += ["-m", "not once"]
-    if session.python != PYTHONS[-1] or session.posargs:
+    if session.posargs or session.python == PYTHONS[0]:
         session.run(*pytest, *session.posargs)
+        return
+    if session.python != PYTHONS[-1]:
+        session.run(*pytest, *ON_EACH_PYTHON)
         return
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", *pytest, *CORE_TESTS)

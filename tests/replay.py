@@ -150,7 +150,7 @@ def told(events: Iterable[ev.Event]) -> list[tuple[Any, ...]]:
 
 
 def reconciled(tokens: str, final: str, *, cut: bool) -> list[tuple[Any, ...]]:
-    """What is to be told so that the tokens told become the final text (OA-5.6)."""
+    """Return the events that turn the emitted tokens into the final text (OA-5.6)."""
     if tokens.strip() == final.strip():
         return []
     for prefix in (tokens, tokens.lstrip()):

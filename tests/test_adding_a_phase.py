@@ -123,7 +123,7 @@ def test_mypy_finds_a_request_that_is_no_method_of_a_binding(tmp_path: Path) -> 
     assert '"Binding" has no attribute "set_title"' in found
 
 
-def test_an_exchange_says_every_fact_where_it_is_defined() -> None:
+def test_an_exchange_has_every_fact_in_its_definition() -> None:
     with pytest.raises(TypeError, match=r"^SetTitle doesn't say is_write, is_counted$"):
         type("SetTitle", (Exchange,), {"doing": "setting the title"})
     assert "SetTitle" not in {kind.__name__ for kind in EXCHANGES}

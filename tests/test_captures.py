@@ -81,7 +81,7 @@ def streaming(stream: Recorded) -> Conversation:
 
 
 def expected_events(stream: Recorded) -> tuple[list[tuple[Any, ...]], Phase]:
-    """What the engine is to tell of this stream, and where that leaves it, before the stream ends."""
+    """Return the events that the engine has to emit for this stream, and its phase before the stream ends."""
     events: list[tuple[Any, ...]] = []
     tokens = ""
     for event in stream_events(stream.body):
@@ -138,7 +138,7 @@ def test_a_recorded_stream_tells_the_same_wherever_it_is_cut(stream: Recorded) -
 
 @pytest.mark.clause("OA-5.3")
 @pytest.mark.parametrize("stream", STREAMS, ids=str)
-def test_every_recorded_event_is_told_with_the_chunk_that_brought_it(stream: Recorded) -> None:
+def test_every_recorded_event_is_emitted_with_its_chunk(stream: Recorded) -> None:
     conversation = streaming(stream)
     events, _ = expected_events(stream)
     seen = b""
@@ -259,7 +259,7 @@ def settles(conversation: Conversation, message: Recorded, events: list[ev.Event
 
 
 def refused(conversation: Conversation, reply: Recorded, events: list[ev.Event], phase: Phase) -> None:
-    """The engine is to fail with the server's words, after it asked for other credentials where that may help."""
+    """Check that the engine fails with the server's text, after it asked for other credentials if that may help."""
     words = words_of(reply.body)
     if reply.status in (401, 403):
         assert events == []

@@ -211,7 +211,7 @@ class TestFile:
         monkeypatch.chdir(path.parent)
         assert load_cookies("a=b", BASE, now=NOW) == {"from-file": "b"}
 
-    def test_time_is_the_current_one_unless_told(self, file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_time_is_the_current_one_by_default(self, file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
         path = file(netscape(expires=1000))
         monkeypatch.setattr("time.time", lambda: 999.0)
         assert load_cookies(path, BASE) == {"a": "b"}
@@ -485,18 +485,25 @@ class TestJsonFile:
         assert load_cookies(file(exported(**members)), BASE) == {"a": SECRET}
 
     def test_odd_cookie_is_left_out_and_named(self, file: WriteFile, caplog: pytest.LogCaptureFixture) -> None:
-        odd = [{"name": "a", "value": None}, SECRET, {"name": "b", "value": SECRET, "domain": "x", "expires": SECRET}]
-        odd.append({"name": "c", "value": SECRET, "domain": "x", "partitionKey": f"http://[{SECRET}"})
+        odd: list[object] = [
+            None,
+            {"name": "a", "value": None},
+            SECRET,
+            {"name": "b", "value": SECRET, "domain": "x", "expires": SECRET},
+            {"name": "c", "value": SECRET, "domain": "x", "partitionKey": f"http://[{SECRET}"},
+        ]
         for content in (odd + json.loads(exported()), {"cookies": odd + json.loads(exported())}):
             assert load_cookies(file(json.dumps(content)), BASE) == {"a": SECRET}
         for record in caplog.records:
-            assert all(f"cookie {number}" in record.getMessage() for number in (1, 2, 3, 4))
+            assert all(f"cookie {number}" in record.getMessage() for number in (1, 2, 3, 4, 5))
             assert SECRET not in record.getMessage()
         assert len(caplog.records) == 2
 
     def test_may_write_truth_and_numbers_in_its_own_way(self, file: WriteFile) -> None:
         odd = {"secure": 0, "hostOnly": "true", "session": "false", "sameSite": "no_restriction", "storeId": "0"}
         assert load_cookies(file(exported(expirationDate=f"{LATER}.5", **odd)), BASE, now=NOW) == {"a": SECRET}
+        nothing = dict.fromkeys(("path", "hostOnly", "secure", "session", "expirationDate", "partitionKey"))
+        assert load_cookies(file(exported(**nothing)), BASE) == {"a": SECRET}
 
     @pytest.mark.parametrize(
         "key", ["https://oa.example.org", "https://example.org", {"topLevelSite": "https://example.org"}, {}, None]
@@ -518,7 +525,7 @@ class TestJsonFile:
             ("example.org", True, False),
         ],
     )
-    def test_dot_decides_about_subdomains_where_host_only_does_not(
+    def test_dot_decides_about_subdomains_if_host_only_does_not(
         self, file: WriteFile, domain: str, host_only: bool | None, reaches_subdomains: bool
     ) -> None:
         path = file(exported(domain=domain, hostOnly=host_only))
@@ -547,7 +554,7 @@ class TestHarFile:
         assert load_cookies(file(content), BASE) == {"a": "specific"}
 
     @pytest.mark.parametrize("date", [None, "", {}, "0"])
-    def test_entry_with_an_odd_date_counts_as_where_it_stands(self, file: WriteFile, date: object) -> None:
+    def test_entry_with_an_odd_date_counts_in_the_order_of_the_file(self, file: WriteFile, date: object) -> None:
         log = json.loads(har(("", BASE, "a=older"), ("2024-01-01T12:00:00Z", BASE, "a=old"), ("", BASE, "a=new")))
         for odd in log["log"]["entries"][::2]:
             odd["startedDateTime"] = date

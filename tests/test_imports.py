@@ -43,7 +43,7 @@ def run(program: str) -> str:
 
 
 @pytest.mark.parametrize("name", [*BINDINGS, *ENGINE, *TAPE])
-def test_the_engine_imports_where_nothing_can_do_io(name: str) -> None:
+def test_the_engine_imports_if_nothing_can_do_io(name: str) -> None:
     run(f"{BLOCK}\nimport oa_protocol.{name}")
 
 
@@ -64,7 +64,7 @@ print(conversation.next_intent(0.0).request.url)
     assert run(BLOCK + program).strip() == "http://127.0.0.1/api/chat"
 
 
-def test_the_public_names_of_the_engine_import_where_nothing_can_do_io() -> None:
+def test_the_public_names_of_the_engine_import_if_nothing_can_do_io() -> None:
     run(f"{BLOCK}\nfrom oa_protocol import AnswerOptions, Conversation, Credentials, InferenceServer, Phase, Website")
 
 
@@ -74,7 +74,7 @@ def test_importing_the_package_imports_neither_httpx_nor_anyio() -> None:
 
 
 def imports_of(name: str) -> set[str]:
-    """The modules of this package that the module ``name`` of it imports, wherever in it."""
+    """Return the modules of this package that its module ``name`` imports, at the top or in a function."""
     path = PACKAGE / name.replace(".", "/")
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     found: set[str] = set()

@@ -1,4 +1,7 @@
-"""The command ``oa-protocol``. Importing this is as good as free: what a command needs is imported when it runs."""
+"""The command ``oa-protocol``.
+
+Importing this module costs almost nothing, because a command imports what it needs when it runs.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ def main() -> None:
         from oa_protocol.cli._commands import run
 
         code = run()
-    except KeyboardInterrupt:  # the commands take their own; this one came while they were imported
+    except KeyboardInterrupt:  # Ctrl-C during the imports; the commands handle their own
         sys.exit(130)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _OF_THE_EXTRA:
             raise
-        sys.exit(f"oa-protocol needs the package {missing}, which is not here: pip install 'oa_protocol[cli]'")
+        sys.exit(f"oa-protocol needs the package {missing}, which isn't installed. Run: pip install 'oa_protocol[cli]'")
     sys.exit(code)

@@ -1,4 +1,7 @@
-"""The commands and their options. Only click is imported here, so that ``--help`` and completion are quick."""
+"""The commands and their options.
+
+This module imports only click, so that ``--help`` and completion are quick.
+"""
 
 from __future__ import annotations
 
@@ -18,40 +21,42 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 _EPILOG = f"""\
 \b
-Exit codes, the first that applies:
+Exit codes (if more than one applies, the first in this list):
 {table()}
 
 \b
 Environment:
   OA_URL      the server's URL
-  OA_COOKIES  the path of a cookies file, or a Cookie header's value
+  OA_COOKIES  the path of a cookies file, or the value of a Cookie header
   OA_TOKEN    a bearer token
-  OA_JOURNAL  the journal's path; empty is none
-  NO_COLOR    no colours
+  OA_JOURNAL  the journal's path; if it is empty, there is no journal
+  NO_COLOR    if it is set, nothing is colored
 
 \b
-Completion: eval "$(_OA_PROTOCOL_COMPLETE=bash_source oa-protocol)"
-(or zsh_source; fish: _OA_PROTOCOL_COMPLETE=fish_source oa-protocol | source)
+Completion, for the startup file of your shell:
+  bash  eval "$(_OA_PROTOCOL_COMPLETE=bash_source oa-protocol)"
+  zsh   eval "$(_OA_PROTOCOL_COMPLETE=zsh_source oa-protocol)"
+  fish  _OA_PROTOCOL_COMPLETE=fish_source oa-protocol | source
 """
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, by default this process's; return the exit code."""
+    """Run the command line and return the exit code. By default, the arguments are those of this process."""
     try:
         return int(group.main(arguments, prog_name="oa-protocol", standalone_mode=False) or 0)
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
-        # Click's own errors are of a class for each kind; a plain one is ours, and says itself what to do.
+        # Click raises subclasses, which don't say what to do next. A plain UsageError is ours, and its text says so.
         if isinstance(error, click.UsageError) and type(error) is not click.UsageError and error.ctx is not None:
-            click.echo(f"`{error.ctx.command_path} --help` lists what it takes.", err=True)
+            click.echo(f"`{error.ctx.command_path} --help` lists its options.", err=True)
         return error.exit_code
-    except click.Abort:  # a Ctrl-C that came before or after the work itself
+    except click.Abort:  # Ctrl-C before or after the command's own work
         return ExitCode.INTERRUPTED
     except OSError as error:
         from oa_protocol.cli._terminal import discard_stdout
 
         discard_stdout()
-        # One with a number is the help's, which couldn't be printed; the commands give theirs a text.
+        # Printing the help failed if the error has an errno. The commands raise theirs with a text of their own.
         click.echo(f"Error: {f'stdout: {error.strerror}' if error.errno else error}", err=True)
         return ExitCode.OTHER
 
@@ -60,7 +65,8 @@ def _loopback(context: click.Context, option: click.Parameter, value: str) -> st
     del context, option
     if value not in _LOOPBACK:
         raise click.BadParameter(
-            "it has no TLS and shows its credentials: it listens on loopback only, 127.0.0.1 or localhost."
+            "use 127.0.0.1 or localhost. The server has no TLS and prints its credentials, so it listens on loopback"
+            " only."
         )
     return value
 
@@ -69,13 +75,16 @@ def _loopback(context: click.Context, option: click.Parameter, value: str) -> st
 @click.version_option(__version__, prog_name="oa-protocol", message="%(prog)s %(version)s")
 @click.pass_context
 def group(context: click.Context) -> None:
-    """Talk to an Open Assistant server. Every chat that is made is deleted at the end, whatever the end is."""
+    """Talk to an Open Assistant server.
+
+    Every chat is deleted at the end, even after an error or Ctrl-C. If a chat may be left behind, stderr names it.
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(ExitCode.USAGE)
 
 
-@group.command(epilog="`oa-protocol --help` has the exit codes.")
+@group.command(epilog="`oa-protocol --help` lists the exit codes.")
 @click.argument("prompt", required=False)
 @answer
 @recording
@@ -83,10 +92,12 @@ def group(context: click.Context) -> None:
 @journal
 @output
 def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in Settings
-    """Print the answer to PROMPT, as it comes.
+    """Print the answer to PROMPT as it arrives.
 
-    What is piped in belongs to the prompt: PROMPT comes first, then an empty line, then the text of stdin. Without
-    PROMPT, or if it is -, the prompt is stdin alone. For example: cat log | oa-protocol ask "Summarize:"
+    Text that you pipe in becomes part of the prompt: PROMPT comes first, then an empty line, then the text from stdin.
+    If you leave PROMPT out, or if it is -, the prompt is stdin alone. For example:
+
+    cat log | oa-protocol ask "Summarize:"
     """
     from oa_protocol.cli import _session
 
@@ -94,40 +105,42 @@ def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in 
 
 
 @group.command(
-    epilog="At a terminal you can edit the line, a pasted block is one prompt, and the Up key brings back what you"
-    " typed, also the next time: it is kept in chat_history in your state folder (on Linux ~/.local/state/oa-protocol),"
-    " which only you can read. If you pipe prompts in, each line is one. `oa-protocol --help` has the exit codes."
+    epilog="At a terminal, you can edit the line, a pasted block is one prompt, and the Up key brings back earlier"
+    " prompts, even from earlier chats. They are kept in the file chat_history in your state folder"
+    " (~/.local/state/oa-protocol on Linux), and only you can read it. If you pipe prompts in, each line is one prompt."
+    " `oa-protocol --help` lists the exit codes."
 )
 @answer
 @recording
 @connection
 @journal
-@click.option("--history/--no-history", default=True, help="Keep what is typed for the next time.  [default: history]")
+@click.option("--history/--no-history", default=True, help="Keep your prompts for later chats.  [default: history]")
 @output
 def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Converse in one chat, which is deleted when you leave.
 
-    Ctrl-C stops an answer; at an empty line it leaves, as Ctrl-D and /exit do. /help lists the commands. An answer that
-    fails ends the chat.
+    Ctrl-C stops an answer. At an empty line, Ctrl-C, Ctrl-D or /exit leaves the chat. /help lists the commands. If an
+    answer fails, the chat ends.
     """
     from oa_protocol.cli import _session
 
     return _session.chat(_settings(options))
 
 
-@group.command(epilog="`oa-protocol --help` has the exit codes.")
+@group.command(epilog="`oa-protocol --help` lists the exit codes.")
 @connection
 @output
 def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
-    """List the models that the server offers, one a line."""
+    """List the models that the server offers, one per line."""
     from oa_protocol.cli import _session
 
     return _session.models(_settings(options))
 
 
 @group.command(
-    epilog="Chats of processes that still run are left alone, and so are chats that may be somebody else's. stdout gets"
-    " the ids that were deleted. Exit code 6 if something is, or may be, left; chats in use don't count."
+    epilog="The chats of running processes are left alone, and so are chats that may be somebody else's. The ids of"
+    " deleted chats are printed on stdout. The exit code is 6 if a chat is, or may be, left on the server. Chats in use"
+    " don't count."
 )
 @click.option(
     "--grace",
@@ -135,76 +148,86 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="A chat whose id was never learned is left alone while it is younger.",
+    help="If the id of a chat was never received, leave the chat alone until it is this old.",
 )
 @click.option(
     "--forget",
     metavar="LINE",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Drop this line of the journal, and sweep nothing. For a chat that you have looked at yourself.",
+    help="Drop this line of the journal instead of sweeping, if you checked its chat yourself. Repeatable.",
 )
 @connection
 @journal
 @output
 def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
-    """Delete the chats that dead processes left on the server."""
+    """Delete the chats that killed processes left behind."""
     from oa_protocol.cli import _session
 
     return _session.sweep(_settings(options), grace, forget)
 
 
 @group.command(
-    epilog="The exit code is 1 if this engine does something else than the tape says. FILE may also be a browser's"
-    " recording of a website; its name must end in .har."
+    epilog="The exit code is 1 if this engine doesn't do what the tape recorded. FILE can also be a browser's recording"
+    " of a website, if its name ends in .har."
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 def replay(file: str) -> int:
-    """Print what a tape recorded, and whether this engine still does the same."""
+    """Print a tape, and check this engine against it."""
     from oa_protocol.cli import _replaying
 
     return _replaying.replay(file)
 
 
 @group.command(
-    epilog="stdout gets OA_URL, OA_COOKIES and OA_TOKEN as lines for a shell: paste them into another terminal, and"
-    " ask, chat and models talk to this server. Ctrl-C is its proper end: exit code 0."
+    epilog="OA_URL, OA_COOKIES and OA_TOKEN are printed on stdout as lines for a shell. Paste them into another"
+    " terminal, and the other commands use this server there. If you end the server with Ctrl-C, the exit code is 0."
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.", show_default=True)
 @click.option(
-    "--host", default="127.0.0.1", callback=_loopback, show_default=True, help="Loopback only: it is for developing."
+    "--port", type=click.IntRange(0, 65535), default=0, help="The port. 0 means any free port.", show_default=True
 )
-@click.option("--model", type=click.Choice(["lorem", "echo"]), default="lorem", show_default=True, help="Who answers.")
+@click.option(
+    "--host", default="127.0.0.1", callback=_loopback, show_default=True, help="The host: 127.0.0.1 or localhost."
+)
+@click.option(
+    "--model",
+    type=click.Choice(["lorem", "echo"]),
+    default="lorem",
+    show_default=True,
+    help="lorem answers in Latin words, and echo repeats the prompt.",
+)
 @click.option(
     "--token-delay",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=0.05,
     show_default=True,
-    help="Between two tokens.",
+    help="The pause between two tokens.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=8,
     show_default=True,
-    help="How many answers run at a time. With 0, none ever does.",
+    help="How many answers are written at a time. With 0, prompts are never answered.",
 )
 @click.option(
     "allowed_hosts",
     "--allow-host",
     metavar="NAME",
     multiple=True,
-    help="A name that requests may use for this server, besides localhost and 127.0.0.1. Others get a 403.",
+    help="Another name that requests may use for this server, besides localhost and 127.0.0.1. A request with any"
+    " other name gets a 403. Repeatable.",
 )
 def serve(port: int, host: str, model: str, token_delay: float, workers: int, allowed_hosts: tuple[str, ...]) -> int:
-    """Run the embedded server, both APIs on one port, until Ctrl-C. It keeps everything in memory.
+    """Run the embedded server until you press Ctrl-C.
 
-    stderr gets a line for each request: method, path, status and milliseconds.
+    It serves both APIs on one port, and keeps everything in memory. It prints a line on stderr for each request:
+    method, path, status and milliseconds.
     """
     from oa_protocol.cli import _serving
 
-    del host  # checked: the server listens on 127.0.0.1, which is what both names mean
+    del host  # it was only checked, because both names mean 127.0.0.1, on which the server always listens
     return _serving.serve(port, model, token_delay, workers, allowed_hosts)
 
 

@@ -1,4 +1,4 @@
-"""Lines that somebody types: editing, history and pasted blocks, all of it prompt_toolkit's."""
+"""Typed lines, with prompt_toolkit: editing, history and pasted blocks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from oa_protocol.cli._terminal import Terminal, is_terminal
 
 
 async def typed_lines(terminal: Terminal, interrupts: Interrupts, history: Path | None) -> AsyncIterator[str]:
-    """Yield what is typed, a pasted block as one line, until Ctrl-D, or Ctrl-C at an empty line.
+    """Yield each line that the user types, until Ctrl-D, or Ctrl-C at an empty line.
 
-    ``history`` is the file that keeps the lines for the next time. The prompt is shown on stdout, or on stderr if
-    stdout is no terminal.
+    A pasted block is one line. The prompt is shown on stdout, or on stderr if stdout isn't a terminal.
+
+    Args:
+        terminal: Prints a note if the history can't be used.
+        interrupts: Its ``signal`` is set if Ctrl-C at an empty line ends the input.
+        history: The file that keeps the lines for later chats. None keeps them in memory only.
+
     """
-    # The editor would ask the terminal where its cursor is, only to know how much space a menu has.
+    # Otherwise the editor asks the terminal for the cursor's position, to place a menu that we don't have. Some
+    # terminals don't answer, and then a warning is shown.
     os.environ["PROMPT_TOOLKIT_NO_CPR"] = "1"
     session: PromptSession[str] = PromptSession(
         [("ansicyan", "> ")],
@@ -34,27 +40,30 @@ async def typed_lines(terminal: Terminal, interrupts: Interrupts, history: Path 
     )
     while True:
         try:
-            # A signal is for our own handlers: the key Ctrl-C is none while a line is edited.
+            # The terminal is in raw mode while a line is edited, so the key Ctrl-C doesn't send a signal. A SIGINT
+            # therefore comes from another process, and belongs to the handlers in ``_interrupts``.
             line = await session.prompt_async(handle_sigint=False, set_exception_handler=False)
         except EOFError:
             return
         except KeyboardInterrupt:
             if session.default_buffer.text:
-                continue  # as in a shell, it drops the line
+                continue  # Ctrl-C drops the line, as it does in a shell
             interrupts.signal = signal.SIGINT
             return
         yield line
 
 
 def _history(path: Path, terminal: Terminal) -> History:
-    """Open a history that only its user can read; if that can't be, say so, and keep the lines for this time only."""
+    """Open a history file that only its user can read. If that fails, print a note and keep the lines in memory."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.chmod(0o600)  # it may have been there already
+        path.chmod(0o600)  # the file may have existed with another mode
         path.open("ab").close()
     except OSError as error:
-        terminal.note(f"Note: there is no history: {error}. --no-history does without.")
+        terminal.note(
+            f"Note: there is no history, because its file can't be used: {error}. --no-history turns this note off."
+        )
         return InMemoryHistory()
     return _FileHistory(path)
 

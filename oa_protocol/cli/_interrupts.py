@@ -1,4 +1,7 @@
-"""Ctrl-C: the first one ends the work, which then still deletes its chat; a second one quits."""
+"""Ctrl-C and other signals.
+
+The first one ends the work, and the chat is still deleted. A second one quits the process at once.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class Interrupts:
-    """Takes the signals that end a program, while its context is open. Main thread only.
+    """Handles the signals that end a program, while its context is open. It works in the main thread only.
 
-    ``signal`` is the first one that came. ``last_words`` says what is on stderr if a second one quits the process.
+    ``signal`` is the first signal that arrived. ``last_words`` returns the text that is printed on stderr if a second
+    signal quits the process.
     """
 
     def __init__(self, last_words: Callable[[], str]) -> None:
@@ -31,13 +35,13 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        """What the process exits with."""
+        """The exit code for the signal that arrived."""
         return 128 + (self.signal or signal.SIGINT)
 
     def __enter__(self) -> Self:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)  # Windows has fewer
-            # One that is ignored, as under nohup, stays so.
+            number = getattr(signal, name, None)  # Windows doesn't have all of them
+            # A signal that is ignored stays ignored. For example, nohup ignores SIGHUP.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
@@ -50,7 +54,10 @@ class Interrupts:
 
     @contextmanager
     def cancelling(self, cancel: Callable[[], object]) -> Generator[None]:
-        """Have the first signal call ``cancel``, fit for a signal handler, instead of raising KeyboardInterrupt."""
+        """Let the first signal call ``cancel`` instead of raising KeyboardInterrupt.
+
+        ``cancel`` must be safe to call in a signal handler.
+        """
         self._cancel = cancel
         try:
             yield
@@ -59,7 +66,7 @@ class Interrupts:
 
     @contextmanager
     def stopping(self, stop: Callable[[], object]) -> Generator[None]:
-        """Have a Ctrl-C call ``stop`` instead, once: it ends a part of the work, and the work goes on."""
+        """Let the first Ctrl-C call ``stop``, which ends only a part of the work. The next one is handled as usual."""
         self._stop = stop
         try:
             yield
@@ -68,11 +75,15 @@ class Interrupts:
 
     @contextmanager
     def raising(self) -> Generator[None]:
-        """Raise KeyboardInterrupt, within ``cancelling``: for what blocks the event loop, such as reading a line."""
+        """Let a signal raise KeyboardInterrupt, even within ``cancelling``.
+
+        This is for calls that block the event loop, such as reading a line: the loop can't cancel those.
+        """
         cancel, self._cancel = self._cancel, None
         try:
             if self.signal is not None:
-                raise KeyboardInterrupt  # the loop, about to be blocked, has not yet come to the cancellation
+                # The signal arrived earlier, but the loop hasn't run the cancellation yet, and is about to be blocked.
+                raise KeyboardInterrupt
             yield
         finally:
             self._cancel = cancel
@@ -84,7 +95,8 @@ class Interrupts:
             stop()
             return
         if self.signal is not None:
-            # Not sys.stderr: the signal may have come in the middle of a write to it.
+            # This doesn't use sys.stderr, because the signal may have arrived in the middle of a write to it.
+            # And it doesn't raise an exception, because cleaning up is shielded, and would hold the exception back.
             os.write(2, f"\n{self._last_words()}\n".encode(errors="replace"))
             os._exit(self.exit_code)
         self.signal = number
@@ -95,7 +107,10 @@ class Interrupts:
 
 @contextmanager
 def heartbeat(loop: asyncio.AbstractEventLoop) -> Generator[None]:
-    """Wake ``loop`` once a second: a signal that comes just before it sleeps is noticed only when it wakes."""
+    """Wake ``loop`` once a second.
+
+    Without this, a signal that arrives just before the loop sleeps is noticed only when something else wakes the loop.
+    """
     timer: deque[asyncio.TimerHandle] = deque(maxlen=1)
 
     def beat() -> None:

@@ -1,4 +1,7 @@
-"""The options that several commands share. Only click is imported here, so that ``--help`` and completion are quick."""
+"""The options that several commands share.
+
+This module imports only click, so that ``--help`` and completion are quick.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ def _together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], 
 
 def _cookies(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     del context, option
-    # A value that is no path may be the secret itself: it is not repeated.
+    # The value isn't repeated in the message. If it isn't a path, it may be the secret itself.
     if value is not None and not value.startswith("browser:") and not os.path.exists(value):  # noqa: PTH110  # pathlib costs time in --help
         raise click.BadParameter(
-            "give the path of an existing file, or browser:NAME. A cookie itself would show in the list of processes:"
-            " put it into OA_COOKIES."
+            "give the path of an existing file, or browser:NAME. Put the cookie itself into OA_COOKIES, because other"
+            " users can see the arguments of a process."
         )
     return value
 
@@ -44,8 +47,8 @@ def _token(context: click.Context, option: click.Parameter, value: str | None) -
             token = file.read(_MAX_TOKEN).strip()
     except (OSError, ValueError):
         raise click.BadParameter(
-            "give the path of a file that can be read. A token itself would show in the list of processes: put it into"
-            " OA_TOKEN."
+            "give the path of a readable file. Put the token itself into OA_TOKEN, because other users can see the"
+            " arguments of a process."
         ) from None
     if not token:
         raise click.BadParameter("the file is empty.")
@@ -56,7 +59,8 @@ def _proxy(context: click.Context, option: click.Parameter, value: str | None) -
     del context, option
     if value is not None and "@" in value:
         raise click.BadParameter(
-            "a password would show in the list of processes: put the proxy's URL into HTTPS_PROXY or HTTP_PROXY."
+            "put a URL that has a password into HTTPS_PROXY or HTTP_PROXY, because other users can see the arguments of"
+            " a process."
         )
     return value
 
@@ -74,46 +78,52 @@ def _tape(context: click.Context, option: click.Parameter, value: str | None) ->
 
 
 def _close(file: IO[str]) -> None:
-    with suppress(OSError):  # that the disk is full has been told
+    with suppress(OSError):  # if the disk is full, an earlier write has already failed with an error
         file.close()
 
 
 output = _together(
-    click.option("--json", is_flag=True, help="Print JSON, one object a line (ask, chat: the events)."),
+    click.option("--json", is_flag=True, help="Print JSON, one object per line. ask and chat print their events."),
     click.option(
         "--trace",
         is_flag=True,
-        help="Show phases, intents and replies on stderr. The answer then comes a line at a time.",
+        help="Show phases, intents and replies on stderr. The answer is then printed one line at a time.",
     ),
-    click.option("--quiet", is_flag=True, help="Show errors on stderr, but no progress and no notes."),
+    click.option("--quiet", is_flag=True, help="Show only errors on stderr, and no progress and no notes."),
 )
 
 connection = _together(
     click.option(
-        "--url", metavar="URL", envvar="OA_URL", show_envvar=True, help="The server.  [default: an embedded one]"
+        "--url",
+        metavar="URL",
+        envvar="OA_URL",
+        show_envvar=True,
+        help="The server's base URL.  [default: an embedded server]",
     ),
     click.option(
         "--api",
         type=click.Choice(["website", "inference"]),
         default="website",
         show_default=True,
-        help="The API that it speaks.",
+        help="The API that the server speaks.",
     ),
     click.option(
         "--cookies",
         metavar="FILE|browser:NAME",
         callback=_cookies,
-        help="Cookies for the website: cookies.txt, a JSON export, a HAR file, or a browser's own.  [env var:"
-        " OA_COOKIES, which may also hold a Cookie header's value]",
+        help="Cookies for the website: from cookies.txt, a browser extension's JSON, a HAR file, or the browser NAME"
+        " itself.  [env var: OA_COOKIES, which can also hold the value of a Cookie header]",
     ),
     click.option(
         "token",
         "--token-file",
         metavar="FILE",
         callback=_token,
-        help="A file with a bearer token in it.  [env var: OA_TOKEN, which holds the token itself]",
+        help="A file that contains a bearer token.  [env var: OA_TOKEN, which holds the token itself]",
     ),
-    click.option("--proxy", metavar="URL", callback=_proxy, help="A proxy.  [default: HTTPS_PROXY and its like]"),
+    click.option(
+        "--proxy", metavar="URL", callback=_proxy, help="The URL of a proxy.  [default: from HTTPS_PROXY or HTTP_PROXY]"
+    ),
 )
 
 journal = click.option(
@@ -121,30 +131,31 @@ journal = click.option(
     metavar="FILE",
     envvar="OA_JOURNAL",
     show_envvar=True,
-    help="Where chats are noted until they are deleted, for `sweep`; '' for nowhere.  [default: journal.sqlite3 in your"
-    " state folder]",
+    help="The file that lists each chat until it is deleted, so that `sweep` can find it. With '', there is none."
+    "  [default: journal.sqlite3 in your state folder]",
 )
 
 recording = click.option(
     "--tape",
     metavar="FILE",
     callback=_tape,
-    help="Record the conversation, for `replay` and for bug reports: prompts and answers, but no credentials.",
+    help="Record the conversation in FILE, for `replay` and for bug reports. FILE contains prompts and answers, but no"
+    " credentials.",
 )
 
 answer = _together(
-    click.option("--model", metavar="NAME", help="The model.  [default: OA_SFT_Llama_30B_6]"),
-    click.option("--system-prompt", metavar="TEXT", help="What the model is told first."),
-    click.option("--temperature", type=float, help="Above 0: the higher, the more varied the answer."),
-    click.option("--top-k", type=int, help="Choose among the K likeliest tokens."),
-    click.option("--top-p", type=float, help="Choose among tokens whose chances add up to P."),
-    click.option("--typical-p", type=float, help="The same, with the most typical tokens first."),
-    click.option("--repetition-penalty", type=float, help="Above 1: repeat less."),
-    click.option("--max-new-tokens", type=int, help="End the answer after so many tokens."),
+    click.option("--model", metavar="NAME", help="The model that answers.  [default: OA_SFT_Llama_30B_6]"),
+    click.option("--system-prompt", metavar="TEXT", help="Instructions that come before the prompt."),
+    click.option("--temperature", type=float, help="Above 0. The higher, the more varied the answer."),
+    click.option("--top-k", type=int, help="Choose among the K most likely tokens."),
+    click.option("--top-p", type=float, help="Choose among the most likely tokens whose probabilities add up to P."),
+    click.option("--typical-p", type=float, help="Like --top-p, but with the most typical tokens."),
+    click.option("--repetition-penalty", type=float, help="Above 1, the model repeats itself less."),
+    click.option("--max-new-tokens", type=int, help="End the answer after this many tokens."),
     click.option(
         "--timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True),
-        help="Give up if the answer takes longer. It may wait in a queue first.  [default: no limit]",
+        help="Give up if the answer takes longer. Time in the server's queue counts, too.  [default: no limit]",
     ),
 )

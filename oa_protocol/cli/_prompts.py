@@ -1,4 +1,4 @@
-"""Where prompts come from: an argument and stdin, the lines of a pipe, or lines that somebody types."""
+"""Reads prompts: from an argument and stdin, from the lines of a pipe, or from typed lines."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from oa_protocol.cli._interrupts import Interrupts
 from oa_protocol.cli._terminal import Terminal, is_terminal, open_stream
 
 MAX_PROMPT = 8 * 1024 * 1024
-"""Bytes of a prompt that is read; servers take less."""
+"""The longest prompt that is read, in bytes. Servers accept less."""
 
 BETWEEN = "\n\n"
-"""What stands between an argument and the text of stdin: an empty line."""
+"""The separator between the argument and the text from stdin: an empty line."""
 
 _PATIENCE = 2.0
 
 _HELP = """\
-/help  show this
-/exit  leave, and delete the chat (also /quit, Ctrl-D)
-//     at the start: send the line, with one / less; it is no command
-Ctrl-C stops an answer; at an empty line it leaves. A pasted block is one prompt."""
+/help  show this list
+/exit  leave, and delete the chat (also /quit or Ctrl-D)
+//     at the start of a line: send the line as a prompt, with only one /
+Ctrl-C stops an answer. At an empty line, it leaves. A pasted block is one prompt."""
 
 
 def one_prompt(argument: str | None, terminal: Terminal) -> str:
-    """Return the prompt of ``ask``: the argument, then what is piped in; None or ``-`` wants stdin alone.
+    """Return the prompt of ``ask``.
+
+    It is the argument, followed by the text that is piped in. If the argument is None or ``-``, it is stdin alone.
 
     Raises:
-        UsageError: there is none, or it can't be used.
+        UsageError: There is no prompt, or it can't be used.
 
     """
     if argument is None and is_terminal(sys.stdin):
@@ -51,10 +53,10 @@ def one_prompt(argument: str | None, terminal: Terminal) -> str:
 async def chat_prompts(
     terminal: Terminal, interrupts: Interrupts, history: Path | None, *, typed: bool
 ) -> AsyncIterator[str]:
-    """Yield the prompts of ``chat``, up to the end of stdin or ``/exit``; empty lines don't count.
+    """Yield the prompts of ``chat``, until stdin ends or ``/exit`` is read. Skip empty lines.
 
     Raises:
-        UsageError: stdin is closed, too long or not UTF-8, or an unknown command is piped in.
+        UsageError: stdin is closed, a line is too long or isn't UTF-8, or an unknown command is piped in.
 
     """
     if typed:
@@ -67,7 +69,7 @@ async def chat_prompts(
         words = line.strip()
         if words.startswith("//"):
             yield line.replace("//", "/", 1)
-        elif not words.startswith("/") or "\n" in words:  # a pasted block may begin with anything
+        elif not words.startswith("/") or "\n" in words:  # a pasted block is never a command
             if words:
                 yield line
         elif words in ("/exit", "/quit"):
@@ -75,14 +77,16 @@ async def chat_prompts(
         elif words == "/help":
             terminal.complain(_HELP)
         else:
-            problem = f"unknown command {words.split()[0]}: /help lists them, and // begins a prompt with a slash"
+            problem = (
+                f"unknown command {words.split()[0]}: /help lists the commands, and // starts a prompt with a slash"
+            )
             if not typed:
                 raise click.UsageError(problem)
             terminal.complain(problem.capitalize())
 
 
 def are_typed() -> bool:
-    """Tell whether somebody types the prompts, and sees what is typed."""
+    """Tell whether a user types the prompts, and can see what is typed."""
     return is_terminal(sys.stdin) and (is_terminal(sys.stdout) or is_terminal(sys.stderr))
 
 
@@ -90,7 +94,7 @@ async def _piped_lines(interrupts: Interrupts) -> AsyncIterator[str]:
     source = _stdin()
     while True:
         try:
-            with interrupts.raising():  # reading blocks the event loop
+            with interrupts.raising():  # reading blocks the event loop, so a cancellation wouldn't arrive
                 line = source.buffer.readline(MAX_PROMPT + 1)
         except KeyboardInterrupt:
             return
@@ -100,8 +104,11 @@ async def _piped_lines(interrupts: Interrupts) -> AsyncIterator[str]:
 
 
 def _whole_stdin(source: TextIO, terminal: Terminal) -> str:
-    # It may merely be open, for example in a service or a loop of a shell, though nobody means to pipe anything in.
-    text = "Waiting for the end of stdin, which belongs to the prompt. If nothing is piped in, add: </dev/null"
+    # In a service or a shell's loop, stdin may be open although nothing will be piped in. Reading then never ends, so
+    # say what we are waiting for.
+    text = (
+        "Waiting for the end of stdin, because it is part of the prompt. If you don't pipe anything in, add: </dev/null"
+    )
     timer = threading.Timer(_PATIENCE, terminal.note, [text])
     timer.daemon = True
     timer.start()
@@ -115,7 +122,7 @@ def _whole_stdin(source: TextIO, terminal: Terminal) -> str:
 def _stdin() -> TextIO:
     source = open_stream(sys.stdin)
     if source is None:
-        raise click.UsageError("there is no prompt, and stdin is closed")
+        raise click.UsageError("there is no prompt, because stdin is closed")
     return source
 
 

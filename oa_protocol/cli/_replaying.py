@@ -1,4 +1,4 @@
-"""What ``replay`` does."""
+"""The command ``replay``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from oa_protocol.tape.har import parse_har
 
 
 def replay(file: str) -> int:
-    """Print each conversation of ``file``, and whether this engine does the same. Return the exit code.
+    """Print each conversation in ``file``, and whether this engine does the same. Return the exit code.
 
     Raises:
-        UsageError: the file can't be read, or holds no conversation.
+        UsageError: The file can't be read, or contains no conversation.
 
     """
     terminal = Terminal()
@@ -44,4 +44,4 @@ def replay(file: str) -> int:
 
 
 def _verdict(difference: Difference | None) -> str:
-    return "This engine does the same." if difference is None else f"This engine does not:\n{difference}"
+    return "This engine does the same." if difference is None else f"This engine does something else:\n{difference}"

@@ -1,4 +1,4 @@
-"""``oa-protocol serve``."""
+"""The command ``serve``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oa_protocol.server import Echo, Lorem, Server
 
 
 def serve(port: int, model: str, token_delay: float, workers: int, allowed_hosts: Iterable[str]) -> int:
-    """Run the embedded server until a signal comes; return the exit code."""
+    """Run the embedded server until SIGINT or SIGTERM arrives. Return the exit code."""
     terminal = Terminal()
     server = Server(
         Echo() if model == "echo" else Lorem(),
@@ -33,18 +33,19 @@ def serve(port: int, model: str, token_delay: float, workers: int, allowed_hosts
             server.start()
         except OSError as error:
             raise click.ClickException(
-                f"the server cannot listen on port {port}: {error.strerror or error}. --port 0 takes a free one."
+                f"the server cannot listen on port {port}: {error.strerror or error}. --port 0 picks a free port."
             ) from error
         with _requests_on(terminal):
             _tell(terminal, server)
             while True:
-                # Unlike a lock's wait, a signal ends this on every system; one that comes just before, late.
+                # A signal interrupts a sleep on every system, but not every wait for a lock. If it arrives just before
+                # the sleep, it is noticed up to a second late.
                 time.sleep(1)
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
         code = ExitCode.STDOUT_CLOSED
-    except OSError as error:  # what stdout cannot take
+    except OSError as error:  # stdout can't be written
         terminal.complain(f"Error: {error}")
         code = ExitCode.OTHER
     finally:
@@ -59,14 +60,14 @@ def _tell(terminal: Terminal, server: Server) -> None:
     for name, value in (("OA_URL", server.url), ("OA_COOKIES", cookies), ("OA_TOKEN", server.token)):
         terminal.line(f"export {name}={shlex.quote(value)}")
     terminal.note(
-        f"Both APIs are on {server.url}, for the credentials above, until Ctrl-C. In another terminal, paste those"
-        " lines; then: oa-protocol ask Hello (--api inference uses the token)."
+        f"Both APIs are on {server.url} until you press Ctrl-C. Paste the lines above into another terminal, and then"
+        " try: oa-protocol ask Hello (with --api inference, it uses the token)."
     )
 
 
 @contextmanager
 def _requests_on(terminal: Terminal) -> Generator[None]:
-    """Show the server's log on stderr: a line for each request, and its own errors."""
+    """Show the server's log on stderr: a line for each request, and the server's own errors."""
     logger, handler = logging.getLogger("oa_protocol.server"), _Lines(terminal)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""What ``ask``, ``chat`` and ``models`` do, and what they exit with."""
+"""The commands ``ask``, ``chat``, ``models`` and ``sweep``, and their exit codes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Work = Callable[[Client], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options, under their names on the command line. ``models`` has none of an answer's."""
+    """The options, under their names on the command line. Those that a command doesn't have keep their defaults."""
 
     url: str | None
     api: Literal["website", "inference"]
@@ -77,13 +77,18 @@ class Settings:
 
     @property
     def sampling(self) -> dict[str, float]:
-        """The sampling parameters that were given."""
+        """The sampling parameters that are set."""
         names = SamplingParameters.__struct_fields__
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 def ask(settings: Settings, argument: str | None) -> int:
-    """Print the answer to ``argument`` and what is piped in; return the exit code. Raises UsageError."""
+    """Print the answer to ``argument`` and the text that is piped in. Return the exit code.
+
+    Raises:
+        UsageError: The options, the prompt or stdin can't be used.
+
+    """
     session = _Session(settings)
     prompt = one_prompt(argument, session.terminal)
 
@@ -94,21 +99,41 @@ def ask(settings: Settings, argument: str | None) -> int:
 
 
 def chat(settings: Settings) -> int:
-    """Have the lines of stdin answered in one chat; return the exit code. Raises UsageError."""
+    """Print the answers to the lines of stdin, all in one chat. Return the exit code.
+
+    Raises:
+        UsageError: The options or stdin can't be used.
+
+    """
     session = _Session(settings, typed=are_typed())
     return session.run(lambda client: session.converse(client, session.chat_prompts()))
 
 
 def models(settings: Settings) -> int:
-    """Print the models; return the exit code. Raises UsageError."""
+    """Print the server's models. Return the exit code.
+
+    Raises:
+        UsageError: The options can't be used.
+
+    """
     session = _Session(settings)
     return session.run(session.list_models)
 
 
 def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
-    """Delete what was left behind, or forget lines of the journal; return the exit code. Raises UsageError."""
+    """Delete chats that were left behind, or drop lines of the journal. Return the exit code.
+
+    Args:
+        settings: The options.
+        grace: The age in seconds below which a chat without a known id is left alone.
+        forget: The numbers of the lines to drop. If there are any, nothing is swept.
+
+    Raises:
+        UsageError: There is no server or no journal, or the options can't be used.
+
+    """
     if settings.journal == "":
-        raise click.UsageError("there is no journal to sweep: --journal or OA_JOURNAL is empty")
+        raise click.UsageError("there is no journal to sweep, because --journal or OA_JOURNAL is empty")
     session = _Session(settings)
     if forget:
         return session.forget(forget)
@@ -118,7 +143,7 @@ def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
 
 
 class _Session:
-    """One run of a command. If its prompts are ``typed``, a Ctrl-C stops an answer, and the next prompt may come."""
+    """One run of a command. If its prompts are ``typed``, Ctrl-C stops only the answer, and the chat goes on."""
 
     def __init__(self, settings: Settings, *, typed: bool = False) -> None:
         self.terminal = Terminal(json=settings.json, trace=settings.trace, quiet=settings.quiet)
@@ -129,11 +154,17 @@ class _Session:
         self._chat: Chat | None = None
 
     def run(self, work: Work) -> int:
-        """Have a client do the work; return the exit code. Raises UsageError."""
+        """Run ``work`` with a client, and name the chats that are left. Return the exit code.
+
+        Raises:
+            UsageError: The options can't be used.
+
+        """
         with ExitStack() as stack:
             stack.enter_context(self.terminal.library_log())
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", ChatLeakedWarning)  # it is told in better words
+            # The chats that it names are printed below, in the command line's words.
+            warnings.simplefilter("ignore", ChatLeakedWarning)
             try:
                 client = self._connect(stack)
             except ValueError as error:
@@ -152,12 +183,12 @@ class _Session:
             return self._conclude(failure, leaked=bool(client.leaked))
 
     def chat_prompts(self) -> AsyncIterator[str]:
-        """Return the prompts that are typed, or piped in."""
+        """Return the prompts that the user types or pipes in."""
         history = _state_path() / "chat_history" if self._settings.history else None
         return chat_prompts(self.terminal, self.interrupts, history, typed=self._typed)
 
     async def converse(self, client: Client, prompts: AsyncIterator[str]) -> None:
-        """Have ``prompts`` answered in one chat, which is deleted in the end."""
+        """Print the answers to ``prompts``, all in one chat, and delete the chat in the end."""
         settings = self._settings
         chat = self._chat = client.chat(
             settings.model, sampling=settings.sampling, system_prompt=settings.system_prompt, tape=settings.tape
@@ -169,7 +200,8 @@ class _Session:
                     async for prompt in prompts:
                         try:
                             sent = chat.send(prompt)
-                        except ValueError as error:  # no server stores this text, but the next one may be better
+                        except ValueError as error:
+                            # No server can store this prompt, but a user at a terminal can type another one.
                             if not self._typed:
                                 raise
                             self.terminal.complain(f"Error: {in_our_words(error)}")
@@ -201,7 +233,7 @@ class _Session:
                 self.terminal.line("\t".join(filter(None, (model.name, model.description))))
 
     async def sweep(self, client: Client, grace: float) -> None:
-        """Delete what was left behind, and print it."""
+        """Delete chats that were left behind, and print their ids."""
         self.terminal.progress("deleting what was left behind…")
         swept = await client.sweep(grace=grace)
         for chat_id in swept.deleted:
@@ -215,18 +247,18 @@ class _Session:
         if swept.leaked:
             self._record("leaked", records=swept.leaked)
             self.terminal.note(
-                "If you have looked at a line of the journal, `oa-protocol sweep --forget LINE` drops it."
+                "If you checked the chat of a line yourself, `oa-protocol sweep --forget LINE` drops that line."
             )
         elif not swept.deleted and not swept.in_use:
-            self.terminal.note(f"Nothing is left on {self._settings.url}, says the journal {self._journal}")
+            self.terminal.note(f"Nothing is left on {self._settings.url}, according to the journal {self._journal}")
         for base_url in swept.elsewhere:
             self.terminal.note(
-                f"The journal also has chats on {base_url}: sweep it, too, with that --url and its --api"
+                f"The journal also lists chats on {base_url}. To delete them, sweep with that --url and its --api."
             )
         client.leaked.extend(swept.leaked)
 
     def forget(self, lines: Iterable[int]) -> int:
-        """Drop lines of the journal, whose owners must not live; return the exit code."""
+        """Drop lines of the journal, unless the process that owns one still runs. Return the exit code."""
         journal, code = Journal(self._journal), ExitCode.DONE
         for number in lines:
             try:
@@ -245,7 +277,7 @@ class _Session:
         return _state_path() / "journal.sqlite3" if self._settings.journal is None else self._settings.journal
 
     def _connect(self, stack: ExitStack) -> Client:
-        """Return a client of the server that is named, or of an embedded one, which lives as long as ``stack``."""
+        """Return a client of the user's server, or of an embedded one that runs until ``stack`` is closed."""
         settings = self._settings
         timeouts = Timeouts(answer=settings.timeout)
         if settings.url is not None:
@@ -259,25 +291,26 @@ class _Session:
                 journal=self._journal or None,
             )
         if settings.cookies or settings.token or settings.proxy:
-            raise click.UsageError(
-                "--cookies, --token-file and --proxy are for a server that --url or OA_URL names, and there is neither"
-            )
+            raise click.UsageError("--cookies, --token-file and --proxy need a server: give its --url, or set OA_URL")
 
         from oa_protocol.server import Server
         from oa_protocol.transports.default import default_transport_factory
 
         server = stack.enter_context(Server())
-        self.terminal.note(f"No --url and no OA_URL: talking to an embedded server, {server.url}")
+        self.terminal.note(f"No --url and no OA_URL: talking to an embedded server at {server.url}")
         return Client(
             server.url,
             api=settings.api,
             cookies="; ".join(f"{name}={value}" for name, value in server.cookies.items()),
             token=server.token if settings.api == "inference" else "",
-            transport=default_transport_factory(),  # a proxy that the environment names knows nothing of our loopback
+            # An explicit transport ignores the proxy in the environment, which can't reach our loopback.
+            transport=default_transport_factory(),
             timeouts=timeouts,
         )
 
     async def _run_interruptibly(self, work: Work, client: Client) -> None:
+        # A signal's handler may run in the middle of any other call, so it must not cancel the scope itself. It only
+        # asks the loop to do so, by ``call_soon_threadsafe``.
         loop = asyncio.get_running_loop()
         with (
             heartbeat(loop),
@@ -294,17 +327,18 @@ class _Session:
             self.interrupts.stopping(lambda: loop.call_soon_threadsafe(scope.cancel)),
         ):
             if self._stopped is not None:
+                # The server still writes the stopped answer, and a chat can have only one answer at a time.
                 self.terminal.progress("waiting for the stopped answer to end…")
                 async for _ in self._stopped:
-                    pass  # it was stopped, so nobody wants to see the rest
+                    pass  # the user stopped this answer, so the rest isn't printed
                 self._stopped = None
             await self._answer(answer)
         if scope.cancelled_caught:
             self._stopped = self._stopped or answer
             self._record("stopped")
             self.terminal.note(
-                "Stopped. The server writes this answer to its end, and the next prompt waits for that."
-                " Ctrl-C again, or Ctrl-D, leaves."
+                "Stopped. The server still writes this answer to its end, and the next prompt waits for that."
+                " Press Ctrl-C again, or Ctrl-D, to leave."
             )
 
     async def _answer(self, answer: Answer) -> None:
@@ -340,11 +374,11 @@ class _Session:
                 self.terminal.piece(text)
             case Corrected(text=text, cut=True):
                 raise AnswerFailed(
-                    "the stream was cut, and the final text does not continue what was printed; --json has both",
+                    "the stream was cut, and the final text does not continue the printed one; --json prints both",
                     text=text,
                 )
             case Corrected():
-                self.terminal.note("Note: the final text differs from what was printed; --json has both.")
+                self.terminal.note("Note: the final text differs from what was printed. --json prints both.")
             case _:
                 pass
 
@@ -353,8 +387,13 @@ class _Session:
             self.terminal.record({"event": event, **fields})
 
     def _conclude(self, failure: BaseException | None, *, leaked: bool) -> int:
-        """Return the exit code, having said why. Raises UsageError."""
-        if isinstance(failure, ValueError):  # the library's word for what it was given
+        """Print what went wrong, if anything did. Return the exit code.
+
+        Raises:
+            UsageError: The library refused a value that an option gave.
+
+        """
+        if isinstance(failure, ValueError):  # the library refused an argument
             raise click.UsageError(in_our_words(failure)) from None
         if isinstance(failure, (click.ClickException, ImportError)):
             raise failure
@@ -382,7 +421,7 @@ class _Session:
         complain = self.terminal.complain
         match failure:
             case BrokenPipeError():
-                pass  # somebody who closes our stdout knows
+                pass  # the program that reads our stdout closed it, so it doesn't want to know
             case AuthenticationError():
                 said = in_our_words(failure)
                 complain(f"Error: {said}")
@@ -390,7 +429,7 @@ class _Session:
                     complain("Give credentials with --cookies or OA_COOKIES, or with --token-file or OA_TOKEN.")
             case JournalError():
                 complain(f"Error: {failure}")
-                complain("Here the journal is --journal or OA_JOURNAL, and --journal '' does without.")
+                complain("You choose the journal with --journal or OA_JOURNAL. --journal '' runs without one.")
             case OAError() | OSError():
                 complain(f"Error: {in_our_words(failure)}")
             case _:
@@ -402,12 +441,12 @@ class _Session:
         chat = self._chat
         if chat is None or chat.phase in (Phase.DELETED, Phase.NEVER_CREATED):
             return f"{self.terminal.visible_cursor}Interrupted."
-        said = f"{self.terminal.visible_cursor}Left behind, maybe: chat {chat.id or '(id unknown)'}"
+        said = f"{self.terminal.visible_cursor}Maybe left behind: chat {chat.id or '(id unknown)'}"
         return f"{said}\n{self._remedy}".rstrip()
 
     @property
     def _remedy(self) -> str:
-        """What deletes a chat that this run leaves behind, if anything does."""
+        """How to delete a chat that this run leaves behind, as one line. It is empty if the journal doesn't list it."""
         if self._chat is None or self._settings.url is None or self._settings.journal == "":
             return ""
         return "To delete it, run `oa-protocol sweep` with the same --url, --api and credentials."

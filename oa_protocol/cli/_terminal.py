@@ -1,4 +1,4 @@
-"""Where the CLI writes: answers on stdout and nothing else there, all the rest on stderr."""
+"""The output of the command line: answers on stdout, and everything else on stderr."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ import msgspec
 if TYPE_CHECKING:
     from rich.status import Status
 
-# What could move a terminal's cursor, change its title or answer in the user's name. Servers choose these texts.
+# Servers choose the texts that are printed. These characters could move the terminal's cursor, change its title, or
+# make it send input as if the user had typed it.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """``progress`` shows only if it disturbs nothing: stderr is a terminal, and nobody wants it quiet.
+    """Prints answers, notes and errors.
 
-    With ``trace`` an answer comes in whole lines, because the trace's lines come at any time, maybe on one terminal.
+    Progress is shown only if stderr is a terminal, and neither ``json``, ``trace`` nor ``quiet`` is set. With
+    ``trace``, an answer is printed in whole lines, because the trace's lines may appear in the same terminal at any
+    time.
 
     Raises:
         UsageError: stdout is closed.
@@ -34,7 +37,7 @@ class Terminal:
 
     def __init__(self, *, json: bool = False, trace: bool = False, quiet: bool = False) -> None:
         if open_stream(sys.stdout) is None:
-            raise click.UsageError("stdout is closed: there is nowhere to print to")
+            raise click.UsageError("stdout is closed, so nothing can be printed")
         if reconfigure := getattr(sys.stdout, "reconfigure", None):
             reconfigure(errors="replace")
         self.shows_progress = is_terminal(sys.stderr) and not (json or trace or quiet)
@@ -48,7 +51,11 @@ class Terminal:
     # ---- stdout
 
     def piece(self, text: str) -> None:
-        """Print a piece of an answer. White space at its end waits for the next piece: answers end without any."""
+        """Print a piece of an answer.
+
+        White space at the end of the piece is held back until the next piece, because the final text has none at its
+        end.
+        """
         text = self._held + text
         words = text.rstrip()
         if self._trace:
@@ -59,7 +66,7 @@ class Terminal:
             self._within_line = not words.endswith("\n")
 
     def end(self, text: str | None = None) -> None:
-        """End an answer, whose whole text is ``text`` if it came to a good end."""
+        """End an answer. ``text`` is its whole text, or None if it failed or was stopped."""
         held, self._held = self._held, ""
         rest = held if text is not None and text.endswith(held) else held.rstrip()
         if rest:
@@ -76,7 +83,7 @@ class Terminal:
         self._print(f"{text}\n")
 
     def record(self, fields: dict[str, object]) -> None:
-        """Print a JSON object as one line, in ASCII: any stdout can carry that."""
+        """Print a JSON object as one line. It is ASCII, so that the encoding of stdout doesn't matter."""
         self._print(f"{json.dumps(msgspec.to_builtins(fields))}\n")
 
     def _print(self, text: str) -> None:
@@ -93,7 +100,7 @@ class Terminal:
     # ---- stderr
 
     def progress(self, text: str) -> None:
-        """Show what is going on, unless a line of the answer has begun."""
+        """Show what is going on, unless part of a line of the answer is already printed."""
         if not self.shows_progress or self._within_line:
             return
         from rich.text import Text
@@ -103,27 +110,27 @@ class Terminal:
 
             self._status = Console(stderr=True).status("")
             self._status.start()
-        # Not a plain str, in which rich would look for markup.
+        # In a plain str, rich would look for markup.
         self._status.update(Text(printable(text)))
 
     def clear(self) -> None:
-        """Take away what ``progress`` shows."""
+        """Remove the progress display."""
         if self._status is not None:
             self._status.stop()
             self._status = None
 
     @property
     def visible_cursor(self) -> str:
-        """What brings a terminal's cursor back, which ``progress`` hides; for a process that quits at once."""
+        """The sequence that shows the cursor again if ``progress`` hides it. A process prints it before it quits."""
         return "" if self._status is None else "\x1b[?25h"
 
     def note(self, text: str) -> None:
-        """Say something in one line that is no error."""
+        """Print a line that isn't an error on stderr, unless ``quiet`` is set."""
         if not self._quiet:
             self.complain(text)
 
     def complain(self, text: str) -> None:
-        """Say what went wrong, on a line of its own: if a line of the answer has begun, after that."""
+        """Print an error on stderr. If part of a line of the answer is printed, wait until that answer ends."""
         if self._within_line:
             self._notes_after_line.append(text)
             return
@@ -132,7 +139,7 @@ class Terminal:
 
     @contextmanager
     def library_log(self) -> Generator[None]:
-        """Show the library's warnings, and with ``trace`` all that it logs, with the seconds since the start."""
+        """Show the library's warnings. With ``trace``, show all that it logs, with the seconds since the start."""
         logger = logging.getLogger("oa_protocol")
         handler, level, propagates = _Log(self, trace=self._trace), logger.level, logger.propagate
         logger.addHandler(handler)
@@ -160,28 +167,31 @@ class _Log(logging.Handler):
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether somebody sits there."""
+    """Tell whether the stream is open and is a terminal."""
     stream = open_stream(stream)
     return stream is not None and stream.isatty()
 
 
 def open_stream(stream: TextIO | None) -> TextIO | None:
     """Return a standard stream, or None if it is closed."""
-    # If it was closed when Python started, it is None, whatever the annotations say.
+    # Python sets a stream to None if it was closed before the start, although its annotation doesn't say so.
     return None if stream is None or stream.closed else stream
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with control characters replaced, but for tabs and line ends."""
+    """Return ``text`` with its control characters replaced, except tabs and line feeds."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def discard_stdout() -> None:
-    """Send what is still buffered for a closed stdout nowhere, or Python complains of it when it exits."""
+    """Redirect stdout to the null device.
+
+    Otherwise, Python would fail to flush the rest of its buffer at exit, and print an error.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _say(text: str) -> None:
-    """Print a line on stderr. If nobody reads that any more, the work goes on, and its exit code tells the rest."""
+    """Print a line on stderr. If that fails, go on, because the exit code still says how the work ended."""
     with suppress(OSError):
         click.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""The library's words in the command line's: it names arguments, and somebody at a shell knows options."""
+"""Translates error messages: the library names arguments, and the command line has options instead."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _OPTIONS = {
     "max_new_tokens": "--max-new-tokens",
 }  # fmt: skip
 _NAME = f"({'|'.join(_OPTIONS)})"
-# As in "give cookies= or token=", and at the start of "base_url must have no query".
+# For example, in "give cookies= or token=", and at the start of "base_url must have no query".
 _ARGUMENT = re.compile(rf"\b{_NAME}=(?!\w)|^{_NAME}(?= (?:must|has|is)\b)")
 
 
 def in_our_words(error: BaseException) -> str:
-    """Return the text of the library's error, with options in place of arguments."""
-    text = str(error).replace("await client.models(), or ", "")  # what remains is the command
+    """Return the error's text, with option names in place of argument names."""
+    text = str(error).replace("await client.models(), or ", "")  # only the command is left, which a user can run
     return _ARGUMENT.sub(lambda found: _OPTIONS[found[1] or found[2]], text)

@@ -1,1 +1,1 @@
-"""The client: what carries out an engine's intents, and the friendly API on top."""
+"""The client: the friendly API, and the driver below it, which carries out the engine's intents."""

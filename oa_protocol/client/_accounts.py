@@ -1,4 +1,4 @@
-"""Tells accounts apart by what names them, and not by what changes with each login."""
+"""Recognizes an account, even if its credentials have changed since, for example by a new token."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from oa_protocol.transports import TransportFactory
 
 
 class Accounts:
-    """Names the accounts of credentials. A name is a hash, so it gives nothing away.
+    """Finds out the names of accounts. A name is a hash, so the journal gives nothing away.
 
-    An inference server says whose token it is (OA-1.4). If nobody says so, the session stands for the account.
+    An inference server says which account a token belongs to (OA-1.4). A website doesn't, so there the session stands
+    for the account.
     """
 
     def __init__(self, open_transport: TransportFactory, seconds: float) -> None:
@@ -26,18 +27,18 @@ class Accounts:
         self._asking: dict[str, anyio.Event] = {}
 
     async def name(self, binding: Binding, credentials: Credentials) -> str:
-        """Return the account's name. It is asked for once, for at most the ``seconds`` that were given."""
+        """Return the account's name. The server is asked once, and for at most the ``seconds`` of this object."""
         session = session_name(binding, credentials)
         if (asking := self._asking.get(session)) is not None:
-            await asking.wait()
+            await asking.wait()  # chats that begin together ask only once
         elif session not in self._names:
             asking = self._asking[session] = anyio.Event()
             try:
                 self._names[session] = await self._ask(binding, credentials) or session
             except TransportError:
-                pass  # ask again next time
+                pass  # the server wasn't reached, so it is asked again next time
             except OAError:
-                self._names[session] = session
+                self._names[session] = session  # it was reached, and won't say
             finally:
                 del self._asking[session]
                 asking.set()
@@ -54,7 +55,7 @@ class Accounts:
 
 
 def session_name(binding: Binding, credentials: Credentials) -> str:
-    """Return what the account is called if the server doesn't say whose the credentials are."""
+    """Return the account's name if the server doesn't say which account the credentials belong to."""
     return _hashed("session", binding.session(credentials))
 
 

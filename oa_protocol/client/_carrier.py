@@ -1,9 +1,13 @@
 """Carries out intents: sends requests, reads replies, keeps the stream, writes the journal.
 
-Each intent is a ``Flight``, a task that is no child of the owner's, so that the owner's cancellation doesn't touch it.
-An owner who looks in every 0.2 s (``wait_for(anext(stream), 0.2)``) still gets an answer from a server whose replies
-take longer, because the next look finds the exchange where it is, or done. A create, whose reply alone has the chat's
-id, goes on while its owner leaves. Closing a conversation waits for its flight, or drops it, so that none is left.
+Each intent is carried out by a ``Flight``. It is a task of the event loop, and no child of the owner's task, so a
+cancellation of the owner doesn't cancel it. This matters in two cases:
+
+- An owner may wait in short turns, for example by ``wait_for(anext(stream), 0.2)``. Even if a server's replies take
+  longer than that, the owner gets an answer, because the next turn finds the exchange still going on, or done.
+- A chat's id is only in the reply to its create. So a create goes on while its owner leaves.
+
+Closing a conversation waits for its flight, or drops it, so no task is left behind.
 """
 
 from __future__ import annotations
@@ -51,19 +55,19 @@ if TYPE_CHECKING:
     from oa_protocol.client._accounts import Accounts
 
 logger = logging.getLogger("oa_protocol")
-"""At level DEBUG it logs every phase, intent and reply; never a secret, never a token."""
+"""At level DEBUG it logs every phase, intent and reply, but no secrets and no tokens."""
 
 
 def log(message: str, *arguments: object) -> None:
-    """Log it. What a log handler raises must not interrupt a conversation."""
+    """Log a message at level DEBUG. An error in a log handler must not interrupt a conversation."""
     with suppress(Exception):
         logger.debug(message, *arguments)
 
 
 CLOSE_TIMEOUT = 0.25
-"""Seconds that closing something may take, because cleaning up must not wait for a peer."""
+"""How many seconds closing something may take, because cleaning up must not wait for a server."""
 
-# asyncio itself keeps only weak references to its tasks.
+# asyncio itself keeps only weak references to its tasks, so they could be garbage collected while they run.
 _TASKS: set[asyncio.Task[None]] = set()
 
 
@@ -84,9 +88,10 @@ class Flight:
     """An intent that is being carried out.
 
     Attributes:
-        has_landed: what happened was handed in. Only tidying up may still go on.
-        done: set when it has ended.
-        error: what it raised, if anything.
+        intent: that intent.
+        has_landed: whether what happened was handed in. Only tidying up may still go on.
+        done: set when the flight has ended.
+        error: what it raised, or None.
 
     """
 
@@ -106,27 +111,35 @@ class Flight:
         self._hand_in(self.intent, happened)
 
     async def drop(self) -> bool:
-        """Cancel it, and return whether it has ended, which it does at once if its transport lets go."""
+        """Cancel it, and return whether it has ended. A transport that ignores cancellation may hold it up."""
         self._scope.cancel()
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await self.done.wait()
         return self.done.is_set()
 
     async def run(self, operation: Callable[[Flight], Awaitable[None]]) -> None:
-        """Run ``operation`` to its end."""
+        """Run ``operation``, and keep what it raises."""
         try:
             with self._scope:
                 await operation(self)
         except anyio.get_cancelled_exc_class():
             raise
-        except BaseException as error:  # raised to the owner
+        except BaseException as error:
+            # The owner raises it, because nothing awaits this task. A GeneratorExit that is raised there would look as
+            # if the owner's generator were closed.
             self.error = RuntimeError("GeneratorExit") if isinstance(error, GeneratorExit) else error
         finally:
             self.done.set()
 
 
 class Carrier:
-    """What one conversation has on the network: a transport, and at times a stream and an exchange in flight."""
+    """What one conversation has on the network: a transport, and at times a stream and an exchange in flight.
+
+    Attributes:
+        flight: what is in flight, or None.
+        reads: bounds the reads of the stream, if one is open.
+
+    """
 
     def __init__(self, shared: Shared, phase: Phase) -> None:
         self._shared = shared
@@ -139,7 +152,7 @@ class Carrier:
         self.reads: ReadScope | None = None
 
     def note(self, conversation: Conversation) -> None:
-        """Tell the slot and the log how things stand."""
+        """Update the pending slot, and log a change of the phase."""
         self._shared.slot.note(conversation)
         phase = conversation.phase
         if phase is not self._phase:
@@ -147,7 +160,7 @@ class Carrier:
             self._phase = phase
 
     def begin(self, intent: Intent, conversation: Conversation, hand_in: Callable[[Intent, Input], None]) -> None:
-        """Carry out ``intent``; what happens is handed in as soon as it does."""
+        """Begin to carry out ``intent``. Its outcome is passed to ``hand_in`` as soon as it is known."""
         flight = self.flight = Flight(intent, hand_in)
 
         async def carry_out(flight: Flight) -> None:
@@ -168,21 +181,21 @@ class Carrier:
         _spawn(flight.run(carry_out), flight.done.set)
 
     async def drop_flight(self) -> None:
-        """Let go of what is in flight. If its transport doesn't let go in time, another one is used from now on."""
+        """Cancel what is in flight. If it doesn't end in time, its transport is stuck, and another one is used."""
         flight, self.flight = self.flight, None
         if flight is not None and not await flight.drop():
             self.change_transport()
 
     def change_transport(self) -> None:
-        """Use another transport from now on, so that nothing that was begun can stand in the way of a DELETE."""
+        """Use another transport from now on, so that nothing that is under way can hold up a DELETE."""
         if self._transport is not None:
             self._used_up.append(self._transport)
         self._transport = None
 
     async def receive(self, deadline: float | None) -> bytes | None:
-        """Read what the stream has: ``b""`` at its end, None if nothing came until the deadline.
+        """Read what the stream has. Return ``b""`` at its end, however it ended, and None if the deadline came first.
 
-        A read that is interrupted loses nothing, or breaks the stream.
+        If a read is cancelled, the next one returns its bytes, or the stream is broken.
         """
         response, reads = cast("Response", self._response), cast("ReadScope", self.reads)
         try:
@@ -195,10 +208,12 @@ class Carrier:
             log("<- the stream broke: %s", failure)
             return b""
         except asyncio.CancelledError as error:
+            # Some libraries raise it themselves when they lose a connection. Then this task was not cancelled, and
+            # raising it here would end the owner's task for no reason.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            log("<- the stream broke: %r, though nobody cancelled the task", error)
+            log("<- the stream broke: %r, though the task was not cancelled", error)
             return b""
         return None
 
@@ -211,9 +226,9 @@ class Carrier:
             await close_quietly(response)
 
     async def close(self) -> None:
-        """Let go of everything, even if that is interrupted."""
+        """Close everything. If closing one thing is interrupted, the others are still closed."""
         self.change_transport()
-        async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:  # it calls them in reverse order: the flight, the stream, the transports
             for transport in self._used_up:
                 stack.push_async_callback(close_quietly, transport)
             stack.push_async_callback(self.close_stream)
@@ -227,13 +242,14 @@ class Carrier:
     # ---- in flight
 
     async def _create(self, create: CreateChat, flight: Flight, conversation: Conversation) -> None:
-        """Make the chat. If there is a journal, the chat is in there before it can exist."""
+        """Create the chat. If there is a journal, write the chat down before the request is sent."""
         leaked = len(conversation.leaked)
         if self._entry is not None:
             try:
                 account = await self._shared.accounts.name(conversation.binding, conversation.credentials)
                 await self._entry.creating(conversation.binding, account)
             except BaseException as error:
+                # Otherwise a failing journal would look like a create that may have made a chat.
                 flight.land(ExchangeFailed(NotSent(f"{type(error).__name__} before it was sent")))
                 raise
         try:
@@ -247,10 +263,11 @@ class Carrier:
         kind: type[TransportError] = NotSent
         try:
             transport = self._transport = self._transport or self._shared.open_transport()
-            kind = MaybeSent
+            kind = MaybeSent  # from here on, any other error leaves open whether it was sent
             response = await transport.open(exchange.request)
             response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
+                # The response stays open for ``receive``, so the ``finally`` below must not close it.
                 self._response, self.reads, response = response, read_scope(), None
                 log("<- 200, a stream")
                 flight.land(StreamOpened())
@@ -260,7 +277,7 @@ class Carrier:
             flight.land(ReplyReceived(response.status, response.headers, body))
         except TransportError as error:
             log("<- %s", error)
-            # Once a reply has begun, the request was sent, whatever a transport says.
+            # If a reply has begun, the request was sent, even if the transport says NotSent.
             flight.land(ExchangeFailed(MaybeSent(str(error)) if response is not None else error))
         except BaseException as error:
             flight.land(ExchangeFailed(kind(f"{type(error).__name__} while it was under way")))
@@ -273,7 +290,7 @@ class Carrier:
         found = None
         try:
             found = await self._shared.load_credentials()
-        finally:
+        finally:  # if loading fails, the engine goes on without credentials, and the owner gets the error
             flight.land(CredentialsFound(found))
 
 
@@ -285,14 +302,21 @@ def _log(intent: Intent) -> None:
 
 
 def clock() -> Callable[[], float]:
-    """Return the clock of the event loop that runs. anyio's function is the same, and looks for the loop each time."""
+    """Return the running event loop's clock. It is read for each token.
+
+    anyio's clock is the same, but slower, because it looks for the running loop each time.
+    """
     if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
         return asyncio.get_running_loop().time
     return anyio.current_time
 
 
 def _spawn(operation: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> None:
-    """Run ``operation`` as a task of the event loop itself; ``at_end`` is called even if it is cancelled before."""
+    """Run ``operation`` as a task of the event loop itself, which is no child of the current task.
+
+    An asyncio task that is cancelled before it begins runs none of its code, not even a ``finally``. So ``at_end`` is a
+    callback there. A trio task always begins.
+    """
     if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
         task = asyncio.get_running_loop().create_task(operation)
         _TASKS.add(task)
@@ -310,10 +334,14 @@ def _spawn(operation: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> 
 async def fetch(
     open_transport: TransportFactory, request: HttpRequest, seconds: float
 ) -> tuple[int, Sequence[tuple[str, str]], bytes]:
-    """Send one request that belongs to no conversation, and return its reply's status, headers and body.
+    """Send one request that belongs to no conversation, over a transport of its own.
+
+    Returns:
+        The reply's status, header fields and body.
 
     Raises:
-        NotSent, MaybeSent: the network failed, or there was no reply within ``seconds``.
+        NotSent: the request certainly didn't leave.
+        MaybeSent: the network failed, or there was no reply within ``seconds``.
 
     """
     transport = open_transport()
@@ -331,7 +359,7 @@ async def fetch(
 
 
 async def read_body(response: Response) -> bytes:
-    """Read a reply's body to its end, or until it is certainly too large."""
+    """Read a reply's body to its end, or until it is larger than any valid one (``MAX_BODY``)."""
     body = bytearray()
     while len(body) <= MAX_BODY and (data := await response.receive()):
         body += data
@@ -339,19 +367,28 @@ async def read_body(response: Response) -> bytes:
 
 
 async def close_quietly(resource: Response | Transport) -> None:
-    """Close it, even when cancelled. Errors are ignored, because it may already be broken.
+    """Close it, even when cancelled. Errors are ignored, because it may already be broken; an interruption is raised.
 
-    It has a task of its own, which is left to itself after ``CLOSE_TIMEOUT``: one that waits for the peer's goodbye in
-    TLS under a shield of its own can't be cancelled.
+    Closing runs in a task of its own, which is cancelled after ``CLOSE_TIMEOUT``, but not waited for. Some libraries
+    wait for the server's TLS close notice under a shield of their own, and can't be cancelled there.
     """
     done, scope = anyio.Event(), anyio.CancelScope()
+    interruption: BaseException | None = None
 
     async def close() -> None:
-        with scope, suppress(Exception):
-            await resource.aclose()
+        nonlocal interruption
+        try:
+            with scope:
+                await resource.aclose()
+        except (KeyboardInterrupt, SystemExit) as error:
+            interruption = error
+        except BaseException:  # noqa: S110  # nothing may leave a task of the event loop itself
+            pass
         done.set()
 
     _spawn(close(), done.set)
     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await done.wait()
     scope.cancel()
+    if interruption is not None:
+        raise interruption

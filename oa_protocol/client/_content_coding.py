@@ -1,7 +1,8 @@
-"""Decodes replies that come compressed although the request asked for ``identity``: some proxies don't look at it.
+"""Decodes replies that come compressed, because some proxies ignore that the request asked for ``identity``.
 
-What can't be decoded stays as it is. The engine then says that the reply is compressed, and treats it like any other
-reply that it can't read. As a failure of the network it would be asked for again, and each create would leave a chat.
+A body that can't be decoded is handed over as it is. Then the engine says that the reply is compressed, and treats it
+like any other reply that it can't read. It isn't reported as a failure of the network, because the engine would try
+again, and each create would leave a chat behind.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from oa_protocol.transports import Response
 
 _CODINGS = ("gzip", "x-gzip", "deflate")
 
-# A small reply can decode to gigabytes, so it's decoded in pieces, and whoever reads can stop in time.
+# A small reply can decode to gigabytes. So it is decoded in pieces of at most this many bytes, and the reader can stop.
 _PIECE = 64 * 1024
 
+# How zlib is to read its input: find out by itself whether it is gzip or zlib, or take it without a header.
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _RAW = -zlib.MAX_WBITS
 
 
 def decoded(response: Response) -> Response:
-    """Return ``response``, or what decodes it if it's compressed."""
+    """Return ``response``, wrapped in a decoder if it is compressed in a way that zlib knows."""
     named = [value for name, value in header_pairs(response.headers) if name.lower() == "content-encoding"]
     codings = [coding.strip().lower() for value in named for coding in value.split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
@@ -39,11 +41,11 @@ class _Decoded:
         self._coding = coding
         self._coded = b""
         self._decoder: zlib._Decompress | None = None  # pyright: ignore[reportPrivateUsage]  # it has no other name
-        self._is_plain = False
-        self._holds_more = False
+        self._is_plain = False  # the body isn't compressed after all, and is handed over as it is
+        self._holds_more = False  # the decoder may give more without new input
 
     async def receive(self) -> bytes:
-        """Return the next bytes, ``b""`` at the end. Raises MaybeSent if the body breaks off."""
+        """Return the next bytes, or ``b""`` at the end. Raises MaybeSent if the body breaks off."""
         while not (data := self._decode()):
             more = await self._response.receive()
             if more:
@@ -53,15 +55,15 @@ class _Decoded:
             elif self._is_plain or not self._coded:
                 return b""
             else:
-                self._is_plain = True
+                self._is_plain = True  # the body is over, and too short to be compressed
         return data
 
     async def aclose(self) -> None:
-        """Let go of the reply."""
+        """Release the reply."""
         await self._response.aclose()
 
     def _decode(self) -> bytes:
-        """Return a piece of what can be decoded."""
+        """Return a decoded piece, or ``b""`` if more input is needed."""
         while self._coded or self._holds_more:
             if self._decoder is None and not self._is_plain:
                 if len(self._coded) < len(b"\x1f\x8b"):
@@ -73,10 +75,10 @@ class _Decoded:
         return b""
 
     def _begin(self, start: bytes) -> None:
-        """Begin to decode what starts like this: with gzip's mark, with zlib's check sum, or without either."""
+        """Choose a decoder by the first two bytes: gzip's mark, zlib's checksum, or neither."""
         if start == b"\x1f\x8b" or (start[0] & 15 == 8 and int.from_bytes(start) % 31 == 0):
             self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
-        elif self._coding == "deflate":  # servers disagree on what that is
+        elif self._coding == "deflate":  # some servers send it without zlib's header
             self._decoder = zlib.decompressobj(_RAW)
         else:
             self._is_plain = True
@@ -93,6 +95,6 @@ class _Decoded:
             return data
         self._holds_more = len(data) == _PIECE
         self._coded = decoder.unconsumed_tail
-        if decoder.eof:  # gzip may come in several parts
+        if decoder.eof:  # a gzip file may have several members, one after the other
             self._decoder, self._coded, self._holds_more = None, decoder.unused_data, False
         return data

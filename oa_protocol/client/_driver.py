@@ -1,8 +1,9 @@
 """Drives a conversation on anyio, under one timer: the conversation's own ``deadline``.
 
-The engine says what to do and until when. A ``Carrier`` does it, and what happened is handed in. If the deadline comes
-first, ``TimePassed`` is handed in, and what is in flight for an intent that is no longer outstanding is dropped.
-Leaving is the same loop, after ``Close``.
+The engine says what to do, and until when. A ``Carrier`` does it, and what happened is handed in. If the deadline comes
+first, ``TimePassed`` is handed in. Then what is in flight is dropped if the engine no longer waits for it.
+
+Leaving runs the same loop, after ``Close``.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from oa_protocol.engine.events import Event
 from oa_protocol.engine.inputs import Abandon, Close, Input, Interrupted, StreamEnded, TimePassed
 from oa_protocol.engine.intents import CreateChat, Intent
 
+# A pause is up to this much longer, as a share of its length, so that conversations don't all try again at once.
 _JITTER = 0.25
-# The engine ends a conversation in time. If a library blocks the driver itself, it is stopped this much later.
+# The engine itself ends a conversation in time. Only if a library blocks the driver, it is stopped this many seconds
+# later.
 _LAST_RESORT = 0.9
 
 
@@ -38,18 +41,29 @@ class Driver:
         self._slot = shared.slot
         self._carrier = Carrier(shared, conversation.phase)
         self._last_resort = shared.cleanup.timeout + _LAST_RESORT
-        self.undelivered: list[Event] = []  # caused while the owner was away, or interrupted
+        # A step that is interrupted returns nothing, so its events wait here for the next one.
+        self.undelivered: list[Event] = []
         self._now = anyio.current_time
+        # What a step waits in. It is None if no step is running.
         self._waiting: anyio.CancelScope | ReadScope | None = None
+        # Set when the step that was running at ``aclose`` has ended.
         self._released: anyio.Event | None = None
-        self._ending: tuple[object, anyio.Event] | None = None  # who ends it, and whether that is over
+        # Which call of ``aclose`` ends the conversation, and the event that is set when it has.
+        self._ending: tuple[object, anyio.Event] | None = None
         self.is_closed = False
 
     async def step(self) -> list[Event] | None:
         """Do one thing: carry out an intent, read what the stream has, or wait until something is due.
 
-        Return its events, or None if there is nothing left to do. Raise ``LocalProtocolError`` if another task is in
-        here, ``ClosedError`` if the owner has left.
+        If a step is cancelled, nothing is lost: the next step goes on, and returns its events.
+
+        Returns:
+            The events, or None if there is nothing left to do.
+
+        Raises:
+            LocalProtocolError: another task is in a step.
+            ClosedError: the owner has left, before this step or during it.
+
         """
         self.check_open()
         if self._waiting is not None:
@@ -70,28 +84,28 @@ class Driver:
             raise ClosedError(f"the chat {why} (phase {phase})", phase=phase)
 
     async def aclose(self) -> None:
-        """End the conversation: its chat is deleted, or named in ``leaked``. Raise what interrupted that, afterwards.
+        """End the conversation: its chat is deleted, or named in ``leaked``. Then raise what interrupted this.
 
-        May be called again, also while another task is at it; then it waits for the end of that.
+        It may be called again. If another task is ending the conversation, it waits for that.
         """
         self.is_closed = True
         await run_to_completion(partial(self._end, object()), seconds=self._last_resort, at_last=self.abandon)
 
     def abandon(self) -> None:
-        """Name the chat, unless it is gone, or named."""
+        """Name the chat in ``leaked``, unless it is gone, or named already."""
         self.is_closed = True
         self._hand_in(Abandon())
         if self._ending is not None:
             self._ending[1].set()
 
     async def _end(self, ender: object) -> None:
-        """Go on from wherever the conversation stands until it is over; called again, go on."""
+        """Run the conversation to its end, from whatever phase it is in. A second call goes on with that."""
         conversation = self.conversation
         self._ending = self._ending or (ender, anyio.Event())
         if self._ending[0] is not ender:
             return None if conversation.is_over else await self._ending[1].wait()
         try:
-            self._slot.leave(conversation)
+            self._slot.leave(conversation)  # other chats needn't wait for this one's cleanup
             await self._stop_step()
             self._hand_in(Close())
             self._carrier.change_transport()
@@ -99,16 +113,17 @@ class Driver:
                 try:
                     await self._advance()
                 except Exception as error:
-                    # The engine knows, and goes on; an owner who leaves has an exception already, or none.
+                    # The failure was handed in, so the engine tries again, or names the chat. It isn't raised, because
+                    # it would replace the exception that the owner leaves with.
                     log("<- %s", type(error).__name__)
-                    await anyio.lowlevel.checkpoint()
+                    await anyio.lowlevel.checkpoint()  # a transport that fails at once must not block the loop
             if conversation.is_chat_gone:
                 await self._carrier.note_gone()
         finally:
             await self._carrier.close()
 
     async def _stop_step(self) -> None:
-        """Have the step of another task end, if one is running."""
+        """Cancel the step of another task, if one is running, and wait until it has ended."""
         if self._released is None:
             self._released = anyio.Event()
             if self._waiting is None:
@@ -124,12 +139,14 @@ class Driver:
         if self.undelivered:
             return self._deliver()
         if carrier.flight is None:
+            # Taking the slot is a wait under the conversation's deadline, like any other.
             if conversation.awaits_slot and not await self._wait(partial(self._slot.enter, conversation)):
                 return self._deliver(TimePassed())
-            # If something is outstanding and not in flight, a loop that shuts down has cancelled its task.
+            # If an intent is outstanding, but not in flight, an event loop that shuts down has cancelled its task. Then
+            # it is carried out again.
             intent = conversation.next_intent(self._now()) or conversation.outstanding
             if intent is not None:
-                self._now = clock()
+                self._now = clock()  # from here on the loop is known
                 carrier.begin(intent, conversation, self._land)
         if carrier.flight is not None:
             return await self._follow(carrier.flight)
@@ -137,6 +154,8 @@ class Driver:
             self._waiting = carrier.reads
             data = await carrier.receive(conversation.deadline)
             if data:
+                # This is the path of each token, so it is short: there is no await, no input object, and no detour
+                # through ``undelivered``.
                 events = conversation.receive_stream_data(data, self._now())
                 carrier.note(conversation)
                 return events
@@ -151,7 +170,7 @@ class Driver:
         return self._deliver(TimePassed())
 
     async def _wait(self, operation: Callable[[], Awaitable[object]], *, jitter: float = 0.0) -> bool:
-        """Wait for ``operation``, but only until the deadline; return whether it was done."""
+        """Wait for ``operation``, but only until the deadline. Return whether it was done in time."""
         deadline = self.conversation.deadline
         if deadline is None:
             deadline = math.inf
@@ -164,20 +183,24 @@ class Driver:
 
     async def _follow(self, flight: Flight) -> list[Event]:
         """Wait for what is in flight, but only until the deadline."""
+        # The chat's id is only in the reply to its create. So Ctrl-C must not break the loop now, and is held back.
         with signals_held(self._hurry) if isinstance(flight.intent, CreateChat) else nullcontext():
             if flight.has_landed or self.conversation.outstanding is flight.intent:
                 await self._wait(flight.done.wait)
-        self._hand_in(TimePassed())
+        self._hand_in(TimePassed())  # if the deadline hasn't come, this does nothing
         if flight.done.is_set():
             self._carrier.flight = None
             if flight.error is not None:
                 raise flight.error
         elif not flight.has_landed and self.conversation.outstanding is not flight.intent:
-            await self._carrier.drop_flight()
+            await self._carrier.drop_flight()  # the engine has given it up
         return self._deliver()
 
     def _hurry(self) -> None:
-        """Bound the create that is under way, because its owner is to be interrupted."""
+        """Shorten the wait for the create that is under way, because a Ctrl-C is held back until it ends.
+
+        ``Interrupted`` moves the conversation's deadline, and the scope that waits gets the new one.
+        """
         if isinstance(self.conversation.outstanding, CreateChat) and isinstance(self._waiting, anyio.CancelScope):
             self._hand_in(Interrupted())
             self._waiting.deadline = self.conversation.deadline or self._waiting.deadline
@@ -185,7 +208,7 @@ class Driver:
     # ---- what happened
 
     def _land(self, intent: Intent, happened: Input) -> None:
-        """Hand in what came of ``intent``, unless the engine no longer waits for it."""
+        """Hand in the outcome of ``intent``, unless the engine no longer waits for it."""
         if self.conversation.outstanding is intent:
             self._hand_in(happened)
 

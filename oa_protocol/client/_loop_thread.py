@@ -1,8 +1,8 @@
-"""An event loop on a thread of its own, in which other threads have operations carried out.
+"""Runs an event loop on a thread of its own, and lets other threads carry out operations in it.
 
-A signal's handler, and whatever else interrupts a thread, can strike a thread that waits, but never the loop: there the
-operation is cancelled in an orderly way, and cleans up. A loop that nobody has stopped when the program ends is stopped
-then. Nothing here survives a fork; a client that was used before one says so.
+A signal's handler, or anything else that interrupts a thread, can raise only in the thread that waits, and never in the
+loop. In the loop the operation is cancelled in the usual way, and cleans up. A loop that still runs at the end of the
+program is stopped then. After a fork, the child can't use the parent's loop, and each call there raises an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from oa_protocol.engine.errors import ClosedError, LocalProtocolError
 
-# A signal that comes just before a thread sleeps is noticed when it wakes; on Windows every one is.
+# How often a waiting thread wakes up, in seconds. If a signal comes just before the thread goes to sleep, Python runs
+# its handler only when the thread wakes up. On Windows that is true of every signal.
 _WAKES_EVERY = 1.0
 
 _T = TypeVar("_T")
@@ -30,13 +31,17 @@ Operation = Callable[[], Coroutine[Any, Any, _T]]
 
 
 class LoopThread:
-    """The loop and its thread, which is started by the first operation.
+    """The loop and its thread, which the first operation starts.
 
-    When it is stopped, ``farewell`` is awaited in the loop, and what is still being carried out then is cancelled. At
-    the end of the program that is waited for, at most ``patience`` seconds.
+    When it is stopped, ``farewell`` is awaited in the loop, and then everything that is still going on is cancelled. At
+    the end of the program this is waited for, but for at most ``patience`` seconds.
 
-    A KeyboardInterrupt can strike any line of a thread that waits. So threads share no lock, except for the one of
-    the start: a thread that was struck would never release it.
+    A ``KeyboardInterrupt`` can be raised at any line of a thread that waits, even between taking a lock and the ``try``
+    that would release it. So threads share no lock, except the one for starting the thread.
+
+    Attributes:
+        has_died: whether an error has ended the thread before it was stopped.
+
     """
 
     def __init__(self, farewell: Operation[object], *, patience: float) -> None:
@@ -47,20 +52,24 @@ class LoopThread:
         self._stop = asyncio.Event()
         self._is_stopping = False
         self._calls: set[_Call[Any]] = set()
-        # Why the thread is no longer there, though nobody stopped it.
+        # Why the thread is no longer there, if it wasn't stopped.
         self._lost: str | None = None
         self.has_died = False
 
     def run(self, operation: Operation[_T], *, is_leaving: bool = False) -> _T:
-        """Have ``operation`` carried out in the loop; return what it returns, or raise what it raises.
+        """Carry out ``operation`` in the loop. Return what it returns, or raise what it raises.
 
-        If this thread is interrupted meanwhile (KeyboardInterrupt), the operation is cancelled and waited for, and the
-        interruption is raised then. With ``is_leaving`` it isn't cancelled, and it is begun even if the interruption
-        came first.
+        If this thread is interrupted meanwhile, for example by a ``KeyboardInterrupt``, the operation is cancelled and
+        waited for. Then the interruption is raised.
+
+        Args:
+            operation: returns a new coroutine.
+            is_leaving: whether the operation cleans up. Then it is carried out to its end, even if the interruption
+                came before it began. It doesn't start the thread, because without one there is nothing to clean up.
 
         Raises:
-            ClosedError: the loop is stopped, or was stopped meanwhile; its end has been waited for.
-            LocalProtocolError: the thread has died, or is that of a process from which this one was forked.
+            ClosedError: the loop was stopped before or meanwhile, and has ended.
+            LocalProtocolError: the thread has died, or it belongs to the process from which this one was forked.
 
         """
         call = _Call(operation)
@@ -87,13 +96,16 @@ class LoopThread:
         return call.result()
 
     def stop(self) -> None:
-        """Have the loop end; this does not wait. It may be called from any thread, and again."""
+        """Ask the loop to end, without waiting for it. Any thread may call this, and it may be called again."""
         self._is_stopping = True
         if self._thread is not None and self._lost is None:
             self._thread.soon(self._stop.set)
 
     def join(self, deadline: float | None = None) -> None:
-        """Wait for the thread's end, until ``deadline`` by the monotonic clock; raise what interrupted that then."""
+        """Wait until the thread has ended, or until ``deadline``. Then raise what interrupted the wait.
+
+        The deadline is by the monotonic clock. Without one, it waits as long as it takes.
+        """
         interruption: BaseException | None = None
         while self._thread is not None and self._thread.is_alive():
             try:
@@ -106,10 +118,10 @@ class LoopThread:
             raise interruption
 
     def forget(self) -> None:
-        """Called in the child of a fork, in which the thread doesn't exist."""
+        """Note that this process is the child of a fork, in which the thread doesn't exist."""
         self._lost = (
-            "this client was used before the process was forked, and what it has open belongs to the parent: "
-            "make a client of its own in each process"
+            "this client was used before the process was forked, and its open chats belong to the parent process: "
+            "make a new client in each process"
         )
 
     def _submit(self, call: _Call[Any], *, may_start: bool) -> None:
@@ -126,7 +138,7 @@ class LoopThread:
             call.give_up()
 
     def _cancel(self, call: _Call[Any]) -> None:
-        if call not in self._calls or self._thread is None:  # the interruption came first
+        if call not in self._calls or self._thread is None:  # the interruption came before it was submitted
             call.give_up()
         else:
             self._thread.soon(call.cancel)
@@ -136,6 +148,8 @@ class LoopThread:
             if self._thread is not None:
                 return
             thread = _Thread(self._run)
+            # start() may be interrupted when the thread runs already. So the thread waits for go(), and then looks
+            # whether it is the one that was noted here. If it isn't, it ends.
             try:
                 thread.start()
                 self._thread = thread
@@ -147,7 +161,7 @@ class LoopThread:
     def _run(self, thread: _Thread) -> None:
         loop = thread.loop
         loop.run_until_complete(thread.may_go)
-        if self._thread is not thread:  # whoever started it was interrupted, and will start another one
+        if self._thread is not thread:  # see _start; the next call starts another thread
             loop.close()
             return
         _RUNNING.add(self)
@@ -158,7 +172,7 @@ class LoopThread:
         except BaseException as error:
             self.has_died = True
             self._lost = f"the client's thread has died of {error!r}: make another client"
-            serving.cancel()  # and with it all that was under way
+            serving.cancel()  # it cancels everything that is still going on
             with suppress(BaseException):
                 loop.run_until_complete(serving)
             raise
@@ -172,7 +186,7 @@ class LoopThread:
     async def _serve(self) -> None:
         try:
             await self._stop.wait()
-            await asyncio.sleep(0)  # what was submitted before that has begun now
+            await asyncio.sleep(0)  # operations that were submitted just before begin now, and are cancelled below
             await self._farewell()
         finally:
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -186,7 +200,7 @@ class _Thread(threading.Thread):
     """A thread with an event loop."""
 
     def __init__(self, run: Callable[[_Thread], None]) -> None:
-        # A daemon: the others are waited for before any atexit hook is called.
+        # A daemon, because Python waits for all other threads before it calls _stop_all.
         super().__init__(name="oa_protocol.sync", daemon=True)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(_Executor(thread_name_prefix="oa_protocol.sync helper"))
@@ -194,17 +208,18 @@ class _Thread(threading.Thread):
         self._run_loop = run
 
     def run(self) -> None:
-        """Called in the thread."""
+        """Run the loop. ``start`` calls this in the new thread."""
         self._run_loop(self)
 
     def go(self) -> None:
-        """Called in the loop when it is settled whose thread this is."""
+        """Let the thread go on, because it is settled whether it is used."""
         self.may_go.set_result(None)
 
     def soon(self, callback: Callable[[], object]) -> bool:
-        """Have the loop call it, and return True, unless the loop is closed."""
+        """Ask the loop to call ``callback``. Return False if the loop is closed."""
         try:
-            # Not in the context of the thread that calls this: that may say that it is trio's.
+            # In an empty context. If the calling thread runs trio, a copy of its context would make anyio take this
+            # loop for trio's.
             self.loop.call_soon_threadsafe(callback, context=contextvars.Context())
         except RuntimeError:
             return False
@@ -212,9 +227,10 @@ class _Thread(threading.Thread):
 
 
 class _Call(Generic[_T]):
-    """One operation, and what comes of it.
+    """One operation, and its outcome.
 
-    What waits is a lock, for that is safe to interrupt; threading's events and conditions are not.
+    The waiting thread waits for a plain lock, because an interrupted wait can't break one. The events and conditions of
+    ``threading`` can be left in a broken state.
     """
 
     def __init__(self, operation: Operation[_T]) -> None:
@@ -229,29 +245,29 @@ class _Call(Generic[_T]):
     # ---- in the waiting thread
 
     def wait(self) -> None:
-        """Wait for the end, or for a while."""
+        """Wait until it is over, but not longer than ``_WAKES_EVERY``."""
         if not self.is_over:
             self._settled.acquire(timeout=_WAKES_EVERY)
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it was not done, or not to its end."""
+        """Whether it was never begun, or was cancelled."""
         return self._task is None or self._task.cancelled()
 
     def result(self) -> _T:
-        """Return or raise what came of it; not where it is cut off."""
+        """Return or raise its outcome, unless it is cut off."""
         return cast("asyncio.Task[_T]", self._task).result()
 
     # ---- in the loop
 
     def begin(self) -> None:
-        """Begin with it."""
+        """Begin, unless it was given up before."""
         if not self.is_over:
             self._task = asyncio.get_running_loop().create_task(self._operation())
             self._task.add_done_callback(self._settle)
 
     def cancel(self) -> None:
-        """Cancel it, if it has begun; once is enough."""
+        """Cancel it, but only once, so that its cleanup isn't cancelled, too."""
         if self._task is None:
             self.give_up()
         elif not self._is_cancelled:
@@ -260,20 +276,23 @@ class _Call(Generic[_T]):
 
     def _settle(self, task: asyncio.Task[_T]) -> None:
         if not task.cancelled():
-            task.exception()  # or asyncio complains where nobody is there any more to hear of it
+            task.exception()  # otherwise asyncio logs an error if the waiting thread is gone and never looks at it
         self.give_up()
 
     # ---- in either
 
     def give_up(self) -> None:
-        """End the waiting."""
+        """Note that it is over, and wake the waiting thread."""
         self.is_over = True
         with suppress(RuntimeError):  # it was over before
             self._settled.release()
 
 
 class _Executor(ThreadPoolExecutor):
-    """The loop's, for looking up the names of hosts. While Python shuts down it does so at once, and in the loop."""
+    """The loop's executor, which looks up host names.
+
+    While Python shuts down, no thread can be started. Then it calls the function at once, in the loop.
+    """
 
     def submit(self, function: Callable[_P, _T], /, *args: _P.args, **keywords: _P.kwargs) -> Future[_T]:
         try:
@@ -302,7 +321,7 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _stop_all() -> None:
-    """Stop what nobody has stopped; threads of the program have all ended by now."""
+    """Stop each loop that still runs. The program's own threads have all ended by now."""
     running = list(_RUNNING)
     interruption: BaseException | None = None
     began = time.monotonic()
@@ -311,7 +330,7 @@ def _stop_all() -> None:
     for each in running:
         try:
             each.join(began + each.patience)
-        except BaseException as error:  # the others are waited for all the same
+        except BaseException as error:  # even then the other threads are waited for
             interruption = interruption or error
     if interruption is not None:
         raise interruption

@@ -1,8 +1,9 @@
 """Bounds each read of a stream, and lets another task interrupt it.
 
-Tokens come one by one, and each is a read. anyio's CancelScope is made anew for every one of them, with a timer of its
-own, which on asyncio takes a third of all the time that a token costs. There one scope serves all reads of a stream,
-and its timer is left alone until it rings: then it is seen whether the read that is under way has taken too long.
+Tokens come one by one, so each token is a read. A new anyio ``CancelScope`` for each read, with its own timer, takes a
+third of all the time that a token costs on asyncio. So on asyncio one scope serves all reads of a stream. Its timer
+isn't moved with each read. When the timer goes off, the scope looks whether the current read has taken too long, and
+sets the timer again if it hasn't.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ class ReadScope(Protocol):
     """Scopes for the reads of one stream, one after the other."""
 
     def until(self, deadline: float | None) -> AbstractContextManager[object, bool]:
-        """Return a scope that is cancelled at ``deadline``, by the event loop's clock; None is never.
+        """Return a scope for one read, which is cancelled at ``deadline`` by the event loop's clock. None means never.
 
-        Like anyio's, it ends quietly if it was cancelled. On asyncio, a single CancelledError is raised in it.
+        If the scope was cancelled, it ends quietly, like anyio's. On asyncio, ``CancelledError`` is raised in it only
+        once; anyio would raise it at each further ``await``.
         """
         ...
 
@@ -31,36 +33,36 @@ class ReadScope(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is kept between reads."""
+        """Release what is kept between reads."""
         ...
 
 
 def read_scope() -> ReadScope:
-    """Return the one for the event loop that runs."""
+    """Return the scope that suits the running event loop."""
     return AsyncioReadScope() if anyio.get_cancelled_exc_class() is asyncio.CancelledError else AnyioReadScope()
 
 
 class AnyioReadScope:
-    """A scope of anyio's for each read."""
+    """A new scope of anyio's for each read. It is used on trio."""
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
 
     def until(self, deadline: float | None) -> anyio.CancelScope:
-        """As ReadScope says."""
+        """See ``ReadScope``."""
         self._scope = anyio.CancelScope(deadline=math.inf if deadline is None else deadline)
         return self._scope
 
     def cancel(self) -> None:
-        """As ReadScope says."""
+        """See ``ReadScope``."""
         self._scope.cancel()
 
     def close(self) -> None:
-        """As ReadScope says."""
+        """See ``ReadScope``."""
 
 
 class AsyncioReadScope:
-    """One scope for all reads: what asyncio.timeout does, but for the timer, which is kept."""
+    """One scope for all reads. It works like ``asyncio.timeout``, except that it keeps its timer."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -69,10 +71,10 @@ class AsyncioReadScope:
         self._is_cancelled = False
         self._deadline = math.inf
         self._timer: asyncio.Handle | None = None
-        self._rings_at = math.inf  # uvloop's handles don't all say when
+        self._rings_at = math.inf  # kept here, because not all of uvloop's handles have when()
 
     def until(self, deadline: float | None) -> Self:
-        """As ReadScope says."""
+        """See ``ReadScope``."""
         self._deadline = math.inf if deadline is None else deadline
         if deadline is not None and self._rings_at > deadline:
             self._set_timer()
@@ -89,21 +91,22 @@ class AsyncioReadScope:
         if not self._is_cancelled:
             return False
         self._is_cancelled = False
-        # Somebody else may have cancelled the task as well, and asyncio raises one CancelledError for both.
+        # Somebody else may have cancelled the task, too, and asyncio raises one CancelledError for both. Then it has to
+        # go on to the caller.
         is_ours = reader.uncancel() <= self._cancelling
         return is_ours and isinstance(error, asyncio.CancelledError)
 
     def cancel(self) -> None:
-        """As ReadScope says."""
+        """See ``ReadScope``."""
         reader = self._reader
-        # Where it is being cancelled already, a second call would take that CancelledError's message, by which anyio
-        # knows its own.
+        # If the task is being cancelled already, a second cancel() would replace the message of its CancelledError, and
+        # anyio recognizes its own cancellations by their message.
         if reader is not None and not self._is_cancelled and not getattr(reader, "_must_cancel", False):
             self._is_cancelled = True
             reader.cancel()
 
     def close(self) -> None:
-        """As ReadScope says."""
+        """See ``ReadScope``."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -121,7 +124,8 @@ class AsyncioReadScope:
         if self._loop.time() < self._deadline:
             self._set_timer()
         else:
-            # Where the loop was blocked, what the read waits for may be here, and its task be next.
+            # If the loop was blocked, the bytes may have come, and the reader may be the next task to run. So the loop
+            # gets one more round before the read counts as too late.
             self._loop.call_soon(self._give_up)
 
     def _give_up(self) -> None:

@@ -1,9 +1,9 @@
-"""The runner that cannot be stopped: what must be finished is finished, whatever happens to its caller.
+"""Runs what must be finished, for example a DELETE, to its end, even if its caller is cancelled or interrupted.
 
 A shield alone isn't enough. A native asyncio cancellation (``Task.cancel``, ``wait_for``, ``asyncio.timeout``, the
-loop's shutdown) pierces it, and so does a KeyboardInterrupt. So the operation runs in a child task under a shield of
-its own. The host takes every interruption, keeps the first one, and raises it when the child is done. What the handler
-of a signal raises is held back as long.
+loop's shutdown) passes through it, and so does a ``KeyboardInterrupt``. So the operation runs in a child task under a
+shield of its own. The host, which is the caller's task, catches every interruption, keeps the first one, and raises it
+when the child is done. What the handler of a signal raises is held back until then, too.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ import anyio
 async def run_to_completion(
     operation: Callable[[], Awaitable[None]], *, seconds: float, at_last: Callable[[], object] = bool
 ) -> None:
-    """Run ``operation`` to its end, but for at most ``seconds``; then raise what interrupted it, if anything did.
+    """Run ``operation`` to its end, but for at most ``seconds``. Then raise what interrupted it, if anything did.
 
-    It must be an operation that can be called again and go on, because an interruption can hit the child itself.
-    ``at_last`` is called when that is over, however it ended. If an interruption comes before anything has begun, it
-    is raised at once, and nothing is called.
+    If an interruption comes before anything has begun, it is raised at once, and nothing is called.
+
+    Args:
+        operation: what to run. An interruption can hit the child itself. Then ``operation`` is called again, and has to
+            go on from where it was.
+        seconds: how long all the calls may take together.
+        at_last: is called after the last of them, however it ended.
+
     """
     with signals_held():
         runner = _Runner(operation, anyio.current_time() + seconds)
         try:
+            # If an interruption ends the host itself, for example while it starts the child, it begins once more.
             while not runner.is_done:
                 try:
                     await runner.host()
@@ -46,6 +52,8 @@ async def run_to_completion(
 
 
 class _Runner:
+    """One call of ``run_to_completion``. It survives its hosts: each one goes on from what is noted here."""
+
     def __init__(self, operation: Callable[[], Awaitable[None]], deadline: float) -> None:
         self.is_done = False
         self.failure: Exception | None = None
@@ -55,9 +63,10 @@ class _Runner:
         self._deadline = deadline
 
     def note(self, error: BaseException) -> None:
-        """Keep an interruption; raise any other error."""
+        """Keep ``error`` if it is an interruption. Otherwise raise it."""
         found: BaseException | None = error
-        while isinstance(found, BaseExceptionGroup):  # its first one stands for all, if all are interruptions
+        # Task groups wrap what their children raise. If a group has only interruptions, its first one stands for all.
+        while isinstance(found, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", found)
             found = group.exceptions[0] if group.split(self._interruptions)[1] is None else None
         if not isinstance(found, self._interruptions):
@@ -65,7 +74,7 @@ class _Runner:
         self.interrupted = self.interrupted or found
 
     async def host(self) -> None:
-        """Run the operation in a task of its own, and take the interruptions of this one."""
+        """Run the operation in a task of its own, and catch the interruptions of this one."""
         ended, struck = anyio.Event(), None
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
@@ -74,26 +83,30 @@ class _Runner:
                     try:
                         await ended.wait()
                     except self._interruptions as interruption:
-                        if group.cancel_scope.cancel_called:  # the child was struck, and may say of what
+                        if group.cancel_scope.cancel_called:
+                            # The child has failed, and the group has cancelled this wait because of it. On leaving, the
+                            # group raises what the child raised, which says more than this cancellation.
                             struck = interruption
                             break
                         self.note(interruption)
-        if struck is not None:
+        if struck is not None:  # the group raised nothing, because the child was merely cancelled
             self.note(struck)
 
     async def run(self, ended: anyio.Event) -> None:
+        """Call the operation until it is done, or the time is up. This is the child task."""
         try:
             with anyio.CancelScope(deadline=self._deadline, shield=True) as scope:
                 while not self.is_done:
                     try:
                         await self._operation()
                         self.is_done = True
-                    except Exception as failure:  # raised to the caller, outside the task group
+                    except Exception as failure:  # kept for the caller, because the task group would wrap it
                         self.failure = failure
                         self.is_done = True
                     except BaseException as error:
-                        if scope.cancel_called:
+                        if scope.cancel_called:  # the time is up, and the scope ends quietly
                             raise
+                        # Somebody cancelled or interrupted the child itself, for example a loop that shuts down.
                         self.note(error)
             self.is_done = True
         finally:
@@ -104,14 +117,15 @@ _Handler = Callable[[int, FrameType | None], Any]
 
 
 class _Signals:
-    """Holds back what the handlers of signals raise, as long as anything in the main thread must not be stopped.
+    """Holds back what the handlers of signals raise, while anything in the main thread must not be stopped.
 
-    A handler raises in the code that runs at that moment, which may be an event loop's own bookkeeping, and that
-    doesn't survive it. The handlers themselves run at once: asyncio's answers a first Ctrl-C by cancelling the main
-    task.
+    A handler raises in whatever code runs at that moment. If that is an event loop's own bookkeeping, the loop breaks.
+    The handlers themselves still run at once, because asyncio's handler answers a first Ctrl-C by cancelling the main
+    task, which is harmless.
 
-    What was raised waits for those who held signals at that moment, and for nobody who came later, so that it is
-    raised under steady load as well. Each of them is asked to hurry.
+    If a handler raises, only those who hold signals at that moment are waited for. If later ones were waited for, too,
+    a program that always has a request under way would never see its Ctrl-C. Each of those who are waited for is asked
+    to hurry.
     """
 
     def __init__(self) -> None:
@@ -121,17 +135,20 @@ class _Signals:
         self._raised: BaseException | None = None
 
     def hold(self, holder: signals_held) -> None:
+        """Hold signals back until ``holder`` is released. The first holder replaces the handlers."""
         self._holders.add(holder)
         if len(self._holders) > 1:
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(number)
-            if callable(handler) and handler != self._receive:  # which others may have found there, and put back
+            # Another library may have saved _receive as the handler that it found, and put it back later. If _receive
+            # called itself, it would never end.
+            if callable(handler) and handler != self._receive:
                 self._handlers[number] = handler
                 signal.signal(number, self._receive)
 
     def release(self, holder: signals_held) -> None:
-        """Undo ``hold``, even if that was not complete; the last one that is waited for raises what was held back."""
+        """Undo ``hold``, even an incomplete one. If no other holder is waited for, raise what was held back."""
         self._holders.discard(holder)
         self._awaited.discard(holder)
         raised = None
@@ -140,20 +157,20 @@ class _Signals:
         try:
             if not self._holders:
                 self._put_back()
-        finally:  # the next signal may strike right here
+        finally:  # even if the handler of the next signal has raised in there
             if raised is not None:
                 raise raised
 
     def _put_back(self) -> None:
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) == self._receive:  # nobody has put their own there meanwhile
+            if signal.getsignal(number) == self._receive:  # otherwise the program has set another one, which stays
                 signal.signal(number, signal.default_int_handler if _is_of_ended_runner(handler) else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         try:
             self._handlers[number](number, frame)
         except BaseException as error:
-            if not self._holders:  # somebody who found this handler has put it back when all was over
+            if not self._holders:  # another library has put this handler back after it was removed
                 raise
             if self._raised is None:
                 self._raised, self._awaited = error, set(self._holders)
@@ -162,9 +179,10 @@ class _Signals:
 
 
 def _is_of_ended_runner(handler: _Handler) -> bool:
-    """Tell whether ``handler`` is that of an ``asyncio.run`` which is over, and only ends its tasks.
+    """Return whether ``handler`` belongs to an ``asyncio.run`` whose main task is over, and which is cleaning up.
 
-    It would have put Python's own handler back, had it found its own in place.
+    Such a runner puts Python's own handler back only if it finds its own one in place. It found ``_receive`` instead,
+    so Python's has to be put back here.
     """
     if not isinstance(handler, partial) or not isinstance(getattr(handler.func, "__self__", None), asyncio.Runner):
         return False
@@ -179,10 +197,10 @@ def _is_of_ended_runner(handler: _Handler) -> bool:
 _SIGNALS = _Signals()
 
 
-class signals_held:  # noqa: N801  # it reads as what it does
-    """Hold back what the handlers of signals raise; it is raised at the end.
+class signals_held:  # noqa: N801  # it is used like a function
+    """Hold back what the handlers of signals raise, and raise it at the end of the block.
 
-    If anything is held back, the event loop calls ``hurry`` soon, which should bring the end nearer.
+    If anything is held back, the event loop soon calls ``hurry``, which should make the block end earlier.
     """
 
     def __init__(self, hurry: Callable[[], object] | None = None) -> None:
@@ -192,7 +210,7 @@ class signals_held:  # noqa: N801  # it reads as what it does
         if threading.current_thread() is threading.main_thread():  # handlers run in the main thread only
             try:
                 _SIGNALS.hold(self)
-            except BaseException:  # a signal struck before its handler was replaced
+            except BaseException:  # a signal came before its handler was replaced, so it was raised here
                 _SIGNALS.release(self)
                 raise
 
@@ -202,7 +220,7 @@ class signals_held:  # noqa: N801  # it reads as what it does
 
 
 def _soon() -> Callable[[Callable[[], object]], object]:
-    """Return what has the event loop that runs call a function; the handler of a signal may use it."""
+    """Return what makes the running event loop call a function soon. It is safe to use in a signal's handler."""
     if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
         return asyncio.get_running_loop().call_soon_threadsafe
     import trio

@@ -1,6 +1,6 @@
 """The friendly API: a client of one server, its chats, and their answers."""
 
-# These classes are made for one another, and for their twins in sync.py.
+# These classes use one another's private parts, and their counterparts in sync.py do so, too.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -59,22 +59,33 @@ CookieSource = Mapping[str, str] | str | os.PathLike[str]
 
 
 class Client:
-    """A client of one server.
+    """A client of one server. Use it with ``async with``, so that its chats are deleted at the end.
 
-    ``base_url`` is the server's; None reads the environment's ``OA_URL``. ``api`` is the API that is spoken there: the
-    name of one of the two, or a binding of your own, which has the base URL itself (docs/bindings.md).
-    ``cookies`` (website) is a mapping, a Cookie header value, the path of a cookies file (cookies.txt, a browser
-    extension's JSON, HAR) or ``"browser:NAME"``. ``token`` is a bearer token, and an empty one is none. Where neither
-    is given, ``OA_COOKIES`` and ``OA_TOKEN`` are read. ``proxy`` is the URL of a proxy; None takes the environment's.
-    ``transport`` makes the transports; None is ``transports.default``'s choice. ``retries`` is how many further tries
-    each step has.
+    Credentials are taken from the environment (``OA_COOKIES``, ``OA_TOKEN``) only if you pass neither ``cookies`` nor
+    ``token``.
 
-    ``journal`` is the path of a file in which each chat is written down before it is made, and crossed out when it is
-    gone; ``sweep`` deletes what a process that died has left in it.
+    Args:
+        base_url: the server's URL. If it is None or empty, ``OA_URL`` is read from the environment.
+        api: which API the server speaks: ``"website"``, ``"inference"``, or a binding of your own. A binding has its
+            own base URL, so you can't pass ``base_url`` as well (see docs/bindings.md).
+        cookies: for the website API: a mapping, the value of a Cookie header, the path of a cookies file (cookies.txt,
+            a browser extension's JSON, HAR), or ``"browser:NAME"``. See ``load_cookies``.
+        token: a bearer token. An empty one counts as none.
+        proxy: the URL of a proxy for the default transport. By default it is the one that the environment names.
+        transport: makes a transport each time it is called (see docs/transports.md). By default it is the choice of
+            ``oa_protocol.transports.default``.
+        timeouts: how long to wait for connections, replies and answers, in seconds (see ``Timeouts``).
+        retries: how often each step is tried again after a failure.
+        cleanup: how long cleaning up may take, in seconds, and how often a DELETE is sent (see ``Cleanup``).
+        journal: the path of a file that lists the chats still to be deleted. A chat is written down before it is
+            created, and crossed out when it is gone. ``sweep`` deletes what a killed process left in it.
 
-    ``leaked`` names every chat that is, or may be, left on the server.
+    Attributes:
+        leaked: every chat that is, or may be, left on the server.
 
-    Raises ValueError or TypeError, naming the argument, for what cannot be used.
+    Raises:
+        TypeError, ValueError: an argument can't be used. The error names it.
+
     """
 
     def __init__(
@@ -95,30 +106,32 @@ class Client:
         _check_type("timeouts", timeouts, Timeouts)
         _check_type("cleanup", cleanup, Cleanup)
         if proxy is not None and transport is not None:
-            raise ValueError("proxy is the default transport's: give it to your own transport")
+            raise ValueError("proxy works only with the default transport: pass it to your own transport instead")
         self.leaked: list[LeakRecord] = []
         self._binding = _binding(api, base_url)
         takes_cookies = self._binding.api != "inference"
-        if token is None and not (takes_cookies and cookies is not None):  # credentials given are all that is shown
+        # If credentials are given, the server sees no others, so those of the environment are left out.
+        if token is None and not (takes_cookies and cookies is not None):
             cookies = cookies if cookies is not None else os.environ.get("OA_COOKIES") or None
             token = os.environ.get("OA_TOKEN")
         self._token = token or None
         self._cookies = cookies if takes_cookies else None
-        # What is given in so many words is checked now; a file is read when it is needed, and again when refused.
+        # Cookies in a mapping are checked now. A file is read when it is needed, and again if its cookies are refused.
         known = self._cookies is None or isinstance(self._cookies, Mapping)
         given = Credentials(dict(self._cookies) if isinstance(self._cookies, Mapping) else {}, self._token)
         self._credentials = given if known else Credentials()
         timeouts = timeouts or Timeouts()
         self._retries = retries
-        self._open_chats: dict[Chat, None] = {}  # in their order, which a set has not
+        self._open_chats: dict[Chat, None] = {}  # not a set, because a set has no order
         self._is_closed = False
         if transport is None:
             if proxy is None:
                 proxy = proxy_of_environment(self._binding.base_url)
             transport = default_transport_factory(connect_timeout=timeouts.connect, proxy=proxy)
         cleanup = cleanup or Cleanup()
-        # Of the time for cleaning up, naming the account may take a quarter before a create, and writing to the
-        # journal half each time: so a create that waits for the journal is never given up as one that was sent.
+        # Before a create is sent, naming the account takes at most a quarter of the time for cleaning up, and writing
+        # to the journal at most half of it. Together that is less than the time after which an interrupted create is
+        # given up. So a create that still waits for the journal is never mistaken for one that was sent.
         self._journal = Journal(journal, patience=cleanup.timeout / 2) if journal is not None else None
         self._shared = Shared(
             open_transport=transport,
@@ -149,17 +162,19 @@ class Client:
         try:
             await self._end_chats()
         except BaseException as interruption:
-            await self._end_chats()  # it may have come before anything had begun
+            # The interruption may have come before anything had begun. If it came later, there is nothing left to do.
+            await self._end_chats()
             self._tell_leaks(error or interruption)
             raise
         self._tell_leaks(error)
 
     async def _end_chats(self) -> None:
-        """End the chats that are still open; ``_tell_leaks`` then tells what they left."""
+        """End the chats that are still open. Call ``_tell_leaks`` afterwards, which names what they left."""
         self._is_closed = True
         try:
             if not all(chat._is_over for chat in self._open_chats):
-                # Each chat keeps its own deadline; a second of its own later it is too late.
+                # Each chat ends itself in time, or else its driver stops it 0.9 s later. This limit is only for a loop
+                # that is blocked even longer.
                 seconds = self._shared.cleanup.timeout + 2.0
                 await run_to_completion(self._end_each, seconds=seconds, at_last=self._abandon_chats)
         finally:
@@ -177,10 +192,14 @@ class Client:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise ClosedError("the client is closed, and what it did now nothing would clean up: make another one")
+            raise ClosedError("the client is closed, so nothing would clean up after this call: make another client")
 
     def _tell_leaks(self, in_flight: BaseException | None) -> None:
-        """Have each chat that ended tell what it left, also where warnings are errors, and one of them is raised."""
+        """Name what each chat left.
+
+        If warnings are errors, the first ``ChatLeakedWarning`` is raised, and the others are added to it as notes, so
+        that no chat goes unnamed.
+        """
         ended = [chat for chat in list(self._open_chats) if chat._is_over]
         try:
             while ended:
@@ -201,11 +220,23 @@ class Client:
         user_response_instructions: str | None = None,
         tape: TapeFile | None = None,
     ) -> Chat:
-        """Return a chat, to be used with ``async with``; its first prompt creates it on the server.
+        """Return a chat. Use it with ``async with``. It is created on the server by its first prompt.
 
-        No model means the historic default. ``tape`` is a path, or a text file that is open: all that passes is
-        written there, with credentials masked (``oa_protocol.tape``). Raises TypeError or ValueError, naming the field,
-        for what no server takes.
+        Args:
+            model: the model's name, as in ``models()``. By default it is that of the historic client.
+            sampling: ``SamplingParameters``, or a mapping of their fields. Fields that you leave out are as in the
+                historic client.
+            plugins: the plugins to use, as the API spells them.
+            system_prompt: what the model is to know before the chat begins.
+            user_profile: what the model is to know about you.
+            user_response_instructions: how the model is to answer.
+            tape: a path, or an open text file. Everything that passes is recorded there, with credentials masked (see
+                docs/tapes.md).
+
+        Raises:
+            TypeError, ValueError: a value that no server takes. The error names the field.
+            ClosedError: the client is closed.
+
         """
         self._check_open()
         options = AnswerOptions(
@@ -220,14 +251,18 @@ class Client:
         return Chat(driver, self)
 
     async def resume(self, conversation: Conversation) -> Chat:
-        """Return a chat that goes on with ``conversation``, which was driven elsewhere: an unpickled one, for example.
+        """Return a chat that goes on with ``conversation``, for example one that you have unpickled.
 
-        Nobody else may go on with it. What was under way there counts as lost, so the server is asked what it did. If
-        an answer was asked for, ``Chat.answer`` is the rest of it. The chat is deleted at the latest when the client is
-        closed.
+        From now on only this chat may drive it. What was in flight before counts as lost, so the server is asked what
+        it did. If an answer was requested, ``Chat.answer`` is the rest of it. The chat is deleted when you leave it, or
+        at the latest when the client is closed.
+
+        Args:
+            conversation: a conversation with the same API at the same base URL as this client's.
 
         Raises:
-            TypeError, ValueError: it's no conversation, or one with another server.
+            TypeError: it isn't a ``Conversation``.
+            ValueError: it is with another server.
             ClosedError: the client is closed.
 
         """
@@ -252,7 +287,7 @@ class Client:
                 timeouts=shared.timeouts,
                 cleanup=shared.cleanup,
             )
-        from oa_protocol.tape import Recorder  # most chats need none
+        from oa_protocol.tape import Recorder  # imported only here, because most chats aren't recorded
 
         return Recorder(
             self._binding,
@@ -265,12 +300,18 @@ class Client:
         )
 
     async def models(self) -> list[ModelConfig]:
-        """Return the models that the server offers. An inference server tells them without credentials, too.
+        """Return the models that the server offers. An inference server lists them without credentials, too.
 
-        Raises AuthenticationError, ApiError, HTTPStatusError, RemoteProtocolError or TransportError.
+        Raises:
+            AuthenticationError: there are no credentials, or the server refuses them.
+            ApiError, HTTPStatusError: the server refused to list its models.
+            RemoteProtocolError: the reply isn't a list of models.
+            TransportError: the network failed, or there was no reply within ``Timeouts.reply``.
+            ClosedError: the client is closed.
+
         """
         self._check_open()
-        tells_anybody = self._binding.api == "inference"  # and takes a token, which needs no loading
+        tells_anybody = self._binding.api == "inference"  # credentials there are a token, which is loaded already
         credentials = self._credentials if tells_anybody else await self._some_credentials()
         request = self._binding.list_models(credentials)
         status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
@@ -280,10 +321,14 @@ class Client:
         return reply.decode(self._binding.read_models, "a list of models", None)
 
     async def sweep(self, *, grace: float = 60.0) -> SweepResult:
-        """Delete what the journal says was left behind on this server by owners that do not live any more.
+        """Delete the chats of this server that are in the journal, unless a running client still uses them.
 
         Args:
-            grace: in seconds; a chat whose id nobody wrote down is left alone while it is younger.
+            grace: how old a chat must be, in seconds, if its id isn't in the journal. A younger one is left alone,
+                because somebody may be about to use it.
+
+        Returns:
+            What was deleted, what may be left, and what was left alone.
 
         Raises:
             ValueError: the client has no journal.
@@ -293,7 +338,7 @@ class Client:
         """
         if self._journal is None:
             raise ValueError("there is no journal to sweep: give Client(journal=PATH)")
-        credentials = await self._load()  # a file may have newer ones by now
+        credentials = await self._load()  # read again, because a file may have newer ones by now
         if credentials is None:
             raise _no_credentials()
         return await Sweeper(self._journal, self._binding, credentials, self._shared, grace).sweep()
@@ -305,19 +350,19 @@ class Client:
         return credentials
 
     async def _is_waiting(self, conversation: Conversation) -> bool:
-        """Ask the server whether the answer of a chat whose owner has paused still waits for a worker."""
+        """Ask the server whether a chat's answer still waits for a worker. Its owner may have stopped iterating."""
         try:
             request = conversation.probe_request()
             status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
             reply = Reply.of(self._binding, status, headers, body)
             if reply.is_refusal:
-                return False  # there is no such chat any more, or it is not ours to read: nothing to wait for
+                return False  # the chat is gone, or isn't ours to read, so there is nothing to wait for
             return conversation.is_waiting_in(reply.decode(self._binding.read_chat, "a chat", None))
         except OAError:
-            return True  # ask again later
+            return True  # the slot asks again later
 
     async def _load(self) -> Credentials | None:
-        """Find the credentials, again where they were refused. Raises AuthenticationError, and ValueError."""
+        """Find the credentials, or find them again after they were refused. Raises AuthenticationError, ValueError."""
         found: dict[str, str] = {}
         if self._cookies is not None:
             found = await anyio.to_thread.run_sync(cookie_sources.load_cookies, self._cookies, self._binding.base_url)
@@ -329,7 +374,10 @@ class Client:
 
 
 class Chat:
-    """One chat on the server. Leaving it, by whatever path, deletes it there, or names it in ``client.leaked``."""
+    """One chat on the server. However you leave it, it is deleted there, or named in ``client.leaked``.
+
+    Make one with ``Client.chat``.
+    """
 
     def __init__(self, driver: Driver, client: Client) -> None:
         self._driver = driver
@@ -342,17 +390,17 @@ class Chat:
 
     @property
     def id(self) -> str | None:
-        """The chat's id on the server, once it is there."""
+        """The chat's id on the server, or None before it is created there."""
         return self._driver.conversation.chat_id
 
     @property
     def phase(self) -> Phase:
-        """Where the conversation stands."""
+        """The phase that the conversation is in."""
         return self._driver.conversation.phase
 
     @property
     def answer(self) -> Answer | None:
-        """The answer that was begun last, if any."""
+        """The answer that was begun last, or None."""
         return self._turns.current
 
     async def __aenter__(self) -> Self:
@@ -364,7 +412,7 @@ class Chat:
         await self._leave(error)
 
     async def aclose(self) -> None:
-        """Leave the chat, as the end of ``async with`` does. May be called again."""
+        """Leave the chat, as the end of ``async with`` does. You may call it again."""
         await self._leave(None)
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -376,47 +424,69 @@ class Chat:
         self._report(error)
 
     async def _end(self) -> None:
-        """End the conversation; ``_report`` then tells what it left."""
+        """End the conversation. Call ``_report`` afterwards, which names what it left."""
         await self._driver.aclose()
 
     @property
     def _needs_closing(self) -> bool:
         """Whether there was a prompt, and the owner has not left."""
-        used = self in self._client._open_chats and self._process == os.getpid()  # after a fork it is the parent's
+        # In a forked child the chat still belongs to the parent, which deletes it.
+        used = self in self._client._open_chats and self._process == os.getpid()
         return used and not self._driver.conversation.is_over
 
     @property
     def _is_over(self) -> bool:
-        """Whether the owner has left, and the chat is gone, or was given up."""
+        """Whether the owner has left, and the chat is either gone or given up."""
         return self._driver.is_closed and self._driver.conversation.is_over
 
     def __del__(self) -> None:
-        if self._needs_closing:  # and so does the client, or it would know the chat
+        # An open client refers to its chats. So if this one is garbage, its client is garbage and unclosed, too.
+        if self._needs_closing:
             where = f", left on {self._driver.conversation.binding.base_url}" if self.id else ""
             text = f"unclosed {self!r}{where}: use `async with client.chat()`"
             warnings.warn(text, ChatLeakedWarning if self.id else ResourceWarning, stacklevel=2)
 
     def send(self, text: str) -> Answer:
-        """Ask for an answer to ``text``; iterate over it for its events. Nothing is sent before.
+        """Return the answer to ``text``. Iterate over it for its events; nothing is sent until you do.
 
-        Raises TypeError or ValueError for text that no server can store. Iterating raises the exceptions of
-        ``oa_protocol.engine.errors``. An answer that is given up half-way is read to its end by the next one, first.
+        If you stop iterating half-way, the next answer first reads this one to its end.
+
+        Args:
+            text: the prompt.
+
+        Returns:
+            An asynchronous iterator of events, up to ``Answered``. Iterating raises the exceptions of
+            ``oa_protocol.engine.errors``.
+
+        Raises:
+            TypeError, ValueError: no server can store this text.
+
         """
         check_text("prompt", text)
         return Answer(self._turns, text)
 
     async def ask(self, text: str) -> str:
-        """Return the whole answer to ``text``. Raises what ``send`` raises."""
+        """Return the text of the whole answer to ``text``. Raises what ``send`` and iterating raise."""
         answer = self.send(text)
         async for _ in answer:
             pass
         return answer.text
 
     def stream(self, text: str) -> TextStream:
-        """Ask for an answer to ``text``; iterate over it for the pieces of its text.
+        """Return the answer to ``text`` as pieces of text. Iterate over it; nothing is sent until you do.
 
-        Raises what ``send`` raises, and AnswerFailed, with the whole text on it, where the stream was cut and the
-        pieces turn out to be wrong: they cannot be taken back.
+        Iterating raises ``AnswerFailed`` if the stream was cut, and the final text doesn't continue the pieces that you
+        already have. The whole text is on the exception.
+
+        Args:
+            text: the prompt.
+
+        Returns:
+            An asynchronous iterator of strings. Iterating raises the exceptions of ``oa_protocol.engine.errors``.
+
+        Raises:
+            TypeError, ValueError: no server can store this text.
+
         """
         return TextStream(self.send(text))
 
@@ -427,11 +497,11 @@ class Chat:
     def _report(self, in_flight: BaseException | None, *, stacklevel: int = _LEAVING) -> None:
         """Name what was left, once: on the client, on the exception in flight, and in a warning.
 
-        ``stacklevel`` is as for ``warnings.warn``. Raises ChatLeakedWarning where warnings are errors and no exception
+        ``stacklevel`` is as for ``warnings.warn``. Raises ``ChatLeakedWarning`` if warnings are errors and no exception
         is in flight.
         """
         if self not in self._client._open_chats or not self._is_over:
-            return  # it was told before, or the client will end it
+            return  # it was named before, or the client will end it
         records = self._driver.conversation.leaked
         self._client.leaked.extend(records)
         del self._client._open_chats[self]
@@ -441,17 +511,17 @@ class Chat:
         text = f"left, or maybe left, on {self._driver.conversation.binding.base_url}: {named}"
         if self._client._journal is not None:
             text += f". `oa-protocol sweep --journal {shlex.quote(str(self._client._journal.path))}` deletes it later"
-        if in_flight is None or isinstance(in_flight, GeneratorExit):  # which nobody gets to see
+        if in_flight is None or isinstance(in_flight, GeneratorExit):  # Python swallows this one, and its notes
             warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)
             return
         in_flight.add_note(text)
-        # Where warnings are errors, this one must not take the place of the exception that already says it.
+        # If warnings are errors, this one must not replace the exception in flight, which has the same text as a note.
         with suppress(ChatLeakedWarning):
             warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)
 
 
 class _Turns:
-    """What a chat and its answers share: the driver, and whose turn it is."""
+    """What a chat and its answers share: the driver, and which answer is being read."""
 
     def __init__(self, driver: Driver, note_use: Callable[[], None]) -> None:
         self.driver = driver
@@ -459,7 +529,7 @@ class _Turns:
         self.current: Answer | None = None
 
     async def begin(self, answer: Answer, prompt: str) -> None:
-        """Make it the turn of ``answer``, once an answer that was given up half-way is complete."""
+        """Hand in the prompt of ``answer``. If an earlier answer was given up half-way, read it to its end first."""
         self.driver.check_open()
         if self.current is not None:
             await self.current._finish()
@@ -468,14 +538,14 @@ class _Turns:
         self.current = answer
 
     def resume(self) -> None:
-        """Go on with a conversation from elsewhere, after what was under way there was lost."""
+        """Go on with a conversation that was driven elsewhere. What was in flight there is lost."""
         self.note_use()
         driver, conversation, now = self.driver, self.driver.conversation, anyio.current_time()
         is_asked = not (conversation.awaits_prompt or conversation.error or conversation.is_over)
         if conversation.has_stream:
             driver.undelivered += conversation.handle(StreamEnded(), now)
         if isinstance(conversation.outstanding, Exchange):
-            lost = MaybeSent("it was under way where the conversation was driven before")
+            lost = MaybeSent("it was in flight when the conversation was handed over")
             driver.undelivered += conversation.handle(ExchangeFailed(lost), now)
         if is_asked:
             self.current = Answer(self, "")
@@ -483,9 +553,11 @@ class _Turns:
 
 
 class Answer:
-    """The answer to one prompt: an async iterator of its events, up to ``Answered``.
+    """The answer to one prompt, as an asynchronous iterator of its events, up to ``Answered``.
 
-    ``message`` is the server's final message, once it has come.
+    Attributes:
+        message: the server's final message, or None until it has come.
+
     """
 
     def __init__(self, turns: _Turns, prompt: str) -> None:
@@ -499,7 +571,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole answer once it is complete; until then the tokens so far, also of one that was given up."""
+        """The whole answer if it is complete. Otherwise the tokens so far, even if you gave it up."""
         if self.message is not None:
             return self.message.content or ""
         unread = [event.text for event in self._events if isinstance(event, Token)] if self._done else []
@@ -515,11 +587,11 @@ class Answer:
         return event
 
     def _take(self) -> Event | None:
-        """Return the next event that is here already, or None. Raises what failed the answer."""
+        """Return the next event that is here already, or None. If the answer failed, raise its error."""
         if not self._events:
             return None
         event = self._events.popleft()
-        if isinstance(event, Token):  # nearly all are, and a pattern takes its time
+        if isinstance(event, Token):  # nearly all events are tokens, and this is faster than the match below
             self._tokens.append(event.text)
             return event
         match event:
@@ -534,7 +606,7 @@ class Answer:
         return event
 
     async def _finish(self) -> None:
-        """Read on to the end, whatever it is; the events are kept for whoever still iterates."""
+        """Read to the end, even of a failed answer. Keep the events, in case somebody still iterates over it."""
         while await self._advance():
             pass
         for event in self._events:
@@ -542,7 +614,10 @@ class Answer:
                 self.message = event.message
 
     async def _advance(self) -> bool:
-        """Begin, or do one thing more; what comes of it is there to ``_take``. Return False where all is done."""
+        """Begin, or do one more thing, and keep its events for ``_take``. Return False if there is nothing left to do.
+
+        The events are kept, and not returned, so that a cancellation between two calls loses none.
+        """
         if self._done:
             return False
         if not self._begun:
@@ -551,7 +626,8 @@ class Answer:
         driver = self._turns.driver
         try:
             events = await driver.step()
-        except StopAsyncIteration as stop:  # a transport's, or a binding's, and not our end
+        except StopAsyncIteration as stop:
+            # It comes from a transport or a binding. Passed on, it would look like the end of the answer.
             raise RuntimeError(f"StopAsyncIteration was raised in phase {driver.conversation.phase.name}") from stop
         if events is not None:
             self._events.extend(events)
@@ -564,7 +640,12 @@ class Answer:
 
 
 class TextStream:
-    """The pieces of an answer's text, as an async iterator; ``answer`` has the final text at the end."""
+    """The pieces of an answer's text, as an asynchronous iterator.
+
+    Attributes:
+        answer: the answer itself, which has the final text at the end.
+
+    """
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -576,7 +657,7 @@ class TextStream:
         answer = self.answer
         while True:
             event = answer._take()
-            if event is None:  # what anext(answer) does, but for one coroutine more, which takes its time
+            if event is None:  # the same as anext(answer), but without one more coroutine for each token
                 if not await answer._advance():
                     raise StopAsyncIteration
             elif piece := streamed_text(event):
@@ -584,7 +665,7 @@ class TextStream:
 
 
 def streamed_text(event: Event) -> str:
-    """Return the text that ``event`` adds to what was streamed. Raises AnswerFailed where that was wrong."""
+    """Return the text that ``event`` adds to the stream. Raise AnswerFailed if what was streamed turns out wrong."""
     if isinstance(event, Token):
         return event.text
     if isinstance(event, Corrected) and event.cut:
@@ -608,7 +689,7 @@ def _check_type(name: str, value: object, kind: type) -> None:
 def _binding(api: Api | Binding, base_url: str | None) -> Binding:
     if not isinstance(cast("object", api), str):
         if base_url is not None:
-            raise ValueError("give base_url to the binding, or the name of an API as api")
+            raise ValueError("base_url can't go with a binding: give it to the binding, or name an API in api")
         return cast("Binding", api)
     base_url = base_url or os.environ.get("OA_URL")
     if not base_url:

@@ -1,4 +1,4 @@
-"""The drop-in for code that was written for the historic client."""
+"""A drop-in replacement for the historic client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from oa_protocol.client.client import Client, CookieSource
 _CLIENT_OPTIONS = ("base_url", "api", "token", "transport", "timeouts", "retries", "cleanup", "journal")
 _CHAT_OPTIONS = ("plugins", "system_prompt", "user_profile", "user_response_instructions")
 
-# What callers of the historic client pass to every provider. It means nothing here, and goes nowhere.
+# Callers of the historic client pass these keywords to every provider. They mean nothing here, and are ignored. The
+# historic client sent each keyword to the server as a sampling parameter, even secrets.
 _HISTORIC = (
     "access_token",
     "api_key",
@@ -32,7 +33,7 @@ _KNOWN = {*_CLIENT_OPTIONS, *_CHAT_OPTIONS, *SamplingParameters.__struct_fields_
 class OpenAssistant:
     """The historic provider's interface.
 
-    ``url`` is the historic site's, which closed in 2023: without ``base_url`` or ``OA_URL`` the generator says so.
+    ``url`` is the URL of the historic site, which closed in 2023. So you have to pass ``base_url``, or set ``OA_URL``.
     """
 
     url = "https://open-assistant.io/chat"
@@ -47,19 +48,23 @@ class OpenAssistant:
         messages: Sequence[Mapping[str, Any]],
         proxy: str | None = None,
         cookies: CookieSource | None = None,
-        **kwargs: Any,  # noqa: ANN401  # whatever callers of the historic client pass along
+        **kwargs: Any,  # noqa: ANN401  # callers of the historic client pass many types
     ) -> AsyncIterator[str]:
-        """Yield the pieces of the answer to ``messages``; the chat is deleted at the end, whatever the end is.
+        """Yield the answer to ``messages`` in pieces. The chat is deleted at the end, even after an error.
 
-        An empty ``model`` is the default. Of the other keywords, sampling parameters (``top_k``, ``temperature`` …) are
-        sent; ``base_url``, ``api``, ``token``, ``transport``, ``timeouts``, ``retries``, ``cleanup`` and ``journal``
-        are the Client's, ``plugins``, ``system_prompt``, ``user_profile`` and ``user_response_instructions`` the
-        chat's. What callers of the historic client pass to every provider (``stream``, ``auth``, ``timeout`` …) is
-        ignored.
+        Args:
+            model: the model's name. If it is None or empty, it is ``OpenAssistant.model``.
+            messages: the conversation so far, as mappings with ``role`` and ``content`` (see ``format_prompt``).
+            proxy: as for ``Client``.
+            cookies: as for ``Client``.
+            kwargs: sampling parameters (``top_k``, ``temperature`` …); arguments of ``Client`` (``base_url``, ``api``,
+                ``token``, ``transport``, ``timeouts``, ``retries``, ``cleanup``, ``journal``); and arguments of
+                ``Client.chat`` (``plugins``, ``system_prompt``, ``user_profile``, ``user_response_instructions``). What
+                callers of the historic client pass to every provider (``stream``, ``auth``, ``timeout`` …) is ignored.
 
         Raises:
             TypeError, ValueError: an argument can't be used, or a keyword is unknown.
-            OAError: what ``Chat.stream`` raises.
+            OAError: the conversation failed, as in ``Chat.stream``.
 
         """
         unknown = sorted(kwargs.keys() - _KNOWN)
@@ -79,9 +84,16 @@ class OpenAssistant:
 
 
 def format_prompt(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return a conversation as one prompt: a single message as it is, several as ``Role: content`` lines.
+    """Return a conversation as one prompt.
 
-    A content that is a list of parts counts as its text parts, joined. Raises ValueError where there is no message.
+    A single message is its content. Several messages are ``Role: content`` lines, with ``Assistant:`` at the end.
+
+    Args:
+        messages: mappings with ``role`` and ``content``. If a content is a list of parts, its text parts are joined.
+
+    Raises:
+        ValueError: there is no message.
+
     """
     if not messages:
         raise ValueError("messages must not be empty")

@@ -1,8 +1,8 @@
-"""Finding the website API's cookies for a base URL.
+"""Finds the website API's cookies for a base URL.
 
-They come from a mapping, a Cookie header, a file that a browser or an extension of it wrote (cookies.txt, JSON, HAR),
-or a browser's own store. From a file or a store only those are taken that a browser would send to the website's API
-(RFC 6265, section 5.4). No error, log record or repr in this module holds a cookie's value.
+They come from a mapping, a Cookie header, a file that a browser or one of its extensions wrote (cookies.txt, JSON,
+HAR), or a browser's own store. From a file or a store, only the cookies that a browser would send to the website's API
+are taken (RFC 6265, section 5.4). No error, log record or repr in this module contains a cookie's value.
 """
 
 import codecs
@@ -35,14 +35,16 @@ MAX_FILE_SIZE = 64 * 1024 * 1024  # bytes; a HAR file holds whole responses
 _API = "/api/chat"
 """Every request of the website's API goes there or below (OA-1.1)."""
 
-# A broken file may have anything in the place of a domain. Only what ends like a host is told, which no token does.
+# A broken file may have a secret in a domain's place. So an error names only what looks like a host. Tokens don't.
 _HOST = re.compile(r"(?:[0-9a-z_-]{1,63}\.)+(?:[a-z]{2,24}|xn--[0-9a-z-]+)|localhost|[0-9.]{7,15}|[0-9a-f:]{2,39}")
 _SHOWN = 8
 
-_LATEST = 2.6e11  # a Unix time in seconds after the year 9999, and one in milliseconds of 1978
+# A larger Unix time isn't in seconds: this is after the year 9999 in seconds, and in 1978 in milliseconds.
+_LATEST = 2.6e11
 _CHROME_EPOCH = 11644473600 * 1e6  # Chrome counts microseconds since 1601
 
-_JSON = re.compile(r"\s*(?:\{|\[\s*[\[{\]\"])")  # but no IPv6 address at the beginning of a cookies.txt
+# An IPv6 address in brackets may begin a cookies.txt, so it is no JSON.
+_JSON = re.compile(r"\s*(?:\{|\[(?![0-9a-f:.]+\]))", re.IGNORECASE)
 _TOKEN = re.compile(r"[\w.+/~-]{16,}=+")
 _FOREIGN = (
     (b"sqlite format 3", "it is a browser's own database: give browser:NAME, or export the cookies"),
@@ -54,7 +56,7 @@ _FOREIGN = (
     (b"curl ", "it is a curl command: give the text of its Cookie header instead of a path"),
     (b"cookie:", "it is a Cookie header: give its text instead of a path"),
 )
-"""How files begin, in lower case, that people take for cookies files, and what to do with them."""
+"""How files begin that are often mistaken for cookies files, in lower case, and what to do with them."""
 
 _LeftOut = list[str]
 
@@ -66,22 +68,31 @@ def load_cookies(
 
     ``source`` is one of these:
 
-    - a mapping, or the value of a Cookie header (``"a=b; c=d"``): all of its cookies are taken;
+    - a mapping, or the value of a Cookie header (``"a=b; c=d"``). All of its cookies are taken.
     - the path of a file: cookies.txt (Netscape), a JSON export of a browser extension, Selenium or Playwright, or a
-      HAR file. A string is a path if a file exists there. What can't be read in it is left out, and logged;
+      HAR file. A string is a path if a file exists there. What can't be read in it is left out, and logged.
     - ``"browser:NAME"``, for example ``"browser:firefox"``: that browser's own store. It needs the extra
       ``oa_protocol[browser]``.
 
-    ``now`` is the Unix time in seconds against which expiry is judged, by default the current one.
+    Args:
+        source: where the cookies are, as above.
+        base_url: the server's URL. From a file or a store, only the cookies that a browser would send there are taken.
+        now: the time at which the cookies must still be valid, as a Unix time in seconds. By default it is the current
+            time.
 
-    Raises ValueError if the name or the value of a cookie cannot be sent or ``base_url`` cannot be used, TypeError if a
-    mapping holds anything but str, and AuthenticationError if the source cannot be read or has no cookie for
-    ``base_url``.
+    Returns:
+        The values of the cookies by their names.
+
+    Raises:
+        AuthenticationError: the source can't be read, or it has no cookie for ``base_url``.
+        ValueError: a cookie's name or value can't be sent, or ``base_url`` can't be used.
+        TypeError: a mapping has something in it that isn't a ``str``.
+
     """
     if isinstance(source, Mapping):
         return _checked(source)
-    # os.path, because a long Cookie header makes Path.exists raise OSError.
-    if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110  # as said above
+    # os.path is used, because a long Cookie header makes Path.exists raise OSError.
+    if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110  # see above
         if source.startswith("browser:"):
             browser, url = source.removeprefix("browser:"), urlsplit(check_base_url(base_url))
             return _sent_to(url, _from_browser(browser, url), f"the cookie store of {browser}", now)
@@ -93,8 +104,16 @@ def load_cookies(
 class Cookie:
     """One cookie of a browser.
 
-    ``domain`` is in lower case and has no leading dot; ``expires`` is a Unix time in seconds, or None for a cookie
-    that lasts as long as the browser's session. ``partition`` is the site in whose pages alone it is sent, if any.
+    Attributes:
+        name: its name.
+        value: its value, which is secret.
+        domain: the host that it is for, in lower case and without a leading dot.
+        path: the path at or below which it is sent.
+        host_only: whether it is sent only to ``domain`` itself, and not to hosts below it.
+        secure: whether it is sent only over https, or to the local machine.
+        expires: a Unix time in seconds, or None if it lasts as long as the browser's session.
+        partition: the site on whose pages it is sent, or None if it is sent on all sites' pages.
+
     """
 
     name: str
@@ -107,7 +126,7 @@ class Cookie:
     partition: str | None = None
 
     def belongs_to(self, host: str) -> bool:
-        """Tell whether ``host``, in lower case, domain-matches this cookie (RFC 6265, section 5.1.3)."""
+        """Return whether ``host``, in lower case, domain-matches this cookie (RFC 6265, section 5.1.3)."""
         if self.partition is not None and not _is_within(host, self.partition):
             return False
         if self.host_only or _ip_address(host):
@@ -115,8 +134,8 @@ class Cookie:
         return _is_within(host, self.domain)
 
     def is_for(self, path: str) -> bool:
-        """Tell whether ``path`` path-matches this cookie (RFC 6265, section 5.1.4)."""
-        return path == self.path or path.startswith(self.path.rstrip("/") + "/")
+        """Return whether ``path`` path-matches this cookie (RFC 6265, section 5.1.4)."""
+        return path == self.path or path.startswith(self.path if self.path.endswith("/") else f"{self.path}/")
 
 
 def _is_within(host: str, domain: str) -> bool:
@@ -129,10 +148,10 @@ class _ExportedCookie(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     value: str
     domain: str
-    path: str = "/"
+    path: str | None = "/"
     host_only: bool | None = None
-    secure: bool = False
-    session: bool = False
+    secure: bool | None = False
+    session: bool | None = False
     expiration_date: float | str | None = None
     expiry: float | str | None = None
     expires: float | str | None = None
@@ -147,7 +166,14 @@ class _ExportedCookie(msgspec.Struct, frozen=True, rename="camel"):
         site = key.get("topLevelSite") if isinstance(key, dict) else key
         partition = urlsplit(site).hostname if isinstance(site, str) else None
         return _cookie(
-            self.name, self.value, self.domain, self.path, self.host_only, self.secure, expires, partition=partition
+            self.name,
+            self.value,
+            self.domain,
+            self.path or "/",
+            self.host_only,
+            bool(self.secure),
+            expires,
+            partition=partition,
         )
 
 
@@ -171,7 +197,7 @@ def _sent_to(url: SplitResult, cookies: list[Cookie], place: str, now: float | N
     if sent:
         sent.sort(key=lambda cookie: (len(cookie.path), len(cookie.domain), cookie.host_only))
         found = {cookie.name: cookie.value for cookie in sent}
-        # Other programs on this host have cookies too, with whatever in them: they are left out, not refused.
+        # A cookie that can't be sent may belong to another program on this host. It is left out, and isn't an error.
         sendable = {name: value for name, value in found.items() if is_cookie(name, value)}
         _tell_left_out(place, ["a cookie with characters that cannot be sent"] * (len(found) - len(sendable)))
         return _checked(sendable or found)
@@ -208,15 +234,15 @@ def _tell_left_out(place: str, left_out: _LeftOut) -> None:
 
 
 def _from_header(header: str) -> dict[str, str]:
-    if len(header) > 1 and header[0] == header[-1] and header[0] in "\"'":  # those of a shell or of an env file
+    if len(header) > 1 and header[0] == header[-1] and header[0] in "\"'":  # quotes from a shell or an env file
         header = header[1:-1]
     if header[:7].lower() == "cookie:":
         header = header[7:]
-    # The text may be a token or a whole export in the wrong place: it is not repeated.
+    # The text may be a token, or a whole export. So the errors don't repeat it.
     if _is_json(header):
         raise AuthenticationError(
-            "the cookies given are JSON, where a Cookie header value or a path is expected. Save them in a file, and"
-            " give its path."
+            "the cookies given are JSON, but must be a Cookie header value or a path. Save them in a file, and give"
+            " its path."
         )
     pairs = [] if _TOKEN.fullmatch(header) else list(_header_pairs(header))
     if not pairs:
@@ -224,7 +250,7 @@ def _from_header(header: str) -> dict[str, str]:
             "the cookies given are neither the path of an existing file, nor browser:NAME, nor a Cookie header value"
             " (name=value; name=value). Check the path."
         )
-    # Browsers put the most specific cookie first: of several with one name, it wins.
+    # Browsers put the most specific cookie first. If there are several of one name, the first one has to win.
     return _checked(dict(reversed(pairs)))
 
 
@@ -264,7 +290,7 @@ def _from_file(path: Path) -> list[Cookie]:
     if left_out:
         start = content[:100].lstrip().lower()
         what = next((what for begin, what in _FOREIGN if start.startswith(begin)), _first(left_out, "; "))
-        # A JSONDecodeError holds the whole document, so it is not passed on.
+        # A JSONDecodeError contains the whole document, so it is not chained to this error.
         raise AuthenticationError(
             f"the cookies file {path} cannot be parsed: {what}."
             " It must be cookies.txt (Netscape format), a JSON export, or a HAR file."
@@ -276,7 +302,7 @@ def _from_file(path: Path) -> list[Cookie]:
 
 
 def _text(content: bytes) -> str:
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Windows' shell writes it
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Windows' shell writes that
     return content.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
 
 
@@ -285,11 +311,12 @@ def _from_netscape(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
         entry = line.removeprefix("#HttpOnly_")
         if not entry.strip() or entry.startswith("#"):
             continue
-        fields = entry.split("\t", 6) if "\t" in entry else entry.split(None, 6)  # an editor may have taken the tabs
-        if len(fields) == 6:  # or the one before an empty value
+        # An editor may have replaced the tabs by spaces, or cut off the last tab, which is before an empty value.
+        fields = entry.split("\t", 6) if "\t" in entry else entry.split(None, 6)
+        if len(fields) == 6:
             fields.append("")
         if len(fields) != 7 or ("\t" not in entry and fields[1].upper() not in ("TRUE", "FALSE")):
-            left_out.append(f"line {number} is not a cookie, which has seven fields with tabs between them")
+            left_out.append(f"line {number} is not a cookie: it needs seven fields with tabs between them")
             continue
         domain, subdomains, path, secure, expires, name, value = fields
         host_only = subdomains.upper() != "TRUE"
@@ -300,7 +327,7 @@ def _from_netscape(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
 
 
 def _from_json(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
-    # Not msgspec.json, which refuses the lone surrogates that a HAR file has where a body was cut.
+    # msgspec.json can't be used. It refuses lone surrogates, and a HAR file has some if a body was cut.
     document: Any = json.loads(text)
     match document:
         case [*exports]:
@@ -310,20 +337,20 @@ def _from_json(text: str, left_out: _LeftOut) -> Iterator[Cookie]:
         case {"cookies": list()}:
             return _exported(document["cookies"], left_out)
         case _:
-            raise ValueError("its JSON is no list of cookies, and has neither `log` nor `cookies`")
+            raise ValueError("its JSON isn't a list of cookies, and has neither `log` nor `cookies`")
 
 
 def _exported(exports: list[Any], left_out: _LeftOut) -> Iterator[Cookie]:
     for number, exported in enumerate(exports, 1):
         try:
             yield msgspec.convert(exported, _ExportedCookie, strict=False).cookie()
-        except ValueError as error:  # one odd entry must not cost the whole file
+        except ValueError as error:  # the other entries can still be used
             left_out.append(f"cookie {number}: {error}")
 
 
 def _from_har(entries: list[Any], left_out: _LeftOut) -> Iterator[Cookie]:
     """Yield the cookies of each host's newest request that had any."""
-    from oa_protocol.tape._har_file import read_entries  # most cookies come from elsewhere
+    from oa_protocol.tape._har_file import read_entries  # imported only here, because few cookies come from HAR files
 
     newest: dict[str, list[Cookie]] = {}
     for entry in read_entries(entries, left_out):
@@ -332,8 +359,8 @@ def _from_har(entries: list[Any], left_out: _LeftOut) -> Iterator[Cookie]:
             url = urlsplit(request.url)
         except ValueError:
             continue
-        # The header is what was sent; browsers may have decoded the values in the list.
-        # Reversed, because the most specific cookie comes first and the last one wins.
+        # The header is preferred, because it is what was sent. The list may have decoded values. It is reversed,
+        # because the most specific cookie comes first, and the last one of a name wins.
         pairs = reversed(list(_header_pairs(request.cookie_header)) or request.cookie_list)
         host, secure = url.hostname or "", url.scheme in {"https", "wss"}
         if cookies := [_cookie(name, value, host, "/", True, secure) for name, value in pairs]:
@@ -353,7 +380,8 @@ def _from_browser(browser: str, url: SplitResult) -> list[Cookie]:
     if browser not in readers:
         raise AuthenticationError(f"browser:NAME needs one of these names: {', '.join(sorted(readers))}")
     host = url.hostname or ""
-    # It filters by substring, and a parent domain's cookies are wanted too; other sites' need not be decrypted.
+    # browser_cookie3 filters by substring. A parent domain's cookies are needed, too, so the filter is the last two
+    # parts of the name. The cookies of other sites are not decrypted.
     filter_by = host if _ip_address(host) else ".".join(host.split(".")[-2:])
     problem = f"the cookie store of {browser} cannot be read"
     remedy = "Export its cookies to a file instead, and give the file's path."
@@ -361,7 +389,9 @@ def _from_browser(browser: str, url: SplitResult) -> list[Cookie]:
         jar = list(readers[browser](domain_name=filter_by))
     except (browser_cookie3.BrowserCookieError, OSError) as error:
         raise AuthenticationError(f"{problem}: {error}. {remedy}") from error
-    except Exception as error:  # it lets those of its decoders and key rings through, and their text could be anything
+    except Exception as error:
+        # Errors of its decoders and of key rings come through, too. Their text isn't shown, because it could contain
+        # anything.
         raise AuthenticationError(f"{problem} ({type(error).__name__}). {remedy}") from None
     return [_cookie(c.name, c.value or "", c.domain, c.path, None, bool(c.secure), c.expires) for c in jar]
 
@@ -377,8 +407,8 @@ def _cookie(
     *,
     partition: str | None = None,
 ) -> Cookie:
-    """Return the cookie with what the sources write differently made equal. Raises ValueError for a strange expiry."""
-    if name.startswith("__Host-"):  # browsers keep such a cookie for one host only, whatever an exporter makes of it
+    """Return the cookie in one form, because the sources write it differently. Raises ValueError for a bad expiry."""
+    if name.startswith("__Host-"):  # browsers send such a cookie to one host only, even if an export says otherwise
         host_only = True
     if host_only is None:
         host_only = not domain.startswith(".")
@@ -387,7 +417,7 @@ def _cookie(
 
 
 def _unix_time(expires: float | str | None) -> float | None:
-    """Return an expiry in seconds, or None if the cookie lasts for the browser's session."""
+    """Return an expiry as a Unix time in seconds, or None if the cookie lasts for the browser's session."""
     if isinstance(expires, str):
         expires = _parsed_time(expires)
     if expires is None or expires <= 0 or not math.isfinite(expires):
@@ -405,7 +435,7 @@ def _parsed_time(text: str) -> float | None:
     for read in (float, _iso_time, _http_time):
         with suppress(ValueError):
             return read(text)
-    raise ValueError("its expiry is no date")
+    raise ValueError("its expiry is not a date")
 
 
 def _iso_time(text: str) -> float:
@@ -417,7 +447,7 @@ def _http_time(text: str) -> float:
 
 
 def _host(domain: str) -> str:
-    """Return a host as it is compared."""
+    """Return a host in the form in which hosts are compared."""
     domain = domain.lower().strip(".[]")
     return str(_ip_address(domain) or domain)
 

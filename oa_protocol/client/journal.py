@@ -1,12 +1,12 @@
-"""What is still to be deleted, on disk: a chat is written down before it is made, and crossed out when it is gone.
+"""The journal: a file that lists the chats still to be deleted, and outlives the process.
 
-A line is written before CreateChat is sent, gets the chat's id when it is known, and is removed when the chat is
-confirmed gone, or was certainly never made. Whatever kills the process in between, the line stays, and ``sweep`` finds
-it. The journal is an SQLite database that several processes may share. It holds no credentials and no text.
+A line is written before a create is sent. The chat's id is added when it is known. The line is removed when the chat is
+confirmed gone, or was certainly never made. If the process is killed in between, the line stays, and ``sweep`` finds
+it. The journal is an SQLite database that several processes may share. It has no credentials in it, and no text.
 
-An owner of lines holds the lock of a file for as long as it lives. These files are in one folder, which the journal
-itself names, so that each owner is found whatever the journal is called: by a symbolic or a hard link, or by a path
-that was relative to another folder.
+Each client that writes lines is an owner. It holds a lock on a file of its own until it is closed, or its process ends.
+So others can find out whether it still uses its chats. These files are in one folder, whose name is in the journal. So
+each owner is found, even if the journal is opened by different paths, for example by a symbolic link or a hard link.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from oa_protocol.engine.errors import JournalError
 
 logger = logging.getLogger("oa_protocol")
 
-# What ``PRAGMA user_version`` says. Version 0.1 left it 0; its table is the same, but has base URLs as they were given.
+# The value of ``PRAGMA user_version``. Version 0.1 left it 0. Its table is the same, but its base URLs are not in the
+# form that ``check_base_url`` gives them.
 _VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS chats (
@@ -55,14 +56,14 @@ CREATE INDEX IF NOT EXISTS owners ON chats (owner);
 CREATE TABLE IF NOT EXISTS home (path TEXT NOT NULL);
 """
 
-# What is in the column may be anything, and only this becomes the name of a file.
+# An owner becomes the name of a file. Somebody may have written anything into the column, so it is checked.
 _OWNER = re.compile(r"[0-9a-f]{32}")
 
-# The journal's own threads, so that it never waits for those that the program keeps busy.
+# Journals have threads of their own, so that they never wait because the program keeps anyio's threads busy.
 _THREADS = 40
 _LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("_oa_protocol_journal")
-_TARDINESS = 0.5  # what SQLite's waiting may take longer on a busy machine
-_LAST_PATIENCE = 0.25
+_TARDINESS = 0.5  # seconds that SQLite may be late on a busy machine
+_LAST_PATIENCE = 0.25  # seconds to wait for another process while Python shuts down, because that blocks the loop
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -72,9 +73,16 @@ _P = ParamSpec("_P")
 class Line:
     """A chat that is, or may be, on the server.
 
-    ``chat_id`` is None while nobody knows it. ``sent_at`` and ``settled_at`` are Unix times in seconds by this
-    machine's clock: when the create was sent, and when it was given up, or None if its owner did not live to see it.
-    ``account`` names the account that made it, hashed (see ``Accounts``).
+    Attributes:
+        line: the line's number.
+        owner: the name of the owner that wrote it.
+        api: the API through which the chat was made.
+        base_url: its server's base URL.
+        account: the name of the account that made it, as a hash (see ``Accounts``).
+        chat_id: its id, or None as long as that isn't known.
+        sent_at: when the create was sent, as a Unix time in seconds by this machine's clock.
+        settled_at: when the create was given up, by the same clock. None if it wasn't, or if its process died before.
+
     """
 
     line: int
@@ -88,10 +96,15 @@ class Line:
 
 
 class Journal:
-    """One owner's part of the journal at ``path``. The file and its folder are made when the first line is written.
+    """One owner's part of a journal. The file and its folder are made when the first line is written.
 
-    All methods but ``close`` block for the time of a write to disk, and for at most ``patience`` seconds while another
-    process holds the journal. They raise JournalError if the journal can't be used.
+    All methods except ``close`` block for the time of a write to disk. If another process holds the journal, they wait
+    for it. They raise ``JournalError`` if the journal can't be used.
+
+    Args:
+        path: the journal's file.
+        patience: how long to wait for another process or thread, in seconds.
+
     """
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 10.0) -> None:
@@ -130,42 +143,43 @@ class Journal:
         self._change("UPDATE chats SET settled_at = ?", line, time.time())
 
     def gone(self, line: Line) -> None:
-        """Cross the line out: the chat is confirmed gone, or was never made."""
+        """Cross the line out, because the chat is confirmed gone, or was never made."""
         self._change("DELETE FROM chats", line)
         if line.owner == self._owner:
             self._open_lines.discard(line.line)
 
     def close(self) -> None:
-        """Let go, at once: what this owner leaves in the journal is free for ``sweep``."""
+        """Release the owner's lock at once. A ``sweep`` may then delete what this owner leaves in the journal."""
         with self._locking:
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
-                if not self._open_lines and self._process == os.getpid():  # after a fork the owner is the parent
-                    with suppress(OSError):  # a file too many does no harm
+                # If lines are left, a sweep removes the file. In a forked child, the file still belongs to the parent.
+                if not self._open_lines and self._process == os.getpid():
+                    with suppress(OSError):  # a file that is left behind does no harm
                         self._lock_file.unlink()
 
     def lines(self, binding: Binding | None = None) -> list[Line]:
-        """Return the lines of all owners, oldest first; with ``binding`` only those of its server."""
+        """Return the lines of all owners, oldest first. With ``binding``, return only those of its server."""
         rows = self._read("SELECT * FROM chats WHERE ? IS NULL OR (api = ? AND base_url = ?) ORDER BY line", binding)
         return [Line(*row) for row in rows]
 
     def elsewhere(self, binding: Binding) -> list[str]:
-        """Return the base URLs of lines that aren't of the server of ``binding``."""
+        """Return the base URLs of the lines that belong to other servers than that of ``binding``."""
         query = "SELECT DISTINCT base_url FROM chats WHERE ? IS NULL OR api != ? OR base_url != ? ORDER BY base_url"
         return [base_url for [base_url] in self._read(query, binding)]
 
     # ---- for a sweep
 
     def claim(self) -> Lock | None:
-        """Take the lock that a sweep holds, to be given to ``release``; None if another sweep holds it."""
+        """Take the lock that a sweep holds, and return it for ``release``. Return None if another sweep holds it."""
         with self._database() as database:
             folder = _folders(database, self.path)[0]
             folder.mkdir(exist_ok=True)
             return _lock(folder / "sweep", os.O_CREAT)
 
     def release(self, claim: Lock, owners: Collection[str]) -> None:
-        """Let go of the lock, and remove the files of those dead ``owners`` who have no lines any more."""
+        """Release the lock. Remove the files of those dead ``owners`` that no longer have lines."""
         with suppress(JournalError), self._database() as database:
             remaining = {owner for [owner] in database.execute("SELECT DISTINCT owner FROM chats")}
             for folder in _folders(database, self.path):
@@ -175,7 +189,7 @@ class Journal:
         claim.close()
 
     def living(self, owners: Iterable[str]) -> set[str]:
-        """Return those of ``owners`` who live: somebody holds their locks."""
+        """Return those of ``owners`` that are still alive, which means that their locks are held."""
         with self._database() as database:
             folders = _folders(database, self.path)
             return {
@@ -185,7 +199,18 @@ class Journal:
             }
 
     def forget(self, number: int) -> Line | None:
-        """Cross out the line with this number, and return it; None if there is none. Its owner must not live."""
+        """Cross out a line, and return it.
+
+        Args:
+            number: the line's number.
+
+        Returns:
+            The line, or None if there is none with this number.
+
+        Raises:
+            JournalError: the journal can't be used, or the line's owner is still alive.
+
+        """
         for line in self.lines():
             if line.line == number:
                 if self.living([line.owner]):
@@ -199,11 +224,11 @@ class Journal:
     # ---- inside
 
     def _begin(self, folder: Path) -> str:
-        """Take the lock of an owner, if this process has none, and return the owner."""
+        """Return the owner. If there is none yet in this process, make one, and take its lock."""
         with self._locking:
             if self._lock is None or self._process != os.getpid():
                 folder.mkdir(exist_ok=True)
-                # An owner is never used again: a sweep may be about to remove the file of its lock.
+                # It is always a new owner, because a sweep may be about to remove the file of an old one.
                 self._owner = uuid.uuid4().hex
                 self._lock_file = folder / self._owner
                 self._lock = _lock(self._lock_file, os.O_CREAT)
@@ -212,7 +237,7 @@ class Journal:
             return self._owner
 
     def _read(self, query: str, binding: Binding | None) -> list[tuple[Any, ...]]:
-        """Read lines with a query that has a binding's API, again its API, and its base URL."""
+        """Read lines with a query whose parameters are a binding's API, its API again, and its base URL."""
         with self._errors():
             if not _exists(self.path):
                 return []
@@ -221,7 +246,10 @@ class Journal:
             return database.execute(query, server).fetchall()
 
     def _change(self, what: str, line: Line, *values: object) -> None:
-        """Change a line. A journal that was replaced may have its number again, for a line of another owner."""
+        """Change a line. Its owner is checked, too, because in a journal that was replaced its number may be another's.
+
+        So no line of another owner is ever crossed out by mistake.
+        """
 
         def change(database: sqlite3.Connection) -> None:
             database.execute(f"{what} WHERE line = ? AND owner = ?", (*values, line.line, line.owner))
@@ -229,19 +257,23 @@ class Journal:
         self._write(change)
 
     def _write(self, change: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Make a change. What other threads ask for meanwhile becomes one transaction, because a disk is slow."""
+        """Make a change, and return its result.
+
+        Each transaction waits for the disk. So the changes that other threads ask for meanwhile are queued, and the
+        next thread that gets the lock makes all of them in one transaction.
+        """
         future: Future[_T] = Future()
         self._changes.append((change, future))
         if not self._writing.acquire(timeout=self.patience):
             future.cancel()
             raise self.error(f"writing to it takes more than {self.patience:g} s")
         try:
-            if not future.done():
+            if not future.done():  # otherwise another thread has made it
                 self._write_all()
         finally:
             self._writing.release()
         if isinstance(error := future.exception(), JournalError):
-            raise copy(error) from error  # it is that of all who asked, and each may get notes of its own
+            raise copy(error) from error  # several threads raise it, and each one's may get its own notes
         return future.result()
 
     def _write_all(self) -> None:
@@ -249,7 +281,7 @@ class Journal:
         changes = [(change, future) for change, future in asked if future.set_running_or_notify_cancel()]
         try:
             with self._database() as database:
-                database.execute("BEGIN IMMEDIATE")
+                database.execute("BEGIN IMMEDIATE")  # it waits for other processes now, and not at the first change
                 results = [change(database) for change, _ in changes]
                 database.execute("COMMIT")
         except BaseException as error:
@@ -264,17 +296,20 @@ class Journal:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=self.patience, isolation_level=None)) as database:
+                # A line must be on the disk before its create is sent, even if the power fails.
                 database.execute("PRAGMA synchronous = FULL")
                 if _version(database) != _VERSION:
                     self._set_up(database)
                 yield database
 
     def _set_up(self, database: sqlite3.Connection) -> None:
-        """Make the tables, or those that version 0.1 hadn't."""
+        """Make the tables. In a journal of version 0.1, make those that are missing."""
         database.execute("BEGIN IMMEDIATE")
         version = _version(database)
         if version not in (0, _VERSION):
-            raise JournalError(f"the journal {self.path} is of another version of this package, or no journal at all")
+            raise JournalError(
+                f"the journal {self.path} was made by another version of this package, or is not a journal"
+            )
         if version == 0:
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
@@ -286,17 +321,20 @@ class Journal:
         database.execute("COMMIT")
 
     def error(self, why: str) -> JournalError:
-        """Return the error that says why the journal can't be used."""
+        """Return the error to raise if the journal can't be used."""
         return JournalError(
             f"the journal {self.path} cannot be used: {why}. Choose another file for it, or do without a journal."
         )
 
     @contextmanager
     def _errors(self) -> Generator[None]:
-        """Turn what the disk and SQLite raise into an error that names the journal, and not a file beside it."""
+        """Turn errors of the disk and of SQLite into a ``JournalError``, which names the journal.
+
+        The original error may name a file beside the journal, for example the one of a lock.
+        """
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, ValueError) as error:  # the last is of a name that no file can have
             why = str(error.strerror or error) if isinstance(error, OSError) else str(error)
             if "locked" in why:
                 why = (
@@ -313,10 +351,11 @@ def _version(database: sqlite3.Connection) -> int:
 
 
 def _folders(database: sqlite3.Connection, path: Path) -> tuple[Path, Path]:
-    """Return where owners have their locks; new ones in the first.
+    """Return the two folders in which owners may have their locks. New owners use the first one.
 
-    It is beside the journal's first name, as long as that is the same file. If somebody has moved the journal since,
-    older owners are still there. If the journal's folder has another name here, as in a container, the second is it.
+    Usually that is the folder beside the path by which the journal was first opened. If the journal has been moved
+    since, that path no longer leads to it. Then new owners use the folder beside its new path, and older ones are still
+    in the recorded one. The same goes for a journal whose folder has another path here, for example in a container.
     """
     [home] = map(Path, database.execute("SELECT path FROM home").fetchone())
     here = path.resolve()
@@ -336,13 +375,13 @@ def _exists(path: Path) -> bool:
 
 
 class Lock:
-    """A file that is locked, until ``close`` or the end of the process."""
+    """A file that is locked until ``close``, or until the process ends, even if it is killed."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
     def close(self) -> None:
-        """Let go. May be called again."""
+        """Unlock it. It may be called again."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -355,7 +394,7 @@ def _is_held(path: Path) -> bool:
         lock = _lock(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except PermissionError:  # of another user, who may live
+    except PermissionError:  # it belongs to another user, so whether its process runs is unknown
         return True
     if lock is not None:
         lock.close()
@@ -363,7 +402,7 @@ def _is_held(path: Path) -> bool:
 
 
 def _lock(path: Path, flags: int = 0) -> Lock | None:
-    """Lock ``path``; return None if another one holds it."""
+    """Lock the file ``path``. Return None if another process holds its lock."""
     descriptor = os.open(path, os.O_RDWR | flags, 0o600)
     lock = Lock(descriptor)
     try:
@@ -392,7 +431,7 @@ else:
 
 
 async def in_thread(function: Callable[_P, _T], *args: _P.args, **keywords: _P.kwargs) -> _T:
-    """Call ``function``, which uses the journal, in a thread of the journals' own; a cancellation waits for it."""
+    """Call ``function``, which uses the journal, in one of the journals' threads. A cancellation waits for it."""
     return await to_thread.run_sync(partial(function, *args, **keywords), limiter=_limiter())
 
 
@@ -406,19 +445,19 @@ def _limiter() -> anyio.CapacityLimiter:
 
 
 class Entry:
-    """One chat's line in the journal. It is written by threads, each time within the journal's ``patience``."""
+    """One chat's line in the journal. It is written in threads, and each write is bounded by the journal's patience."""
 
-    _line: Line  # of the last create
+    _line: Line  # the one of the last create
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
     async def creating(self, binding: Binding, account: str) -> None:
-        """Write down that a chat may be made, before it can be. An interruption waits for that. Raises JournalError."""
+        """Write down that a chat may be made, before it can be. A cancellation waits for that. Raises JournalError."""
         self._line = await self._write(partial(self._journal.creating, binding, account), shield=True)
 
     async def settled(self, chat_id: str | None, *, is_unclear: bool) -> None:
-        """Write down what became of the create. An interruption waits for that. Raises JournalError."""
+        """Write down what became of the create. A cancellation waits for that. Raises JournalError."""
         if chat_id is not None:
             await self._write(partial(self._journal.created, self._line, chat_id), shield=True)
         elif is_unclear:
@@ -427,7 +466,7 @@ class Entry:
             await self._write(partial(self._journal.gone, self._line), shield=True)
 
     async def gone(self) -> None:
-        """Cross the chat out. A line too many does no harm, because a sweep finds no chat and drops it."""
+        """Cross the chat out. If that fails, it does no harm, because a sweep finds no chat and drops the line."""
         try:
             await self._write(partial(self._journal.gone, self._line), shield=False)
         except Exception as error:
@@ -439,7 +478,9 @@ class Entry:
                 return await to_thread.run_sync(write, abandon_on_cancel=True, limiter=_limiter())
         except JournalError:
             raise
-        except RuntimeError:  # no thread can be started, because Python shuts down: only once, a short wait is in order
+        except RuntimeError:
+            # Python shuts down, so no thread can be started, and writing blocks the loop. Only one write may wait a
+            # little. If it fails, the others don't wait at all.
             self._journal.patience = min(self._journal.patience, _LAST_PATIENCE)
             try:
                 return write()

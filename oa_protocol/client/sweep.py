@@ -1,4 +1,4 @@
-"""Deletes what the journal says was left behind by owners that do not live any more."""
+"""Deletes the chats in the journal whose owners are no longer alive (see ``oa_protocol.client.journal``)."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ from oa_protocol.engine.events import LeakRecord
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.engine.phases import Phase
 
-# A create whose sender is gone may still be carried out for a while; and a server's date is behind its clock, for it is
-# told in whole seconds, and some servers look at the clock once a second.
+# All times are in seconds. A server may still carry out a create some time after the client that sent it is gone.
 _LATE = 120.0
+# A server's Date field may be behind its clock, because it has whole seconds, and some servers update it only once a
+# second.
 _SLACK = 2.0
 _LOOK_EVERY = 0.5
 _MAX_PAGES = 200
 
-# A website's session lasts 30 days. After that nobody can show to be the account that sent a create.
+# A website's session lasts 30 days. After that, no credentials can prove that they are of the account that sent a
+# create.
 _END = 30 * 86400.0
 _SHOWN = 8
 
+# Between which times a chat was made, if it was made at all.
 _Window = tuple[float, float]
 
 
@@ -45,9 +48,9 @@ class SweepResult:
 
     Attributes:
         deleted: the ids of the chats that are confirmed gone.
-        leaked: the chats that are, or may be, left behind.
+        leaked: the chats that are, or may be, left on the server.
         in_use: the chats of processes that still run. They are left alone.
-        elsewhere: the base URLs of other servers (or of the other API) with chats in the journal.
+        elsewhere: the base URLs of the other servers, or of the other API, that the journal has chats of.
 
     """
 
@@ -58,9 +61,9 @@ class SweepResult:
 
 
 class Sweeper:
-    """Sweeps one server's chats of one account.
+    """Sweeps the chats of one account on one server.
 
-    ``grace`` is in seconds: a chat whose id nobody wrote down is left alone while it is younger than that.
+    ``grace`` is in seconds. A chat whose id isn't in the journal is left alone if it is younger than that.
     """
 
     def __init__(
@@ -69,12 +72,13 @@ class Sweeper:
         self._journal = journal
         self._binding = binding
         self._credentials = credentials
-        # Other credentials may be another account's, whose "not found" means nothing.
+        # Other credentials might belong to another account. If the server says "not found" to that account, the chat
+        # may still be there. So no others are loaded if these are refused.
         self._shared = replace(shared, load_credentials=_none, journal=None)
         self._grace = grace
-        # The names of our account: those under which these credentials go, and those whose chats they can read.
+        # The names of our account: the one that these credentials have now, and those whose chats they can read.
         self._accounts: set[str] = set()
-        self._dead: set[str] = set()  # a dead owner never lives again
+        self._dead: set[str] = set()  # a dead owner's name is never used again, so it stays dead
         self._unreachable: NotSent | None = None
         self._deleted: list[str] = []
         self._kept: list[tuple[Line, LeakRecord]] = []
@@ -82,12 +86,12 @@ class Sweeper:
         self._in_use: list[LeakRecord] = []
 
     async def sweep(self) -> SweepResult:
-        """Delete what can be deleted, and cross it out. Raises JournalError."""
+        """Delete what can be deleted, and cross it out. Raises JournalError if the journal can't be used."""
         elsewhere = await in_thread(self._journal.elsewhere, self._binding)
         if found := await self._lines():
             claim = await in_thread(self._journal.claim)
             if claim is None:
-                self._leave_alone(found, "another sweep of this journal is at work")
+                self._leave_alone(found, "another sweep of this journal is running")
             else:
                 try:
                     await self._sweep({line.owner for line in found})
@@ -98,10 +102,10 @@ class Sweeper:
 
     async def _sweep(self, owners: set[str]) -> None:
         self._dead = owners - await in_thread(self._journal.living, owners)
-        # Read again: a line may have been crossed out before its owner let go.
+        # Read the lines again, because an owner may have crossed some of them out just before it ended.
         lines = await self._lines()
         dead = [line for line in lines if line.owner in self._dead]
-        living = (line for line in lines if line.owner not in self._dead)  # and who has come since
+        living = (line for line in lines if line.owner not in self._dead)  # even owners that have begun since
         self._leave_alone(living, "the process that made it still runs")
         if dead:
             known = [line for line in dead if line.chat_id is not None]
@@ -127,7 +131,7 @@ class Sweeper:
         self._kept.append((line, LeakRecord(chat_id=chat_id or line.chat_id, reason=reason)))
 
     async def _report_kept(self) -> None:
-        """Name the lines that stay in the journal. A line without an id is named for 30 days, and crossed out then."""
+        """Name the chats whose lines stay in the journal. A line without an id is crossed out after 30 days."""
         for line, record in self._kept:
             note = f"line {line.line} of the journal"
             if line.chat_id is None and abs(time.time() - line.sent_at) > _END:
@@ -138,10 +142,10 @@ class Sweeper:
     # ---- chats whose ids are known
 
     async def _find_accounts(self, lines: Iterable[Line]) -> None:
-        """Find out under which names our account is in the journal.
+        """Find out which names our account has in the journal.
 
-        A server shows a chat only to the account that made it. So if these credentials can read a chat, they are of the
-        account that made it, and so are its other lines.
+        A server shows a chat only to the account that made it. So if these credentials can read a chat, they belong to
+        the account that made it. Then the other lines with the same name are our account's, too.
         """
         name = await self._shared.accounts.name(self._binding, self._credentials)
         self._accounts |= {name, session_name(self._binding, self._credentials)}
@@ -163,8 +167,11 @@ class Sweeper:
             await self._delete(chat_id, line)
 
     async def _drain(self, chat_ids: list[str]) -> None:
-        """Wait for the answers that still run, all together: deleting their chats breaks other users' (OA-7.1)."""
-        left = self._shared.cleanup.drain  # looking takes its time, too, but each chat is to be looked at
+        """Wait for the answers that still run, because deleting their chats breaks other users' answers (OA-7.1).
+
+        All of them together get the time that ``Cleanup.drain`` allows.
+        """
+        left = self._shared.cleanup.drain  # only the pauses count, so even if reading is slow, each chat is read
         while left > 0 and chat_ids:
             chat_ids = [chat_id for chat_id in chat_ids if _is_running(await self._read(chat_id))]
             if chat_ids:
@@ -172,7 +179,7 @@ class Sweeper:
                 left -= _LOOK_EVERY
 
     async def _read(self, chat_id: str) -> Chat | None:
-        """Read a chat; None if it can't be read, for whatever reason."""
+        """Read a chat. Return None if it can't be read for any reason."""
         if self._unreachable is not None or not self._binding.is_id(chat_id):
             return None
         try:
@@ -182,11 +189,11 @@ class Sweeper:
         except NotSent as error:
             self._unreachable = error
         except OAError:
-            pass  # deleting it will show what is wrong
+            pass  # the DELETE will show what is wrong
         return None
 
     async def _delete(self, chat_id: str, line: Line) -> None:
-        """Delete the chat as a conversation deletes its own; if the server can't be reached, don't try each one."""
+        """Delete the chat as a conversation deletes its own, unless the server was found to be unreachable."""
         if self._unreachable is not None:
             self._keep(line, str(self._unreachable), chat_id)
             return
@@ -211,9 +218,15 @@ class Sweeper:
     # ---- creates of unknown outcome
 
     async def _resolve(self, lines: list[Line], held: set[int]) -> None:
-        """Find the chats whose ids nobody wrote down: empty, untitled, made when a create of ours was under way.
+        """Find the chats whose ids aren't in the journal, and delete them if they can only be ours.
 
-        ``held`` are the numbers of all lines whose owners do not live any more.
+        Such a chat is empty, has no title, and was made while a create of ours was under way. If more such chats were
+        made at that time than we sent creates, some of them are somebody else's, and none is deleted.
+
+        Args:
+            lines: the lines without an id whose account is ours.
+            held: the numbers of all lines whose owners are no longer alive.
+
         """
         try:
             made, reached, skew = await self._empty_chats()
@@ -221,7 +234,8 @@ class Sweeper:
             for line in lines:
                 self._keep(line, str(error))
             return
-        # Read after the list: each chat in there that a living owner has made is in here, or is gone.
+        # The journal is read after the list of chats. So each chat in the list that a living owner has made is in the
+        # journal already, unless it is gone by now.
         written = await self._lines()
         others = [_window(line, skew) for line in written if line.chat_id is None and line.line not in held]
         windows = {line: _window(line, skew) for line in lines}
@@ -237,7 +251,7 @@ class Sweeper:
         now = time.time() + skew
         for chat_id, line in makers.items():
             if _is_in_any(others, ours[chat_id]):
-                self._keep(line, "an owner that is alive may have made it", chat_id)
+                self._keep(line, "a process that still runs may have made it", chat_id)
             elif now + _SLACK - ours[chat_id] < self._grace:
                 self._keep(line, f"younger than {self._grace:g} s: somebody may be about to use it", chat_id)
             else:
@@ -248,12 +262,15 @@ class Sweeper:
             if begin - _LATE <= now <= end:
                 self._keep(line, "its create may still be carried out")
             elif begin < reached:
-                self._keep(line, f"the list of chats was read for {_MAX_PAGES} pages, and not back to its create")
+                self._keep(line, f"the first {_MAX_PAGES} pages of the list of chats don't reach back to its create")
             else:
                 await self._give_up(line, strangers)
 
     async def _give_up(self, line: Line, strangers: list[str]) -> None:
-        """Cross out a create that made no chat at its time. If the clock was wrong, it made one of ``strangers``."""
+        """Cross out a create that made no chat at its time, and name the chats that it may have made after all.
+
+        If this machine's clock was wrong then, the create made one of ``strangers``.
+        """
         await self._cross_out(line)
         if strangers:
             at = (
@@ -266,10 +283,13 @@ class Sweeper:
             self._leaked.append(LeakRecord(chat_id=strangers[0] if len(strangers) == 1 else None, reason=reason))
 
     async def _empty_chats(self) -> tuple[dict[str, float], float, float]:
-        """Return when the account's empty, untitled chats were made, how far back that goes, and the clock's skew.
+        """Read the list of chats.
 
-        Times are Unix times in seconds by the server's clock, which is ahead of ours by the skew. An unreadable time is
-        that of no create of ours.
+        Returns:
+            When each of the account's empty, untitled chats was made, how far back the list was read, and by how many
+            seconds the server's clock is ahead of ours. Times are Unix times in seconds by the server's clock. A time
+            that can't be read is given as minus infinity, so it matches no create of ours.
+
         """
         made: dict[str, float] = {}
         cursor: str | None = None
@@ -321,7 +341,7 @@ def _shown(chat_ids: Collection[str]) -> str:
 
 
 def _window(line: Line, skew: float) -> _Window:
-    """When, by the server's clock, the chat of ``line`` was made, if it was."""
+    """Return between which times, by the server's clock, the chat of ``line`` was made, if it was made."""
     return line.sent_at + skew - _SLACK, (line.settled_at or line.sent_at) + skew + _LATE
 
 
@@ -330,7 +350,11 @@ def _is_in_any(windows: Iterable[_Window], at: float) -> bool:
 
 
 def _makers(made: dict[str, float], windows: dict[Line, _Window]) -> dict[str, Line]:
-    """Say which line may have made which chat, one each; where a chat is missing, there are too many of them."""
+    """Return which line may have made which chat, one each. If a chat is missing, there are more chats than lines.
+
+    The oldest chat comes first. Each one gets the matching line whose window ends first, so as many as possible get
+    one.
+    """
     free = sorted(windows, key=lambda line: windows[line][1])
     makers: dict[str, Line] = {}
     for chat_id, at in sorted(made.items(), key=lambda chat: chat[1]):

@@ -1,12 +1,15 @@
 """The friendly API for programs without an event loop: the same client, for threads.
 
-The one driver there is runs in an event loop on a thread of the client's own, and what is here waits for it. So all
-that ``oa_protocol.Client`` promises holds: a KeyboardInterrupt while anything is under way is raised once that is
-settled, and the chat is deleted, or named, before a ``with`` block ends. Several threads may share a client, each with
-chats of its own. Inside a running event loop these calls block it. Nothing here survives a fork.
+Each client runs the asynchronous client in an event loop on a thread of its own, and each call here waits for that
+thread. So everything that ``oa_protocol.Client`` promises holds here, too. If Ctrl-C comes during a call, the
+``KeyboardInterrupt`` is raised once the request that is under way is settled, and the chat is deleted, or named, before
+its ``with`` block ends.
+
+Several threads may share a client if each has its own chat. In a running event loop, these calls block the loop. A
+client can't be used in a process that is forked after its first call.
 """
 
-# It uses what the classes of client.py keep for one another.
+# This module uses private parts of the classes in client.py.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -35,17 +38,18 @@ from oa_protocol.transports import TransportFactory
 if TYPE_CHECKING:
     from oa_protocol.tape import TapeFile
 
-# The thread is waited for a little longer than its cleanup may take.
+# At exit, a client's thread gets this many seconds more than its cleanup may take.
 _GRACE = 3.0
 
 
 class Client:
-    """A client of one server. Its arguments are those of ``oa_protocol.Client``, whose ``transport`` it takes as well.
+    """A client of one server. Use it with ``with``, so that its chats are deleted at the end.
 
-    Its thread is started by the first call that has to wait, and has ended when the client is closed. A client that
-    nobody closes is closed when it is garbage, or when the program ends.
+    The arguments and the errors are those of ``oa_protocol.Client``. ``transport`` makes asynchronous transports here,
+    too.
 
-    ``leaked`` names every chat that is, or may be, left on the server.
+    The first call that has to wait starts the client's thread. Closing the client ends it. If you don't close the
+    client, it is closed when it is garbage collected, or when the program ends.
     """
 
     def __init__(
@@ -76,14 +80,15 @@ class Client:
         )
         patience = (cleanup or Cleanup()).timeout + _GRACE
         self._thread = LoopThread(self._client.aclose, patience=patience)
-        weakref.finalize(self, self._thread.stop).atexit = False  # then each thread is stopped anyway
+        # Not at exit, because _loop_thread stops every thread then, and waits for it.
+        weakref.finalize(self, self._thread.stop).atexit = False
 
     def __repr__(self) -> str:
         return repr(self._client)
 
     @property
     def leaked(self) -> list[LeakRecord]:
-        """What is, or may be, left on the server."""
+        """Every chat that is, or may be, left on the server."""
         return self._client.leaked
 
     def __enter__(self) -> Self:
@@ -95,20 +100,20 @@ class Client:
         self._leave(error)
 
     def close(self) -> None:
-        """Close the chats that are still open, also those of other threads. Nothing can be asked after that."""
+        """Close the chats that are still open, even those of other threads. The client can't be used after that."""
         self._leave(None)
 
     def _leave(self, error: BaseException | None) -> None:
         try:
-            self._client._is_closed = True  # also if there is no thread yet, and nothing to end
-            with suppress(LocalProtocolError):  # another thread closes it, or its own is gone
+            self._client._is_closed = True  # without a thread, run() below wouldn't call anything that sets it
+            with suppress(LocalProtocolError):  # another thread is closing the client, or the client's thread is gone
                 self._thread.run(self._client._end_chats, is_leaving=True)
         except BaseException as interruption:
             error = error or interruption
             raise
         finally:
             try:
-                if self._thread.has_died:
+                if self._thread.has_died:  # no loop is left that could delete them, so they are named
                     self._client._abandon_chats()
                 self._client._tell_leaks(error)
             finally:
@@ -126,9 +131,9 @@ class Client:
         user_response_instructions: str | None = None,
         tape: TapeFile | None = None,
     ) -> Chat:
-        """Return a chat, to be used with ``with``; its first prompt creates it on the server.
+        """Return a chat. Use it with ``with``. It is created on the server by its first prompt.
 
-        The arguments, and what is raised, are as for ``oa_protocol.Client.chat``.
+        The arguments and the errors are those of ``oa_protocol.Client.chat``.
         """
         chat = self._client.chat(
             model,
@@ -142,36 +147,33 @@ class Client:
         return Chat(self, self._thread, chat)
 
     def resume(self, conversation: Conversation) -> Chat:
-        """Return a chat that goes on with ``conversation``, which was driven elsewhere: an unpickled one, for example.
+        """Return a chat that goes on with ``conversation``, for example one that you have unpickled.
 
-        All is as for ``oa_protocol.Client.resume``.
+        The argument and the errors are those of ``oa_protocol.Client.resume``.
         """
         return Chat(self, self._thread, self._thread.run(lambda: self._client.resume(conversation)))
 
     def models(self) -> list[ModelConfig]:
-        """Return the models that the server offers.
-
-        Raises AuthenticationError, ApiError, HTTPStatusError, RemoteProtocolError or TransportError.
-        """
+        """Return the models that the server offers. The errors are those of ``oa_protocol.Client.models``."""
         return self._thread.run(self._client.models)
 
     def sweep(self, *, grace: float = 60.0) -> SweepResult:
-        """Delete what the journal says was left behind on this server by owners that do not live any more.
+        """Delete the chats of this server that are in the journal, unless a running client still uses them.
 
-        ``grace``, and what is raised, are as for ``oa_protocol.Client.sweep``.
+        The argument, the result and the errors are those of ``oa_protocol.Client.sweep``.
         """
         return self._thread.run(lambda: self._client.sweep(grace=grace))
 
 
 class Chat:
-    """One chat on the server. Leaving it, by whatever path, deletes it there, or names it in ``client.leaked``.
+    """One chat on the server. However you leave it, it is deleted there, or named in ``client.leaked``.
 
-    One thread at a time may ask; any thread may close it, and a thread that waits for an answer is raised
-    LocalProtocolError then.
+    Only one thread at a time may read an answer. Any thread may close the chat. If another thread is waiting for an
+    answer then, ``ClosedError`` is raised there.
     """
 
     def __init__(self, client: Client, thread: LoopThread, chat: asynchronous.Chat) -> None:
-        self._client = client  # it lives as long as its chats do
+        self._client = client  # a client that is garbage is closed, so its chats keep it alive
         self._thread = thread
         self._chat = chat
 
@@ -180,17 +182,17 @@ class Chat:
 
     @property
     def id(self) -> str | None:
-        """The chat's id on the server, once it is there."""
+        """The chat's id on the server, or None before it is created there."""
         return self._chat.id
 
     @property
     def phase(self) -> Phase:
-        """Where the conversation stands."""
+        """The phase that the conversation is in."""
         return self._chat.phase
 
     @property
     def answer(self) -> Answer | None:
-        """The answer that was begun last, if any."""
+        """The answer that was begun last, or None."""
         answer = self._chat.answer
         return None if answer is None else Answer(self, self._thread, answer)
 
@@ -203,12 +205,12 @@ class Chat:
         self._leave(error)
 
     def close(self) -> None:
-        """Leave the chat, as the end of ``with`` does. May be called again."""
+        """Leave the chat, as the end of ``with`` does. You may call it again."""
         self._leave(None)
 
     def _leave(self, error: BaseException | None) -> None:
         try:
-            with suppress(LocalProtocolError):  # the client is closed, and its chats with it
+            with suppress(LocalProtocolError):  # the client is closed, and has closed its chats
                 self._thread.run(self._chat._end, is_leaving=True)
         except BaseException as interruption:
             self._chat._report(error or interruption)
@@ -220,42 +222,61 @@ class Chat:
             warnings.warn(f"unclosed {self!r}: use `with client.chat()`", ResourceWarning, stacklevel=2)
 
     def send(self, text: str) -> Answer:
-        """Ask for an answer to ``text``; iterate over it for its events. Nothing is sent before.
+        """Return the answer to ``text``. Iterate over it for its events; nothing is sent until you do.
 
-        Raises TypeError or ValueError for text that no server can store. Iterating raises the exceptions of
-        ``oa_protocol.engine.errors``. An answer that is given up half-way is read to its end by the next one, first.
+        If you stop iterating half-way, the next answer first reads this one to its end.
+
+        Args:
+            text: the prompt.
+
+        Returns:
+            An iterator of events, up to ``Answered``. Iterating raises the exceptions of ``oa_protocol.engine.errors``.
+
+        Raises:
+            TypeError, ValueError: no server can store this text.
+
         """
         return Answer(self, self._thread, self._chat.send(text))
 
     def ask(self, text: str) -> str:
-        """Return the whole answer to ``text``. Raises what ``send`` raises."""
+        """Return the text of the whole answer to ``text``. Raises what ``send`` and iterating raise."""
         return self._thread.run(lambda: self._chat.ask(text))
 
     def stream(self, text: str) -> TextStream:
-        """Ask for an answer to ``text``; iterate over it for the pieces of its text.
+        """Return the answer to ``text`` as pieces of text. Iterate over it; nothing is sent until you do.
 
-        Raises what ``send`` raises, and AnswerFailed, with the whole text on it, where the stream was cut and the
-        pieces turn out to be wrong: they cannot be taken back.
+        Iterating raises ``AnswerFailed`` if the stream was cut, and the final text doesn't continue the pieces that you
+        already have. The whole text is on the exception.
+
+        Args:
+            text: the prompt.
+
+        Returns:
+            An iterator of strings. Iterating raises the exceptions of ``oa_protocol.engine.errors``.
+
+        Raises:
+            TypeError, ValueError: no server can store this text.
+
         """
         return TextStream(self.send(text))
 
 
 class Answer:
-    """The answer to one prompt: an iterator of its events, up to ``Answered``."""
+    """The answer to one prompt, as an iterator of its events, up to ``Answered``."""
 
     def __init__(self, chat: Chat, thread: LoopThread, answer: asynchronous.Answer) -> None:
-        self._chat = chat  # it lives as long as anybody iterates
+        self._chat = chat  # a chat that is garbage warns that it is unclosed, so its answers keep it alive
         self._thread = thread
         self._answer = answer
 
     @property
     def message(self) -> Message | None:
-        """The server's final message, once it has come."""
+        """The server's final message, or None until it has come."""
         return self._answer.message
 
     @property
     def text(self) -> str:
-        """The whole answer once it is complete; until then the tokens so far."""
+        """The whole answer if it is complete. Otherwise the tokens so far, even if you gave it up."""
         return self._answer.text
 
     def __iter__(self) -> Self:
@@ -269,7 +290,12 @@ class Answer:
 
 
 class TextStream:
-    """The pieces of an answer's text, as an iterator; ``answer`` has the final text at the end."""
+    """The pieces of an answer's text, as an iterator.
+
+    Attributes:
+        answer: the answer itself, which has the final text at the end.
+
+    """
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer

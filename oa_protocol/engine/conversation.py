@@ -341,8 +341,12 @@ class Conversation(Steps):
         events: Events = []
         match happened:
             case ReplyReceived() | ExchangeFailed():
-                self._outstanding = None
-                self._take(*cast("Settled", settled), events)
+                outstanding, self._outstanding = self._outstanding, None
+                try:
+                    self._take(*cast("Settled", settled), events)
+                except BaseException:  # a binding's own error settles nothing
+                    self._outstanding = outstanding
+                    raise
             case Prompt(text):
                 self._turn = Turn(text, self._remote.parent_id)
                 self._begin_step()

@@ -1,13 +1,13 @@
 """The embedded Open Assistant server: both HTTP APIs on one port of loopback, in memory.
 
-It stands on the other side of the protocol from the client library, and shares no code with it. What it does is a
-value without sockets or clocks (core.py), which the server holds and the tests copy::
+It shares no code with the client library, so that a mistake in one of them shows. All of its behavior is in functions
+on an immutable state, without sockets or clocks (``core.py``). The server keeps one such state, and tests can copy it::
 
     with Server() as server:
         ...  # server.url, server.cookies, server.token
         assert not server.chats
 
-Names are imported when they are first used, so the core needs neither starlette nor uvicorn.
+Names are imported when they are first used. So you can use the core without starlette and uvicorn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the inference server does with an account's chats, whichever API the request came through."""
+"""The inference server's operations on an account's chats. Both APIs use them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from oa_protocol.server.work import discard
 
 
 def create(state: ServerState, account: str) -> tuple[ServerState, ChatRecord]:
-    """Make a new chat."""
+    """Make a new chat. Raise ClientError (404) if the account is forgotten."""
     if account in state.forgotten:
         raise ClientError(404, "User not found")
     state, chat_id = new_id(state)
@@ -37,7 +37,7 @@ def create(state: ServerState, account: str) -> tuple[ServerState, ChatRecord]:
 
 
 def list_chats(state: ServerState, account: str, page: Json) -> Json:
-    """Return a page of the account's chats, newest first. A cursor is an id in base64."""
+    """Return a page of the account's chats, newest first. A cursor is a chat's id in base64."""
     after, before, limit = page["after"], page["before"], page["limit"]
     if after and before:
         raise ClientError(400, "Cannot specify both after and before.")
@@ -63,7 +63,7 @@ def list_chats(state: ServerState, account: str, page: Json) -> Json:
 
 
 def find_chat(state: ServerState, account: str, chat_id: str) -> ChatRecord:
-    """Return the account's chat. Raises ClientError (404) if it has no such chat."""
+    """Return the account's chat. Raise ClientError (404) if it has no chat with this id."""
     check_storable(chat_id)
     chat = state.chats.get(chat_id)
     if chat is None or chat.account != account:
@@ -72,7 +72,7 @@ def find_chat(state: ServerState, account: str, chat_id: str) -> ChatRecord:
 
 
 def update(state: ServerState, account: str, chat_id: str, fields: Json) -> ServerState:
-    """Change what the fields give and is not null."""
+    """Change the chat's properties that are given and aren't null."""
     chat = _own_chat(state, account, chat_id)
     for value in fields.values():
         check_storable(value)
@@ -80,7 +80,7 @@ def update(state: ServerState, account: str, chat_id: str, fields: Json) -> Serv
 
 
 def delete(state: ServerState, account: str, chat_id: str) -> ServerState:
-    """Delete the chat at once, whatever runs in it. Its messages stay in the queue, and with their workers."""
+    """Delete the chat at once, even if an answer is running. Its messages stay in the queue and with their workers."""
     gone = find_chat(state, account, chat_id)
     ids = {message.id for message in gone.messages}
     state = state._replace(
@@ -112,7 +112,7 @@ def prompt(state: ServerState, account: str, chat_id: str, fields: Json) -> tupl
 
 
 def count_request(state: ServerState, account: str) -> ServerState:
-    """Count a request for an answer. Raises RateLimited if there have been too many."""
+    """Count a request for an answer. Raise RateLimited if there were too many in the current window."""
     limit = state.quirks.rate_limit
     if limit is None:
         return state
@@ -125,7 +125,7 @@ def count_request(state: ServerState, account: str) -> ServerState:
 
 
 def check_model(state: ServerState, fields: Json) -> None:
-    """Raise ClientError (422) if the model can't be used, ServerError if the fields can't be stored."""
+    """Raise ClientError (422) if the model can't be used, and ServerError if the fields can't be stored."""
     name, allowed = fields["model_config_name"], state.quirks.allowed_models
     if name not in MODEL_CONFIGS:
         raise ClientError(422, f"Model {name} not found")
@@ -138,7 +138,7 @@ def check_model(state: ServerState, fields: Json) -> None:
 
 
 def cancel_others(state: ServerState, account: str, parent_id: str) -> ServerState:
-    """Cancel what waits of the account, except for other answers to the same message."""
+    """Cancel the account's waiting messages, except other answers to the same prompt."""
     for chat in state.chats.values():
         if chat.account == account:
             for message in chat.messages:
@@ -148,7 +148,10 @@ def cancel_others(state: ServerState, account: str, parent_id: str) -> ServerSta
 
 
 def request(state: ServerState, account: str, fields: Json) -> tuple[ServerState, MessageRecord]:
-    """Add a pending answer to the parent message, in the parent's chat, whichever chat the request names."""
+    """Add a pending answer to the parent message.
+
+    The answer is added to the parent's chat, even if the request names another one, because the real server does so.
+    """
     parent = state.message(fields["parent_id"])
     if parent is None or parent.role != "prompter":
         raise ServerError
@@ -162,7 +165,7 @@ def request(state: ServerState, account: str, fields: Json) -> tuple[ServerState
 
 
 def find_message(state: ServerState, account: str, chat_id: str, message_id: str) -> MessageRecord:
-    """Return a message of the account's chat. Raises ServerError if there is no such message."""
+    """Return a message of the account's chat. Raise ServerError if there is no such message."""
     message = state.message(message_id)
     if message is None or message.chat_id != chat_id or state.chats[chat_id].account != account:
         raise ServerError
@@ -170,14 +173,17 @@ def find_message(state: ServerState, account: str, chat_id: str, message_id: str
 
 
 def has_stream(message: MessageRecord) -> bool:
-    """Whether the message's stream can be read, or has ended. Raises ClientError (400) if there never is one."""
+    """Return True if the message's stream can be read, and False if it has ended.
+
+    Raise ClientError (400) if this kind of message never has a stream.
+    """
     if message.role != "assistant":
         raise ClientError(400, "Only assistant messages can be streamed.")
     return message.state not in FINISHED
 
 
 def check_storable(value: Value) -> None:
-    """Raise ServerError for NUL and lone surrogates, which the database doesn't take."""
+    """Raise ServerError for NUL and lone surrogates, because the real server's database can't store them."""
     if isinstance(value, str):
         try:
             encoded = value.encode()
@@ -238,7 +244,7 @@ def _encode_cursor(chat_id: str) -> str:
 
 def _decode_cursor(cursor: str) -> str:
     try:
-        # Bytes, because characters that aren't ASCII are then left out like any others that aren't base64.
+        # b64decode skips bytes that aren't base64, but raises for a str that isn't ASCII. The real server skips both.
         return base64.b64decode(cursor.encode(errors="replace")).decode()
     except ValueError as error:
         raise ServerError from error

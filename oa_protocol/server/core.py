@@ -1,7 +1,7 @@
 """The server without sockets, tasks or clocks: ``(state, request) -> (state, reply)``.
 
-A state is a value (state.py). ``handle`` carries out a request under either API. What workers and readers of streams
-do are functions of the state, too (work.py)::
+A state is an immutable value (``state.py``). ``handle`` carries out a request to either API. There are functions on the
+state for workers and for the readers of streams, too (``work.py``)::
 
     state, account = with_account(ServerState(), "ann")
     state, reply = handle(state, Request("POST", "/chats", (("authorization", f"Bearer {account.token}"),), b"{}"))
@@ -41,9 +41,9 @@ _METHODS = frozenset(HTTPMethod)
 
 
 def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
-    """Carry out a request; return the state after it, and the reply.
+    """Carry out a request. Return the new state and the reply.
 
-    The body of a reply to ``HEAD`` isn't sent.
+    If the request is a ``HEAD``, the caller must not send the reply's body.
     """
     if request.method not in _METHODS:
         if api_of(request) == "website":
@@ -54,15 +54,15 @@ def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
 
 
 def api_of(request: Request) -> Api:
-    """Return which API the request is for."""
+    """Return the API that the request is for."""
     return "website" if request.target.lstrip("/").startswith("api/") else "inference"
 
 
 def body_limit(request: Request) -> int:
-    """Return how many bytes a body of the API may have. A longer one is refused, and nobody needs to read it."""
+    """Return the longest body that the request's API accepts, in bytes. A longer one is refused without reading it."""
     return website.BODY_LIMIT if api_of(request) == "website" else inference.BODY_LIMIT
 
 
 def step_of(request: Request) -> Step:
-    """Return what the request asks for."""
+    """Return the step that the request is for."""
     return website.step_of(request) if api_of(request) == "website" else inference.step_of(request)

@@ -1,4 +1,4 @@
-"""What a test scripts: replies that are lost, streams that break, workers that fail."""
+"""Faults that a test can script: lost replies, broken streams, failing workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from oa_protocol.server.requests import Step
 
 
 class Hold:
-    """A gate: what comes to it waits there until ``release`` (or ``Server.release``) is called, from any thread."""
+    """A gate. Requests, streams and workers wait at it until ``release`` or ``Server.release`` is called.
+
+    Both can be called from any thread.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,11 +24,12 @@ class Hold:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def release(self) -> None:
-        """Open the gate, for what waits at it and for what comes later."""
+        """Open the gate, now and for everything that comes later."""
         with self._lock:
             self._released = True
             waiting, self._waiting = self._waiting, []
         for loop, event in waiting:
+            # This may be another thread than the loop's, and then ``event.set`` isn't safe.
             loop.call_soon_threadsafe(event.set)
 
     async def wait(self) -> None:
@@ -46,7 +50,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP reply, in place of the server's own."""
+    """An HTTP reply that is sent instead of the server's own."""
 
     status: int
     body: bytes = b""
@@ -55,7 +59,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Bytes on the connection, which need not be HTTP; then it is closed."""
+    """Bytes that are sent on the connection, before it is closed. They needn't be HTTP."""
 
     data: bytes
 
@@ -67,12 +71,12 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The connection is closed (FIN) without an end: no reply, or no last chunk of the body."""
+    """The connection is closed (FIN) too early: without a reply, or without the last chunk of the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Not a byte more, until the client leaves or the server stops."""
+    """Nothing more is sent, until the client leaves or the server stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Bytes in the stream's body."""
+    """Bytes that are sent in the stream's body."""
 
     data: bytes
 
@@ -93,14 +97,21 @@ StreamAction = Send | End | Reset | Close | Hang | Hold
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something goes wrong with a request for ``step``, ``before`` or ``after`` it has its effect.
+    """A fault in a request for ``step``, ``before`` or ``after`` the request takes effect.
 
-    With ``before``, the request isn't carried out. With ``after``, it is, and only its reply is lost or replaced. A
-    ``Hold`` changes only the time: the request goes on as usual once it is released. The first ``skip`` requests for
-    the step go undisturbed, then this happens ``times`` times.
+    With ``before``, the request isn't carried out. With ``after``, the request is carried out, and only its reply is
+    lost or replaced. A ``Hold`` only delays: when it is released, the request goes on as usual.
 
-    Raises ValueError if the step is unknown, if there is no outcome, if ``events`` has an ``after``, if ``times`` is
-    less than one, and if a number is negative.
+    Args:
+        step: The kind of request.
+        before: What happens instead of the request.
+        after: What happens instead of the reply. A request for ``events`` can't have it.
+        times: How often the fault happens, at least once.
+        skip: How many requests for the step pass without the fault before that.
+
+    Raises:
+        ValueError: The step is unknown, there is no outcome, or a number is too small.
+
     """
 
     step: Step
@@ -112,21 +123,31 @@ class Fault:
     def __post_init__(self) -> None:
         _check(self.times, skip=self.skip)
         if self.step not in get_args(Step):
-            raise ValueError(f"no request is for {self.step!r}: the steps are {', '.join(get_args(Step))}")
+            raise ValueError(f"there is no step {self.step!r}: the steps are {', '.join(get_args(Step))}")
         if self.before is None and self.after is None:
             raise ValueError("a Fault needs `before` or `after`")
         if self.step == "events" and self.after is not None:
-            raise ValueError("a stream has no `after`: script a StreamFault")
+            raise ValueError("a Fault in `events` has no `after`: script a StreamFault instead")
 
 
 @dataclass(frozen=True, slots=True)
 class StreamFault:
-    """An event stream goes on as usual for ``after_events`` events (pings don't count), then does what ``then`` says.
+    """A fault in an event stream: it sends some events as usual, and then does what ``then`` says.
 
-    With ``events``, these are sent instead of the answer's own: a mapping as one event, bytes as they are. Without
-    ``after_events``, ``then`` comes at the start, or after the last of ``events``. If the last action is ``Send`` or
-    ``Hold``, the stream goes on as usual, or ends when its scripted ``events`` do. Raises ValueError if ``times`` is
-    less than one, and if a number is negative.
+    If the last action is ``Send`` or ``Hold``, the stream goes on as usual afterwards. With ``events``, it ends after
+    the last of these.
+
+    Args:
+        after_events: How many events are sent first. Pings don't count. By default, ``then`` comes at the start, or
+            after the last of ``events``.
+        then: One action, or several.
+        events: What is sent instead of the answer's own events. A mapping is one event, and bytes are sent as they are.
+        times: How many streams have the fault, at least one.
+        skip: How many streams pass without the fault before that.
+
+    Raises:
+        ValueError: A number is too small.
+
     """
 
     after_events: int | None = None
@@ -141,37 +162,40 @@ class StreamFault:
 
     @property
     def actions(self) -> tuple[StreamAction, ...]:
-        """``then`` as a tuple."""
+        """The actions in ``then``, always as a tuple."""
         return self.then if isinstance(self.then, tuple) else (self.then,)
 
     @property
     def position(self) -> int:
-        """After how many events ``then`` comes."""
+        """How many events are sent before ``then``."""
         return len(self.events or ()) if self.after_events is None else self.after_events
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerError:
-    """The worker gives up: an ``error`` event with this text, and the state ``aborted_by_worker``."""
+    """The worker gives up: an ``error`` event with this text is sent, and the state is ``aborted_by_worker``."""
 
     text: str = "Aborted due to worker error."
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The worker says no more. After 40 s the server gives it up: an ``error``, or without a token the queue again."""
+    """The worker falls silent, and the server gives it up after 40 s.
+
+    If the answer has tokens already, it ends with an ``error``. Otherwise, its message goes back to the queue.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """No worker takes the message; it stays ``pending``."""
+    """No worker takes the message, so it stays ``pending``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """The message goes to this state, of which the stream says nothing.
+    """The message gets this state, but the stream doesn't show it.
 
-    A message stays ``in_progress`` if the server is killed and started again.
+    On a real server, a message stays ``in_progress`` if the server is killed and started again.
     """
 
     state: Literal["cancelled", "timeout", "in_progress"] = "cancelled"
@@ -179,11 +203,19 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How the worker treats the next assistant message that is requested.
+    """How the worker answers the next request for an answer.
 
-    It sends ``pieces``, or the model's if None. After the first ``after`` of them, ``then`` happens. A ``Hold`` lets
-    the worker go on when it is released. The message's content is ``final``, or else the text stripped, as workers do.
-    Raises ValueError if ``times`` is less than one, and if a number is negative.
+    Args:
+        pieces: What the worker sends. By default, the pieces of the server's model.
+        final: The message's content in the end. By default, the text of the pieces, stripped.
+        after: How many pieces are sent before ``then``.
+        then: What happens after these pieces. When a ``Hold`` is released, the worker goes on.
+        times: How many requests get this answer, at least one.
+        skip: How many requests are answered as usual before that.
+
+    Raises:
+        ValueError: A number is too small.
+
     """
 
     pieces: tuple[str | PluginStep, ...] | None = None
@@ -200,7 +232,7 @@ class Answer:
 
 def _check(times: int, **numbers: int) -> None:
     if times < 1:
-        raise ValueError(f"what is scripted happens once at least, not {times} times")
+        raise ValueError(f"times must be at least 1: {times}")
     for name, number in numbers.items():
         if number < 0:
             raise ValueError(f"{name} must not be negative: {number}")
@@ -218,7 +250,7 @@ class _Entry:
 
 
 class Script:
-    """The scripted faults that are still to come. Safe for several threads."""
+    """The scripted faults that haven't happened yet. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -227,14 +259,14 @@ class Script:
         self._holds: list[Hold] = []
 
     def add(self, *scripted: Scripted) -> None:
-        """Queue these behind the ones there are."""
+        """Add these behind those that are queued already."""
         with self._lock:
             for one in scripted:
                 self._entries.append(_Entry(one, one.skip, one.times))
                 self._holds.extend(_holds(one))
 
     def take(self, kind: type[ScriptedT], step: Step) -> ScriptedT | None:
-        """Return the first entry of this kind for ``step``, if there is one: it happens to this request."""
+        """Return the first entry of this kind for ``step``, or None. The entry counts as used."""
         with self._lock:
             for entry in self._entries:
                 if isinstance(entry.scripted, kind) and entry.scripted.step == step:
@@ -248,12 +280,12 @@ class Script:
         return None
 
     def miss(self, scripted: Scripted) -> None:
-        """Note that something was taken, but came too late to happen."""
+        """Note that an entry was taken, but couldn't happen any more."""
         with self._lock:
             self._missed.append(scripted)
 
     def unused(self) -> tuple[Scripted, ...]:
-        """Return what has not happened, or not as many times as scripted."""
+        """Return the entries that didn't happen as many times as scripted."""
         with self._lock:
             return (*self._missed, *(entry.scripted for entry in self._entries))
 

@@ -1,4 +1,4 @@
-"""The inference server's API: bearer tokens, and errors under the key ``detail``."""
+"""The inference server's API. It takes bearer tokens, and its errors have the key ``detail``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from oa_protocol.server.validation import (
 INTERNAL_ERROR = b"Internal Server Error"
 
 BODY_LIMIT = 16 * 1024 * 1024
-"""The real server has no limit; this one keeps everything in memory."""
+"""The longest body, in bytes. The real server has no limit, but this one keeps everything in memory."""
 
 _PREFLIGHT: Headers = (
     ("vary", "Origin"),
@@ -51,7 +51,7 @@ _STREAM_HEADERS: Headers = (
 
 
 class Call(NamedTuple):
-    """A request that is to be carried out, and for whom."""
+    """A request that is to be carried out, and its account."""
 
     account: str
     path: tuple[str, ...]
@@ -59,12 +59,12 @@ class Call(NamedTuple):
 
     @property
     def chat_id(self) -> str:
-        """The chat's id in the path."""
+        """The chat's id, from the path."""
         return self.path[1]
 
     @property
     def message_id(self) -> str:
-        """The message's id in the path."""
+        """The message's id, from the path."""
         return self.path[3]
 
     def body(self, fields: tuple[Field, ...]) -> Json:
@@ -80,7 +80,7 @@ Handler = Callable[[ServerState, Call], tuple[ServerState, Reply]]
 
 
 class Route(NamedTuple):
-    """What is done with a request. ``quiet`` ones answer an error of the server's own with a 500 without text."""
+    """How requests to a path are handled. If ``quiet`` is set, a ServerError becomes a 500 without a text."""
 
     step: Step
     handler: Handler
@@ -90,17 +90,17 @@ class Route(NamedTuple):
 
 
 def step_of(request: Request) -> Step:
-    """Return what the request asks for."""
+    """Return the step that the request is for."""
     methods, _ = _find(request)
     route = methods.get(request.method)
     return "other" if route is None else route.step
 
 
 def respond(state: ServerState, request: Request, trusted: str | None = None) -> tuple[ServerState, Reply]:
-    """Carry out a request; return the state after it, and the reply.
+    """Carry out a request. Return the new state and the reply.
 
-    The request is for the account ``trusted``, if given, or else for the one whose token it has. Scripts of any origin
-    may read the reply, except for a plain error.
+    The website passes its account as ``trusted``. Otherwise, the account is that of the request's token. As on the real
+    server, scripts of any origin may read the reply, unless it is a plain 500.
     """
     origin, wanted = request.header("origin"), request.header("access-control-request-headers")
     if origin and request.method == "OPTIONS" and request.header("access-control-request-method"):
@@ -121,7 +121,7 @@ def _respond(state: ServerState, request: Request, trusted: str | None) -> tuple
         return state, _json(413, {"detail": "Request body is too long"}, (("connection", "close"),))
     try:
         if route.takes_body:
-            # Bad JSON is answered before bad credentials.
+            # The real server checks the JSON before the credentials.
             _parse_body(request.body, request.media_type)
         account = trusted or ("" if route.public else _authenticate(state, request))
         if route.step == "request":
@@ -163,7 +163,7 @@ def _routes_of(path: tuple[str, ...]) -> dict[str, Route]:
 
 def _no_route(request: Request, methods: dict[str, Route]) -> Reply:
     if methods:
-        # The framework names the methods of the first route that has this path.
+        # The real server's framework lists only the methods of the first route with this path.
         return _json(405, {"detail": "Method Not Allowed"}, (("allow", next(iter(methods))),))
     other = request.path.rstrip("/") if request.path.endswith("/") else f"{request.path}/"
     if _find(request._replace(target=other))[0]:
@@ -174,7 +174,7 @@ def _no_route(request: Request, methods: dict[str, Route]) -> Reply:
 
 @remembered
 def _parse_body(body: bytes, media_type: str) -> Value:
-    """Parse the body as the real server's framework does: as JSON, unless it says that it is something else."""
+    """Parse the body as the real server's framework does: as JSON, unless the content type is something else."""
     if not body:
         return None
     is_json = media_type in {"", "application/json"} or re.fullmatch(r"application/.*\+json", media_type)
@@ -232,7 +232,8 @@ def _request(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     chats.check_model(state, fields)
     state = chats.cancel_others(state, call.account, fields["parent_id"])
     try:
-        # What has happened before an error stays: messages are cancelled, and a pending one may be left behind.
+        # As on the real server, an error doesn't undo the earlier steps: the other messages stay cancelled, and a
+        # pending message may be left behind.
         state, message = chats.request(state, call.account, fields)
         state = work.enqueue(state, message.id)
     except (ClientError, ServerError) as error:

@@ -53,7 +53,7 @@ MODEL_CONFIGS: dict[str, dict[str, Any]] = {
     }
     for name, model_id, max_input_length, max_total_length, quantized in _MODELS
 }
-"""The ``model_config`` in a message's work parameters, by the model's name."""
+"""The ``model_config`` of each model's messages, by the model's name."""
 
 _MODEL_LIST: list[dict[str, Any]] = [
     {"name": name, "description": "", "parameter_configs": _PARAMETER_CONFIGS} for name in MODEL_CONFIGS
@@ -61,5 +61,5 @@ _MODEL_LIST: list[dict[str, Any]] = [
 
 
 def model_list(allowed: tuple[str, ...] | None) -> list[dict[str, Any]]:
-    """Return the models that may be used."""
+    """Return the models that are in ``allowed``. If it is None, return all of them."""
     return [model for model in _MODEL_LIST if allowed is None or model["name"] in allowed]

@@ -1,4 +1,4 @@
-"""Where the embedded server's answers come from."""
+"""The models that write the embedded server's answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class PluginStep:
-    """One step of a plugin at work; the stream shows it as ``plugin_intermediate`` and an empty token."""
+    """One step of a plugin's work. The stream shows it as ``plugin_intermediate`` and an empty token."""
 
     thought: str
     action: str
@@ -27,29 +27,44 @@ class PluginStep:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One earlier message on the way from the first prompt to the one that is to be answered."""
+    """One earlier message, on the path from the chat's first prompt to the prompt that is answered."""
 
     role: str
     content: str
 
 
 class Model(Protocol):
-    """Makes an answer. It is called in the server's event loop, so a piece must not take long to make."""
+    """Writes answers.
+
+    It is called in the server's event loop, so it must not take long to make a piece.
+    """
 
     def answer(self, prompt: str, history: Sequence[Turn]) -> Iterable[str | PluginStep]:
-        """Answer ``prompt`` in pieces. An exception aborts the message with its text as the error."""
+        """Answer ``prompt``.
+
+        Args:
+            prompt: The text of the prompt.
+            history: The chat's earlier messages, oldest first.
+
+        Returns:
+            The pieces of the answer. If an exception is raised, the message is aborted with its text as the error.
+
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Lorem:
-    """Latin words, the same ones for the same ``seed``, prompt and number of earlier turns."""
+    """Answers in random Latin words.
+
+    The words are the same for the same ``seed``, prompt and number of earlier turns.
+    """
 
     seed: int = 0
     sentences: int = 8
 
     def answer(self, prompt: str, history: Sequence[Turn]) -> Iterator[str]:
-        """Make tokens such as ``"Dolorem "``: a word and the white space after it."""
+        """Yield tokens such as ``"Dolorem "``: a word and the space after it."""
         choice = random.Random(f"{self.seed}/{len(history)}/{prompt}")  # noqa: S311 - nothing here is a secret
         for _ in range(self.sentences):
             words = choice.choices(WORDS, k=choice.randint(3, 7))
@@ -59,9 +74,9 @@ class Lorem:
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """Answers with the prompt."""
+    """Repeats the prompt."""
 
     def answer(self, prompt: str, history: Sequence[Turn]) -> Iterator[str]:
-        """Repeat the words of ``prompt``, each with the white space after it."""
+        """Yield the words of ``prompt``, each with the white space after it."""
         del history
         yield from re.findall(r"\S+\s*|^\s+", prompt)

@@ -1,4 +1,4 @@
-"""Chats and messages as JSON, with the keys in the server's order."""
+"""Renders chats and messages as JSON, with the keys in the real server's order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concatenate[bytes, P], T]:
-    """Remember what comes of short bytes, because an explorer sends and gets the same ones again and again.
+    """Cache a function's results for short arguments, because the explorer repeats the same requests many times.
 
-    The returned value must not be changed.
+    Callers must not change the returned value.
     """
     cached = cast("Callable[Concatenate[bytes, P], T]", lru_cache(maxsize=4096)(function))
 
@@ -31,7 +31,7 @@ def remembered(function: Callable[Concatenate[bytes, P], T]) -> Callable[Concate
 
 
 def encode(value: object) -> bytes:
-    """Encode JSON as the servers do: compact, and Unicode as it is."""
+    """Encode JSON as the real servers do: compact, and without escapes for Unicode."""
     return _ENCODER.encode(value).encode(errors="replace")
 
 
@@ -41,7 +41,7 @@ def _value(text: str) -> Value:
 
 
 def message_value(message: MessageRecord) -> dict[str, Any]:
-    """Return a message as both APIs and the stream show it."""
+    """Return a message in the form that both APIs and the stream use."""
     return {
         "id": message.id,
         "parent_id": message.parent_id,
@@ -76,11 +76,12 @@ def chat_value(chat: ChatRecord) -> dict[str, Any]:
 
 def whole_chat_value(chat: ChatRecord) -> dict[str, Any]:
     """Return a chat with its messages."""
-    # They deliberately don't come in the order of their making, because the real server gives them in none.
+    # The real server returns messages in no particular order. So this order isn't that of creation, and a client that
+    # relies on it fails in tests.
     messages = sorted(chat.messages, key=lambda message: message.id[::-1])
     return {**chat_value(chat), "messages": [message_value(message) for message in messages]}
 
 
 def listed_chat_value(chat: ChatRecord) -> dict[str, Any]:
-    """Return a chat as the list shows it: without its tail message, whatever that is."""
+    """Return a chat as the list shows it. The id of its tail message is always null there."""
     return {**chat_value(chat), "active_thread_tail_message_id": None}

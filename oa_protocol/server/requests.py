@@ -1,4 +1,4 @@
-"""Requests and replies as values, without what belongs to the connection."""
+"""Requests and replies as values, independent of a connection."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Api = Literal["website", "inference"]
 Step = Literal[
     "create", "prompt", "request", "events", "message", "chat", "list", "update", "delete", "models", "login", "other"
 ]
-"""What a request asks for, under either API; ``request`` is the one for an assistant message."""
+"""What a request is for, in either API. ``request`` is the request for an assistant message."""
 
 Headers = tuple[tuple[str, str], ...]
 
 
 class Request(NamedTuple):
-    """A request. ``target`` is path and query as sent, header names are lower-case.
+    """A request. ``target`` is the path and the query as sent, and the names of headers are in lower case.
 
-    ``unread`` is how many bytes of the body were not kept, because it is too long anyway.
+    ``unread`` is the length in bytes of a body that wasn't kept, because it is too long.
     """
 
     method: str
@@ -28,7 +28,7 @@ class Request(NamedTuple):
     unread: int = 0
 
     def header(self, name: str) -> str:
-        """Return the first header of this name, or an empty string."""
+        """Return the first header with this name, or an empty string."""
         return next((value for key, value in self.headers if key == name), "")
 
     @property
@@ -44,12 +44,12 @@ class Request(NamedTuple):
 
     @property
     def media_type(self) -> str:
-        """The content type without parameters, in lower case."""
+        """The content type without its parameters, in lower case."""
         return self.header("content-type").partition(";")[0].strip().lower()
 
 
 class Reply(NamedTuple):
-    """A reply. With ``stream``, its body is the event stream of the message of this id."""
+    """A reply. If ``stream`` is set, the body is the event stream of the message with this id."""
 
     status: int
     headers: Headers = ()

@@ -1,4 +1,4 @@
-"""The embedded server as its users see it."""
+"""The embedded server's public class."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ DEFAULT_ACCOUNT = "default"
 
 
 class Server:
-    """Both Open Assistant APIs on one port of loopback, everything in memory.
+    """Both Open Assistant APIs on one port of loopback, with everything in memory.
 
-    It's a context manager, for threads (``with``) and for asyncio and trio (``async with``). Entering returns when the
-    server listens, leaving when nothing of it is left. A stopped server still says what there was, but it can't be
-    started again. All members may be used from any thread.
+    The server runs in a thread of its own. It is a context manager, both for ``with`` and, on asyncio and trio, for
+    ``async with``. The context starts when the server listens, and ends when its connections, tasks and thread are
+    gone. You can still look at ``chats`` and ``requests`` of a stopped server, but you can't start it again. Any thread
+    may use all members.
 
     Args:
-        model: Where the answers come from.
-        workers: How many answers run at a time. With 0, none ever does.
-        token_delay: Seconds between tokens.
-        reader_grace: An answer ends when its message or stream has been asked for, at the latest this many seconds
-            after its last token.
+        model: Writes the answers. The default is ``Lorem()``.
+        workers: How many answers are written at a time. With 0, prompts are never answered.
+        token_delay: Seconds between two tokens.
+        reader_grace: The server ends an answer when a client has asked for its message or stream, and at the latest
+            this many seconds after the last token. Otherwise, a quick answer could end before a client opens its
+            stream.
         pending_interval: Seconds between two ``pending`` events.
         ping_interval: Seconds between two pings.
-        quirks: What differs between versions and installations.
-        port: 0 takes a free one.
-        require_credentials: If false, a request without credentials is the default account's.
-        allowed_hosts: Names that it may be reached by, besides those of loopback. A request over a socket whose
-            ``Host`` or ``Origin`` has another name gets a 403, because any page in a browser could have sent it.
+        quirks: The behavior that differs between versions and installations of the real server.
+        port: The port to listen on. 0 means any free port.
+        require_credentials: If False, requests without credentials use the default account.
+        allowed_hosts: More names by which clients may reach the server, besides those of loopback. A request with
+            another name in its ``Host`` or ``Origin`` gets a 403, because any page in a browser could have sent it.
 
     """
 
@@ -87,15 +89,24 @@ class Server:
         self._started = False
 
     def start(self) -> None:
-        """Start the server in a thread of its own; return when it listens. Raises OSError if the port is taken."""
+        """Start the server in a thread of its own. Return when it listens.
+
+        Raises:
+            OSError: The server can't listen on its port, for example because the port is taken.
+            RuntimeError: The server was started before.
+
+        """
         with self._lock:
             if self._started:
-                raise RuntimeError("the server has been started before")
+                raise RuntimeError("the server was started before: make a new Server")
             self._port = self._runner.start(self._port)
             self._started = True
 
     def stop(self) -> None:
-        """Cut all connections, end all answers, and return when the thread has ended. Idempotent."""
+        """Cut all connections, end all answers, and return when the server's thread has ended.
+
+        If the server is stopped already, this does nothing.
+        """
         with self._lock:
             self._runner.stop()
 
@@ -112,6 +123,7 @@ class Server:
         try:
             await anyio.to_thread.run_sync(self.start)
         except BaseException:
+            # ``__aexit__`` won't run, but the thread may have started the server before this was cancelled.
             self.stop()
             raise
         return self
@@ -123,17 +135,17 @@ class Server:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self.stop)
         finally:
-            # A native cancellation gets through the shield.
+            # The shield doesn't hold back ``Task.cancel()``. So stop again, without an await that could be cancelled.
             self.stop()
 
     @property
     def app(self) -> ASGIApp:
-        """The ASGI application, for use in memory under asyncio."""
+        """The ASGI application, for use in memory on asyncio."""
         return self._app
 
     @property
     def url(self) -> str:
-        """The base URL of both APIs, such as ``http://127.0.0.1:40123``."""
+        """The base URL of both APIs, for example ``http://127.0.0.1:40123``."""
         return f"http://{HOST}:{self._port}"
 
     @property
@@ -147,59 +159,73 @@ class Server:
         return self.account().token
 
     def account(self, name: str = DEFAULT_ACCOUNT) -> Account:
-        """Return the account of this name. It's made if there is none."""
+        """Return the account with this name. Create it if it doesn't exist."""
         return self._live.step(with_account, name)
 
     def revoke(self, name: str = DEFAULT_ACCOUNT) -> None:
-        """Make the account's credentials bad. It keeps its chats, and ``account`` has new credentials for it."""
+        """Invalidate the account's credentials. It keeps its chats, and ``account`` returns new credentials for it."""
         self._live.apply(without_credentials, name)
 
     @property
     def chats(self) -> tuple[ChatRecord, ...]:
-        """The chats of all accounts, oldest first, as they are now."""
+        """The chats of all accounts as they are now, oldest first."""
         return tuple(self._live.state.chats.values())
 
     @property
     def requests(self) -> tuple[RequestRecord, ...]:
-        """The last 10,000 requests received (64 MiB at most), in order; each is here before anything happens to it.
+        """The last 10,000 requests, oldest first, or fewer if they would take more than 64 MiB.
 
-        Of a body that is too long, nothing is kept. Requests that are refused because of their ``Host`` or ``Origin``
-        are not here.
+        A request is recorded before it is carried out or disturbed. A body that is too long isn't kept. Requests that
+        are refused because of their ``Host`` or ``Origin`` aren't recorded.
         """
         with self._live.changed:
             return tuple(self._app.requests)
 
     @property
     def under_way(self) -> int:
-        """How many requests are being handled, streams included. Their clients may be gone already."""
+        """The number of requests that are being handled, including streams. Their clients may have left already."""
         return self._app.under_way
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return self._runner.connections
 
     def script(self, *scripted: Scripted) -> None:
-        """Make the server misbehave. Entries are used in this order, each as many times as it says."""
+        """Make the server misbehave.
+
+        Args:
+            *scripted: The faults. They are used in this order, each as many times as it says.
+
+        """
         self._script.add(*scripted)
 
     @property
     def unused_faults(self) -> tuple[Scripted, ...]:
-        """What is scripted and hasn't happened, or not as many times as it says."""
+        """The scripted faults that didn't happen as many times as they say."""
         return self._script.unused()
 
     def release(self) -> None:
-        """Release every ``Hold`` scripted so far."""
+        """Release every ``Hold`` that was scripted so far."""
         self._script.release()
 
     def wait_for(self, step: Step, count: int = 1, timeout: float = 30.0) -> None:
-        """Block until ``count`` requests for ``step`` have arrived. Raises TimeoutError after ``timeout`` seconds."""
+        """Block until ``count`` requests for ``step`` have arrived since the start.
+
+        Raises:
+            TimeoutError: They didn't arrive within ``timeout`` seconds.
+
+        """
         self.wait_until(lambda: self._app.arrivals[step] >= count, timeout)
 
     def wait_until(self, predicate: Callable[[], bool], timeout: float = 30.0) -> None:
-        """Block until ``predicate`` holds. Raises TimeoutError after ``timeout`` seconds.
+        """Block until ``predicate()`` is true.
 
-        It's called after every change of requests, chats, messages' states, and connections.
+        It is called after each change of the requests, the chats, the states of messages, and the connections.
+
+        Raises:
+            TimeoutError: It wasn't true within ``timeout`` seconds.
+
         """
         with self._live.changed:
             if not self._live.changed.wait_for(predicate, timeout):

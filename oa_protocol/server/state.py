@@ -1,6 +1,7 @@
-"""The server as a value: accounts, chats and messages, what waits for a worker, and what streams have not yet sent.
+"""The server's state as a value: accounts, chats, messages, the queue for workers, and events that aren't sent yet.
 
-Nothing here is ever changed in place, so a copy is another reference. What depends on time or chance is in the state.
+Nothing is ever changed in place, so a reference is as good as a copy. The time and the source of randomness are part
+of the state, so the same steps always have the same results.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ State = Literal["manual", "pending", "in_progress", "complete", "aborted_by_work
 Role = Literal["prompter", "assistant"]
 
 FINISHED: frozenset[State] = frozenset({"manual", "complete", "aborted_by_worker"})
-"""The states of a message whose stream has ended. The others, even ``cancelled`` and ``timeout``, show ``pending``."""
+"""The states of a message whose stream has ended.
+
+In all others, even ``cancelled`` and ``timeout``, the stream shows ``pending`` events.
+"""
 
 SESSION_COOKIE = "next-auth.session-token"
 
@@ -24,33 +28,33 @@ _EMPTY: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
-    """What differs between the versions and installations of the server."""
+    """The behavior that differs between versions and installations of the real server."""
 
     ping_comment: bool = False
-    """Pings are comments (``: ping - …``), not events whose data isn't JSON."""
+    """Send pings as comments (``: ping - …``). By default, they are events whose data isn't JSON."""
     delete_tears_worker: bool = False
-    """A worker that comes upon a deleted message aborts all other answers that run."""
+    """When a worker comes upon a deleted message, all other running answers are aborted."""
     chat_enabled: bool = True
-    """The website's chat is switched on. Otherwise, it answers 404."""
+    """The website's chat is enabled. If it is False, the website replies with 404."""
     inference_down: bool = False
     """The website can't reach the inference server."""
     rate_limit: int | None = None
-    """Assistant requests an account may make in ``rate_window`` seconds. Any further request gets a plain 500."""
+    """How many answers an account may request in ``rate_window`` seconds. Further requests get a plain 500."""
     rate_window: float = 660.0
-    """Seconds from the first request that is counted until the count starts again."""
+    """Seconds from the first counted request until counting starts again."""
     queue_limit: int | None = None
-    """Messages that may wait for a worker. A further one stays behind, with a 503."""
+    """How many messages may wait for a worker. A further request gets a 503, and its pending message is left behind."""
     max_content: int | None = None
-    """Characters in a prompt, else 413."""
+    """The longest prompt, in characters. A longer one gets a 413."""
     max_messages: int | None = None
-    """Messages in a chat, else 413."""
+    """How many messages a chat may have. A further one gets a 413."""
     allowed_models: tuple[str, ...] | None = None
-    """Names of the models that may be used, if not all of them."""
+    """The names of the models that may be used. None allows all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account and its credentials. Either API takes either kind."""
+    """An account and its credentials. Each API accepts both kinds."""
 
     name: str
     session: str = field(repr=False)
@@ -63,7 +67,7 @@ class Account:
 
 
 class MessageRecord(NamedTuple):
-    """A message as it was when asked for. ``work_parameters`` and ``used_plugin`` are JSON."""
+    """A message, as it was when you asked for it. ``work_parameters`` and ``used_plugin`` are JSON."""
 
     id: str
     chat_id: str
@@ -77,7 +81,7 @@ class MessageRecord(NamedTuple):
 
 
 class ChatRecord(NamedTuple):
-    """A chat as it was when asked for, its messages in the order they were made."""
+    """A chat, as it was when you asked for it. Its messages are in the order of their creation."""
 
     id: str
     account: str
@@ -90,22 +94,22 @@ class ChatRecord(NamedTuple):
     messages: tuple[MessageRecord, ...] = ()
 
     def find(self, message_id: str) -> MessageRecord | None:
-        """Return the message of this id, or None."""
+        """Return the message with this id, or None."""
         return next((message for message in self.messages if message.id == message_id), None)
 
 
 class Event(NamedTuple):
-    """An event of a stream, as bytes. The stream ends after a ``final`` one."""
+    """An event of a stream, as bytes. The stream ends after a ``final`` event."""
 
     data: bytes
     final: bool = False
 
 
 class Stream(NamedTuple):
-    """What a message's stream has not yet sent.
+    """The events of a message's stream that aren't sent yet.
 
-    Each event goes to one reader and is gone. ``text`` is what the worker has said so far, if anything. ``lost`` is
-    the number of events to come that a reader who has left takes along.
+    Each event goes to one reader only. ``text`` is the answer so far, or None before the first token. ``lost`` is how
+    many of the next events are lost, because a reader has left that was waiting for them.
     """
 
     queued_at: int
@@ -118,11 +122,11 @@ class Stream(NamedTuple):
 class ServerState(NamedTuple):
     """Everything that the server remembers.
 
-    ``now`` is the time in nanoseconds since 1970, set by the caller before a step, and it may stand still. With a
-    ``salt``, ids are made from ``now`` and look like the real ones, and credentials can't be guessed. Without one,
-    ids say where a thing stands (chat, position in the chat), so two ways to the same chats lead to the same state.
-    ``default_account`` is used for requests without credentials. The inference server doesn't know ``forgotten``
-    accounts until they log in.
+    ``now`` is the time in nanoseconds since 1970. The caller sets it before each step, and it may stand still. With a
+    ``salt``, ids look like the real ones and depend on ``now``, and credentials can't be guessed. Without a salt, an id
+    is made from the number of the chat and the position in it. Then two histories with the same chats have the same
+    state, so the explorer can recognize it. ``default_account`` is the account of requests without credentials. The
+    inference server doesn't know ``forgotten`` accounts until they log in again.
     """
 
     quirks: Quirks = Quirks()
@@ -141,19 +145,19 @@ class ServerState(NamedTuple):
     counted: Mapping[str, tuple[int, int]] = _EMPTY
 
     def key(self) -> Hashable:
-        """Return a value that is equal for equal states only, for example for a set of those already seen."""
+        """Return a hashable value that is equal only for equal states. You can use it for a set of visited states."""
         mappings = (self.chats, self.streams, self.credentials, self.counted)
         contents = tuple(frozenset(mapping.items()) for mapping in mappings)
         return (*contents, self.waiting, self.running, self.forgotten, self.made, self.now)
 
     def message(self, message_id: str) -> MessageRecord | None:
-        """Return the message of this id, whosever it is, or None."""
+        """Return the message with this id, of any account, or None."""
         chat_id = self.owners.get(message_id)
         return None if chat_id is None else self.chats[chat_id].find(message_id)
 
 
 def with_account(state: ServerState, name: str) -> tuple[ServerState, Account]:
-    """Return the account of this name, with the state in which it exists."""
+    """Return the account with this name. Create it if it doesn't exist."""
     account = state.accounts.get(name)
     if account is not None:
         return state, account
@@ -166,31 +170,31 @@ def with_account(state: ServerState, name: str) -> tuple[ServerState, Account]:
 
 
 def without_credentials(state: ServerState, name: str) -> ServerState:
-    """Make the account's credentials bad. It keeps its chats, and gets new credentials when it's next asked for."""
+    """Invalidate the account's credentials. It keeps its chats, and ``with_account`` makes new credentials for it."""
     accounts = {other: account for other, account in state.accounts.items() if other != name}
     credentials = {key: owner for key, owner in state.credentials.items() if owner != name}
     return state._replace(accounts=accounts, credentials=credentials)
 
 
 def with_chat(state: ServerState, chat: ChatRecord) -> ServerState:
-    """Add the chat, or put it in the place of what it was."""
+    """Add the chat, or replace its earlier value."""
     return state._replace(chats={**state.chats, chat.id: chat})
 
 
 def with_message(state: ServerState, message: MessageRecord) -> ServerState:
-    """Put the message in the place of what it was."""
+    """Replace the message's earlier value."""
     chat = state.chats[message.chat_id]
     messages = tuple(message if old.id == message.id else old for old in chat.messages)
     return with_chat(state, chat._replace(messages=messages))
 
 
 def with_stream(state: ServerState, message_id: str, stream: Stream) -> ServerState:
-    """Add the message's stream, or put it in the place of what it was."""
+    """Add the message's stream, or replace its earlier value."""
     return state._replace(streams={**state.streams, message_id: stream})
 
 
 def new_id(state: ServerState, chat: ChatRecord | None = None) -> tuple[ServerState, str]:
-    """Return an id for a new chat, or for a new message in ``chat``. It's greater than every one before it."""
+    """Return an id for a new chat, or for a new message in ``chat``. It is greater than all earlier ones."""
     if state.salt is None and chat is not None:
         return state, ids.placed_id(ids.placed_chat(chat.id), len(chat.messages) + 1)
     made = state.made + 1

@@ -1,4 +1,4 @@
-"""The inference server's checks of a request's fields, with its error texts."""
+"""Checks the fields of requests, with the real inference server's error texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Convert = Callable[[Value], Value]
 
 
 class ClientError(Exception):
-    """The request is at fault: a status and a reason, which is a string or a list of ``{loc, msg, type}``."""
+    """The request is wrong. ``detail`` is the reason: a string, or a list of ``{loc, msg, type}``."""
 
     def __init__(self, status: int, detail: str | list[Json]) -> None:
         super().__init__(status, detail)
@@ -24,11 +24,11 @@ class ClientError(Exception):
 
 
 class ServerError(Exception):
-    """The server runs into an error of its own: a 500. Most requests get ``Internal Server Error``, some no text."""
+    """An error in the server's own code: a 500, for most requests with the text ``Internal Server Error``."""
 
 
 class RateLimited(Exception):
-    """The account has made too many requests: a 500 as well, for the server fails to say 429."""
+    """The account has made too many requests. This is a 500, too, because the real server fails to send its 429."""
 
 
 class _Invalid(Exception):
@@ -48,7 +48,7 @@ _REQUIRED = object()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """A field of a request: how its value is converted, and what it is when absent."""
+    """A field of a request, with its conversion and its default."""
 
     name: str
     convert: Convert
@@ -56,7 +56,7 @@ class Field:
     nullable: bool = False
 
     def read(self, value: Value) -> Value:
-        """Convert the value."""
+        """Convert the field's value."""
         if value is None:
             if self.nullable:
                 return None
@@ -65,7 +65,7 @@ class Field:
 
 
 def text(value: Value) -> str:
-    """Read a string, or a number as a string."""
+    """Read a string. Convert a number to a string."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):
@@ -84,7 +84,7 @@ def short_text(value: Value) -> str:
 
 
 def integer(value: Value) -> int:
-    """Read an integer, or what ``int`` makes one of."""
+    """Read an integer, or a value that ``int`` can convert."""
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
@@ -92,7 +92,7 @@ def integer(value: Value) -> int:
 
 
 def number(value: Value) -> float:
-    """Read a float, or what ``float`` makes one of."""
+    """Read a float, or a value that ``float`` can convert."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -100,7 +100,7 @@ def number(value: Value) -> float:
 
 
 def boolean(value: Value) -> bool:
-    """Read a truth value, or one of its usual names."""
+    """Read a boolean, or one of its usual names."""
     named = value.lower() if isinstance(value, str) else value
     if named in (True, "1", "on", "t", "true", "y", "yes"):
         return True
@@ -110,7 +110,7 @@ def boolean(value: Value) -> bool:
 
 
 def mapping(value: Value) -> Json:
-    """Read an object, or what ``dict`` makes one of."""
+    """Read an object, or a value that ``dict`` can convert."""
     try:
         return cast("Json", dict(value))
     except (TypeError, ValueError):
@@ -118,7 +118,7 @@ def mapping(value: Value) -> Json:
 
 
 def page_size(value: Value) -> int:
-    """Read the number of chats on a page: 1 to 100."""
+    """Read the number of chats on a page, from 1 to 100."""
     found = integer(value)
     if found <= 0:
         raise _Invalid("ensure this value is greater than 0", "value_error.number.not_gt", limit_value=0)
@@ -152,7 +152,7 @@ USED_PLUGIN = (
 
 
 def sampling_parameters(value: Value) -> Json:
-    """Read the sampling parameters that the server knows. Others are dropped."""
+    """Read the sampling parameters. Drop those that the server doesn't know."""
     return read_fields(mapping(value), SAMPLING)
 
 
@@ -171,7 +171,7 @@ def plugins(value: Value) -> list[Json]:
 
 
 def used_plugin(value: Value) -> Json:
-    """Read a plugin that was used."""
+    """Read the description of a used plugin."""
     return read_fields(mapping(value), USED_PLUGIN)
 
 
@@ -213,7 +213,7 @@ class _Several(Exception):
 
 @contextmanager
 def _collecting(errors: list[_Located], loc: str | int) -> Generator[None, None, None]:
-    """Add what is invalid to ``errors``, as found at ``loc``."""
+    """Add validation errors to ``errors``, with ``loc`` in front of their location."""
     try:
         yield
     except _Invalid as error:
@@ -223,7 +223,7 @@ def _collecting(errors: list[_Located], loc: str | int) -> Generator[None, None,
 
 
 def read_fields(given: Json, fields: tuple[Field, ...]) -> Json:
-    """Convert every field's value."""
+    """Convert the values of all fields."""
     found: Json = {}
     errors: list[_Located] = []
     for field in fields:
@@ -240,7 +240,10 @@ def read_fields(given: Json, fields: tuple[Field, ...]) -> Json:
 
 
 def check(source: str, given: Value, fields: tuple[Field, ...]) -> Json:
-    """Convert the fields of a body or query. Raises ClientError (422), whose ``loc`` begins with ``source``."""
+    """Convert the fields of a body or a query.
+
+    Raise ClientError (422) if a field is invalid. Each ``loc`` in its detail begins with ``source``.
+    """
     errors: list[_Located] = []
     with _collecting(errors, source):
         if given is None:
@@ -250,7 +253,10 @@ def check(source: str, given: Value, fields: tuple[Field, ...]) -> Json:
 
 
 def parse_json(body: bytes) -> Value:
-    """Parse the body. Raises ClientError: 422 says where it isn't JSON, 400 that it isn't even text."""
+    """Parse the body.
+
+    Raise ClientError: 422, with the position, if the body isn't JSON, and 400 if it isn't even text.
+    """
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:

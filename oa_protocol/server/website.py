@@ -1,4 +1,4 @@
-"""The website's API: what a browser talks to, with a session cookie. It asks the inference server for everything."""
+"""The website's API, which browsers use with a session cookie. It forwards everything to the inference server."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _INEXACT_NUMBER = re.compile(rb"\d{16}|\.0\b|\d[eE][+-]?\d")
 
 
 class Call(NamedTuple):
-    """A request that is to be carried out, for an account.
+    """A request that is to be carried out, and its account.
 
-    Several values for a name in the query are one. ``fields`` are those of the body, None if it is ``null``, and
-    ``body`` is how the website writes them.
+    If the query has several values for a name, they are joined. ``fields`` are the fields of the body, or None if the
+    body is ``null``. ``body`` is the body that the website sends on to the inference server.
     """
 
     account: str
@@ -52,14 +52,14 @@ Handler = Callable[[ServerState, Call], tuple[ServerState, Reply]]
 
 
 def step_of(request: Request) -> Step:
-    """Return what the request asks for."""
+    """Return the step that the request is for."""
     if request.path == "/api/chat":
         return _step_of_chat(request.method, _joined(request.query))
     return _ROUTES[request.path][0] if request.path in _ROUTES else "other"
 
 
 def handle(state: ServerState, request: Request) -> tuple[ServerState, Reply]:
-    """Carry out a request; return the state after it, and the reply."""
+    """Carry out a request. Return the new state and the reply."""
     if len(request.target) > _TARGET_LIMIT or _size(request) > _HEADERS_LIMIT:
         return state, Reply(431)
     if request.path not in _ROUTES:
@@ -99,16 +99,16 @@ def _size(request: Request) -> int:
 def _joined(query: list[tuple[str, str]]) -> dict[str, str]:
     joined: dict[str, str] = {}
     for name, value in query:
-        # This is how JavaScript writes a list.
+        # JavaScript converts a list to a string in this way.
         joined[name] = f"{joined[name]},{value}" if name in joined else value
     return joined
 
 
 @remembered
 def _parse_body(body: bytes, content_type: str) -> tuple[Json | None, bytes]:
-    """Parse the body as the website's framework does. Without an object there are no fields.
+    """Parse the body as the website's framework does. If it isn't an object, there are no fields.
 
-    Raises LookupError if it doesn't know the charset.
+    Raise LookupError if the charset is unknown.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     charset = _CHARSET.search(content_type)
@@ -127,7 +127,7 @@ def _parse_like_javascript(document: str | bytes) -> Value:
 
 
 def _number(text: str) -> int | float | None:
-    """Read a number as JavaScript does, where every number is a double."""
+    """Read a number as JavaScript does. There, every number is a double."""
     number = float(text)
     if not math.isfinite(number):
         return None
@@ -141,7 +141,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _as_string(value: Value) -> str:
-    """Write a value as JavaScript does inside a string."""
+    """Convert a value to a string as JavaScript does."""
     match value:
         case None:
             return "null"
@@ -156,15 +156,15 @@ def _as_string(value: Value) -> str:
 
 
 def _authenticate(state: ServerState, request: Request) -> str | None:
-    """Return the account of the session cookie, or else of the bearer token.
+    """Return the account of the session cookie or, if there is no cookie, of the bearer token.
 
-    The cookie may be split. Its parts are joined in the order in which they were sent. A bad cookie counts even if
-    there is a good token.
+    The cookie may be split. Its parts are joined in the order in which they were sent. If the cookie is invalid, the
+    token isn't tried.
     """
     cookies: dict[str, str] = {}
     for cookie in ";".join(value for name, value in request.headers if name == "cookie").split(";"):
         name, _, value = (part.strip() for part in cookie.partition("="))
-        # The first one of a name counts, and quotes around its value don't.
+        # The first cookie with a name counts. Quotes around its value don't belong to the value.
         cookies.setdefault(name, unquote(value[1:-1] if value.startswith('"') else value))
     session = "".join(value for name, value in cookies.items() if name.startswith(SESSION_COOKIE))
     if session:
@@ -187,7 +187,7 @@ def _ask(state: ServerState, call: Call, method: str, path: str, body: bytes = b
 
 
 def _resolve(path: str) -> str:
-    """Resolve a path into which ids were pasted unescaped, so that ``..`` reaches elsewhere."""
+    """Resolve a path as the website does. It doesn't escape the ids in it, so ``..`` in an id leads to another path."""
     if _PLAIN_PATH.fullmatch(path):
         return path
     parts = urlsplit(urljoin("http://upstream", path.strip(_STRIPPED)))
@@ -200,14 +200,14 @@ def _through_javascript(body: bytes) -> bytes:
 
 
 def _pass_on(reply: Reply) -> Reply:
-    """Pass on JSON that has been through JavaScript; of an error nothing is left."""
+    """Pass on JSON as JavaScript rewrites it. Replace an error by a plain 500, because the website drops its text."""
     if reply.status != 200:
         return Reply(500, body=INTERNAL_ERROR)
     return Reply(200, _OWN_JSON, _through_javascript(reply.body))
 
 
 def _pass_on_detail(reply: Reply) -> Reply:
-    """Pass on JSON, or what the inference server says about an error, if anything."""
+    """Pass on JSON, or the inference server's text of an error."""
     if reply.status == 200:
         return _pass_on(reply)
     is_json = reply.headers[-1:] == _JSON
@@ -241,7 +241,7 @@ def _chat(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
 def _create(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     state, reply = _ask(state, call, "POST", "/chats", b"{}")
     if reply.status == 404:
-        # The website logs in an account that the inference server doesn't know, and tries again.
+        # If the inference server doesn't know the account, the website logs it in and tries again.
         state = state._replace(forgotten=state.forgotten - {call.account})
         state, reply = _ask(state, call, "POST", "/chats", b"{}")
     return state, _pass_on(reply)

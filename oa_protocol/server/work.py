@@ -1,4 +1,4 @@
-"""Workers and event streams: the queue of messages, what a worker does with one, and what a reader gets of it."""
+"""Workers and event streams, as functions on the state: the queue, the work on a message, and reading its events."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from oa_protocol.server.state import Event, MessageRecord, ServerState, Stream, 
 from oa_protocol.server.validation import ClientError
 
 LONGEST_WAIT = 60 * 10**9
-"""Nanoseconds after which a waiting message has no position any more, and no worker answers it."""
+"""How long a message may wait, in nanoseconds. Afterwards, it has no position in the queue and isn't answered."""
 
 TORN = "Aborted due to worker error."
 
 
 def encode_event(event: Mapping[str, Any]) -> bytes:
-    """Encode one event as it is sent: one ``data:`` line of ASCII JSON, with CRLF."""
+    """Encode an event as the real server does: one ``data:`` line of ASCII JSON, with CRLF."""
     return f"data: {json.dumps(event)}\r\n\r\n".encode()
 
 
@@ -27,7 +27,7 @@ def encode_event(event: Mapping[str, Any]) -> bytes:
 
 
 def enqueue(state: ServerState, message_id: str) -> ServerState:
-    """Let the message wait for a worker. Raises ClientError (503) if too many wait already."""
+    """Add the message to the queue. Raise ClientError (503) if the queue is full."""
     limit = state.quirks.queue_limit
     if limit is not None and len(state.waiting) >= limit:
         raise ClientError(503, "The server is currently busy. Please try again later.")
@@ -37,8 +37,8 @@ def enqueue(state: ServerState, message_id: str) -> ServerState:
 def position(state: ServerState, message_id: str) -> tuple[int, int]:
     """Return the message's place in the queue and the queue's length.
 
-    Places count from 1. A message that doesn't wait, or has waited for too long, is at 0. Messages that were deleted
-    or cancelled count until a worker comes upon them.
+    The first place is 1. A message that isn't waiting, or has waited too long, is at 0. Deleted and cancelled messages
+    count until a worker comes upon them.
     """
     size = len(state.waiting)
     stream = state.streams.get(message_id)
@@ -48,10 +48,10 @@ def position(state: ServerState, message_id: str) -> tuple[int, int]:
 
 
 def take(state: ServerState, message_id: str | None = None) -> tuple[ServerState, str | None]:
-    """Give a worker the message, or the one that has waited longest; return its id if it is to be answered.
+    """Give a message to a worker, by default the first one in the queue. Return its id if it has to be answered.
 
-    A cancelled one is dropped, one that has waited for more than 60 s times out, and a deleted one costs the worker
-    its connection.
+    A cancelled message is dropped. A message that has waited for more than 60 s times out. If the message was deleted,
+    the worker loses its connection in some versions of the server.
     """
     message_id = message_id or state.waiting[0]
     state = lose(state, message_id)
@@ -67,7 +67,7 @@ def take(state: ServerState, message_id: str | None = None) -> tuple[ServerState
 
 
 def lose(state: ServerState, message_id: str) -> ServerState:
-    """Take the message off the queue, so that no worker ever comes upon it; it stays pending."""
+    """Remove the message from the queue, so that no worker finds it. It stays pending."""
     return state._replace(waiting=tuple(other for other in state.waiting if other != message_id))
 
 
@@ -75,14 +75,14 @@ def lose(state: ServerState, message_id: str) -> ServerState:
 
 
 def emit(state: ServerState, message_id: str, text: str) -> ServerState:
-    """Send a token. That its chat has been deleted makes no difference."""
+    """Send a token. This works even if the chat was deleted."""
     stream = state.streams[message_id]
     state = with_stream(state, message_id, stream._replace(text=(stream.text or "") + text))
     return _put(state, message_id, Event(encode_event({"event_type": "token", "text": text})))
 
 
 def use_plugin(state: ServerState, message_id: str, step: PluginStep) -> ServerState:
-    """Send a plugin's step, and the empty token that follows it."""
+    """Send a step of a plugin, and the empty token that follows it."""
     message = state.message(message_id)
     if message is not None:
         state = with_message(state, message._replace(used_plugin=json.dumps(_used_plugin(step))))
@@ -92,7 +92,7 @@ def use_plugin(state: ServerState, message_id: str, step: PluginStep) -> ServerS
 def finish(
     state: ServerState, message_id: str, content: str | None = None, used_plugin: Mapping[str, Any] | None = None
 ) -> ServerState:
-    """Complete the message with ``content``, or else with the text of its tokens, stripped as workers do."""
+    """Complete the message with ``content``. By default, use the text of its tokens, stripped as workers do."""
     state, message = _report(state, message_id)
     if message is None:
         return state
@@ -106,25 +106,25 @@ def finish(
 
 
 def abort(state: ServerState, message_id: str, error: str = TORN) -> ServerState:
-    """End the message with an error of its worker."""
+    """End the message with an error from its worker."""
     state, message = _report(state, message_id)
     return state if message is None else _fail(state, message, "aborted_by_worker", error)
 
 
 def give_up(state: ServerState, message_id: str, final: Literal["cancelled", "timeout", "in_progress"]) -> ServerState:
-    """Bring the message into a state of which its stream says nothing."""
+    """Change the message's state without an event in its stream."""
     state, message = _report(lose(state, message_id), message_id)
     return state if message is None else with_message(state, message._replace(state=final))
 
 
 def time_out(state: ServerState, message_id: str) -> ServerState:
-    """End the message because it has waited for too long; a stream that is opened later shows it as pending."""
+    """End the message because it has waited too long. A stream that is opened later shows it as pending."""
     state, message = _report(lose(state, message_id), message_id)
     return state if message is None else _fail(state, message, "timeout", "Timeout")
 
 
 def _report(state: ServerState, message_id: str) -> tuple[ServerState, MessageRecord | None]:
-    """Take the message from its worker. Of a deleted one only the worker's connection is left, to be torn down."""
+    """Take the message from its worker. If the message was deleted, return None instead of it."""
     state = state._replace(running=tuple(other for other in state.running if other != message_id))
     message = state.message(message_id)
     return (discard(_told_of_deleted(state), message_id), None) if message is None else (state, message)
@@ -139,12 +139,12 @@ def _fail(
 
 
 def _told_of_deleted(state: ServerState) -> ServerState:
-    """Close the connection of a worker that reports on a deleted message, if this version of the server does so."""
+    """Close the connection of a worker that reports on a deleted message, if this server's version does so."""
     return tear_down(state) if state.quirks.delete_tears_worker else state
 
 
 def tear_down(state: ServerState, *message_ids: str) -> ServerState:
-    """Lose the worker with all that it answers, by default everything. What has no token yet goes back to the queue."""
+    """Lose the worker that answers these messages, by default all. Those without a token go back to the queue."""
     torn = message_ids or state.running
     state = state._replace(running=tuple(other for other in state.running if other not in torn))
     for message_id in torn:
@@ -163,13 +163,13 @@ def tear_down(state: ServerState, *message_ids: str) -> ServerState:
 
 
 def open_stream(state: ServerState, message_id: str) -> ServerState:
-    """Count one reader more."""
+    """Count one more reader of the message's stream."""
     stream = state.streams.get(message_id) or Stream(state.now)
     return with_stream(state, message_id, stream._replace(readers=stream.readers + 1))
 
 
 def next_event(state: ServerState, message_id: str) -> tuple[ServerState, Event | None]:
-    """Take the next event off the message's stream, or None if there is none yet."""
+    """Remove and return the next event of the message's stream. Return None if there is none yet."""
     stream = state.streams.get(message_id)
     if stream is None or not stream.events:
         return state, None
@@ -180,9 +180,10 @@ def next_event(state: ServerState, message_id: str) -> tuple[ServerState, Event 
 
 
 def leave(state: ServerState, message_id: str) -> ServerState:
-    """Let a reader of the inference server's stream go: it takes the next event along, unless that is the end.
+    """Remove a reader of the inference server's stream.
 
-    A website's reader who leaves is not noticed by the inference server, so something goes on reading there.
+    As on the real server, the next event is lost with the reader, unless it is the final one. This isn't for readers of
+    the website: when one of those leaves, the website goes on reading, and the inference server doesn't notice.
     """
     stream = state.streams.get(message_id)
     if stream is None:
@@ -196,19 +197,19 @@ def leave(state: ServerState, message_id: str) -> ServerState:
 
 
 def pending_event(state: ServerState, message_id: str) -> bytes:
-    """Return the event that says where the message stands in the queue."""
+    """Return the event with the message's place in the queue, encoded."""
     place, size = position(state, message_id)
     return encode_event({"event_type": "pending", "queue_position": place, "queue_size": size})
 
 
 def ping(state: ServerState) -> bytes:
-    """Return what keeps an idle connection open."""
+    """Return a ping, encoded. Pings keep an idle connection open."""
     time = timestamp(state.now).replace("T", " ")
     return (f": ping - {time}" if state.quirks.ping_comment else f"event: ping\r\ndata: {time}").encode() + b"\r\n\r\n"
 
 
 def discard(state: ServerState, message_id: str) -> ServerState:
-    """Forget a deleted message's stream once no worker writes to it and no reader reads it."""
+    """Forget the stream of a deleted message, if no worker and no reader uses it any more."""
     stream = state.streams.get(message_id)
     in_use = message_id in state.owners or message_id in state.waiting or message_id in state.running
     if stream is None or in_use or stream.readers > 0:

@@ -98,7 +98,7 @@ def _dated(entries: list[Any], left_out: list[str]) -> Iterator[tuple[datetime, 
     for number, item in enumerate(entries, 1):
         try:
             entry = msgspec.convert(item, Entry)
-        except msgspec.ValidationError as error:
+        except ValueError as error:  # also lone surrogates
             left_out.append(f"entry {number}: {error}")
             continue
         began = _time(entry.started_date_time) or began

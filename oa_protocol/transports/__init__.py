@@ -1,6 +1,7 @@
-"""What a transport is: anything that can send an HTTP request and hand back its reply as it arrives.
+"""What a transport is: anything that sends an HTTP request and hands back its reply as it arrives.
 
-A conversation gets a transport of its own, and one more for its cleanup. ``transports.default`` says which by default.
+Each conversation gets a transport of its own, and another one for its cleanup. So nothing that is stuck in the first
+one can hold up a DELETE. ``oa_protocol.transports.default`` chooses the transport if you don't.
 """
 
 from __future__ import annotations
@@ -12,60 +13,86 @@ from oa_protocol.engine.intents import HttpRequest
 
 
 class Response(Protocol):
-    """A reply whose head has arrived."""
+    """A reply whose head has arrived. ``Transport.open`` returns it."""
 
     @property
     def status(self) -> int:
-        """The HTTP status; never that of an interim reply (1xx)."""
+        """The HTTP status. It is never that of an interim reply (1xx)."""
         ...
 
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
-        """The header fields in their order, repeated ones repeated; names in any case."""
+        """The header fields in their order, as pairs of name and value. A field that came twice is there twice.
+
+        The names may be in upper or lower case.
+        """
         ...
 
     async def receive(self) -> bytes:
-        """Return the body bytes that have arrived, waiting for some; ``b""`` at the body's clean end, and ever after.
+        """Wait until some of the body has arrived, and return all that has.
 
-        The transfer coding is undone, a content coding is not. Nothing may be held back: a token waits for no other.
-        Raises MaybeSent where the body broke off, and ever after. A call that is cancelled loses nothing: the next one
-        goes on where it was, or raises MaybeSent.
+        Nothing may be held back, not even half a chunk, because each token must be delivered as soon as it comes. The
+        transfer coding is removed, but a content coding isn't.
+
+        If a call is cancelled, no bytes are lost: the next call returns them, or raises ``MaybeSent``.
+
+        Returns:
+            Bytes of the body, or ``b""`` at its clean end, and at each later call.
+
+        Raises:
+            MaybeSent: the body broke off. Each later call raises it again.
+
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of the reply, and close its connection where the body was not read to its end.
+        """Release the reply. If its body was not read to the end, close its connection.
 
-        Waits for no peer. May be called again.
+        It must not wait for the server, and it may be called again.
         """
         ...
 
 
 class Transport(Protocol):
-    """Sends requests, one after the other; only a stream's reply may stay open while others are sent."""
+    """Sends requests one after the other. Only the reply to a stream's request may be open while others are sent."""
 
     async def open(self, request: HttpRequest) -> Response:
-        """Send ``request`` once, as it is, and return the reply once its head is there.
+        """Send ``request`` once, as it is, and return the reply when its head has arrived.
 
-        Only ``host``, ``content-length`` and ``connection`` are added. No redirect is followed, no cookie kept. Raises
-        NotSent where the request certainly did not leave, MaybeSent where it may have, and nothing else. A call that is
-        cancelled leaves no connection open, and the transport as good as before.
+        Add only ``host``, ``content-length`` and ``connection``. Don't follow redirects, and don't keep cookies. Never
+        send the request again, because a stream that is opened twice loses tokens (OA-6.5).
+
+        If the call is cancelled, it must leave no connection open, and the transport must stay usable.
+
+        Args:
+            request: its method, URL, header fields and body.
+
+        Returns:
+            The reply. Its body is not read yet.
+
+        Raises:
+            NotSent: the request certainly didn't leave.
+            MaybeSent: the request may have left. Nothing else is raised for a failure of the network.
+
         """
         ...
 
     async def aclose(self) -> None:
-        """Close every connection that is left, those of open replies, too. Waits for no peer. May be called again."""
+        """Close every connection, even those of open replies.
+
+        It must not wait for any server, and it may be called again.
+        """
         ...
 
 
 TransportFactory = Callable[[], Transport]
 
 KEEP_ALIVE = 4.0
-"""Seconds for which an idle connection may be kept.
+"""How many seconds an idle connection may be kept.
 
-Servers close theirs after five without a word (WIRE 1): one that is reused later may be dead, and the fate of the
-request on it unclear.
+Servers close an idle connection after five seconds, without notice (WIRE 1). If a request is sent on it later, it is
+unclear whether that request arrived.
 """
 
 LONGEST_HEAD = 128 * 1024
-"""Bytes that the head of a reply may have: more than httpx allows, which is about 100 KiB."""
+"""How many bytes the head of a reply may have. httpx allows less, about 100 KiB."""

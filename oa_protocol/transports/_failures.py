@@ -1,4 +1,4 @@
-"""What the transports say if something fails: the server's name, the proxy's, and the library's words; never a path."""
+"""The errors of the transports. They name the server, the proxy and the library's reason, but never a path."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ import anyio
 
 from oa_protocol.engine.errors import MaybeSent, NotSent
 
-NO_REPLY = "this is no reply of HTTP/1"
+NO_REPLY = "this is not an HTTP/1 reply"
 
 
 def cannot_reach(origin: object, error: Exception) -> NotSent:
-    """Return what to raise where no connection came about."""
+    """Return the error to raise if no connection was made."""
     return NotSent(f"cannot reach {origin}: {words_of(error)}")
 
 
 def connection_failed(origin: object, error: Exception) -> MaybeSent:
-    """Return what to raise where the request may have left, and no reply has begun."""
+    """Return the error to raise if the request may have left, and no reply has begun."""
     return MaybeSent(f"the connection to {origin} failed: {words_of(error)}")
 
 
 def reply_broke(error: Exception) -> MaybeSent:
-    """Return what to raise where a body does not end as it should."""
+    """Return the error to raise if a reply's body breaks off."""
     return MaybeSent(f"the connection broke in the middle of a reply: {words_of(error)}")
 
 
 def raise_ungrouped(group: BaseExceptionGroup[BaseException]) -> NoReturn:
-    """Raise the Ctrl-C that ``group`` is of, as it was; trio connects in a nursery, which wraps it. Else the group."""
+    """If ``group`` consists of a Ctrl-C, raise a plain ``KeyboardInterrupt``. Otherwise raise the group.
+
+    trio connects in a nursery, which wraps what is raised in it.
+    """
     if group.split(KeyboardInterrupt)[1] is None:
         raise KeyboardInterrupt from group
     raise group
 
 
 def through(proxy: str | None) -> str:
-    """Return what follows a server's name if there is a proxy on the way: its scheme, host and port."""
+    """Return the words that name the proxy after a server's name, or nothing if there is no proxy."""
     return "" if proxy is None else f" through the proxy {origin_of(proxy)}"
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of ``url``, without the user and the password that it may hold."""
+    """Return scheme, host and port of ``url``, without a user and a password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -54,9 +57,10 @@ _WORDS: dict[type[BaseException], str] = {
 
 
 def words_of(error: BaseException) -> str:
-    """Return what the error says, or what caused it; if neither says anything, what its kind means."""
+    """Return the text of an error, or else that of what caused it. If both are empty, say what its type means."""
     causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:  # httpcore clears the cause
+    # The context is looked at, too, because httpcore clears the cause.
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     said = [str(cause) for cause in causes] + [_WORDS.get(type(cause), "") for cause in causes]
     return next(filter(None, said), type(error).__name__)

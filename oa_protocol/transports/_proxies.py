@@ -1,8 +1,9 @@
-"""What the URL of a proxy must be, and for which servers the environment wants none."""
+"""Checks the URL of a proxy, and finds out for which servers the environment wants no proxy."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from urllib.parse import quote, unquote_to_bytes
@@ -20,11 +21,12 @@ _WITH_PORT = re.compile(r"(?P<host>\[.*\]|[^:]*):(?P<port>[0-9]{1,5})")
 
 
 def check_proxy(proxy: str, schemes: tuple[str, ...]) -> str:
-    """Return the URL of a proxy with its user and password percent-encoded, so that each library reads it the same.
+    """Return the URL of a proxy with its user and password percent-encoded, so that every library reads it alike.
 
     Raises:
-        ValueError: it is no URL of a proxy with one of ``schemes``. A ``#`` or a ``/`` in a password would cut it, and
-            make another proxy of it. The error doesn't repeat the URL, because the password may be anywhere in it.
+        ValueError: it isn't the URL of a proxy, or its scheme isn't one of ``schemes``. A ``#`` or a ``/`` in a
+            password is refused, too, because it would cut the URL, and name another proxy. The error doesn't repeat the
+            URL, because the password may be anywhere in it.
 
     """
     parts = _URL.fullmatch(proxy)
@@ -35,8 +37,8 @@ def check_proxy(proxy: str, schemes: tuple[str, ...]) -> str:
         or int(parts["port"] or 1) not in range(1, 65536)
     ):
         raise ValueError(
-            "proxy must be a URL such as http://user:password@host:port, and have in the user and the password only"
-            " letters and digits as they are: percent-encode the rest (# is %23, / is %2F)"
+            "proxy must be a URL such as http://user:password@host:port. Percent-encode everything in the user and the"
+            " password that isn't a letter or a digit (# is %23, / is %2F)"
         )
     scheme = parts["scheme"].lower()
     if scheme not in schemes:
@@ -60,8 +62,8 @@ def _is_host(host: str) -> bool:
 def is_excepted(host: str, port: int, no_proxy: str) -> bool:
     """Return whether ``NO_PROXY`` names this server.
 
-    Its entries are names (the hosts below them included), addresses, networks (``10.0.0.0/8``), and patterns
-    (``*.corp``); each may have a port. Commas or spaces are between them.
+    Its entries are names, which include the hosts below them, addresses, networks (``10.0.0.0/8``) and patterns
+    (``*.corp``). Each may have a port. They are separated by commas or spaces.
     """
     return any(_names(entry, host, port) for entry in re.split(r"[,\s]+", no_proxy.lower()))
 
@@ -71,9 +73,21 @@ def _names(entry: str, host: str, port: int) -> bool:
         if int(with_port["port"]) != port:
             return False
         entry = with_port["host"]
-    entry = entry.strip("[]")
+    entry, host = entry.replace("[", "").replace("]", "").rstrip("."), host.rstrip(".")
     try:
         return ip_address(host) in ip_network(entry, strict=False)
-    except ValueError:  # one of them is a name
+    except ValueError:  # the host or the entry is a name
+        entry = ".".join(map(_ascii, entry.split(".")))
         name = entry.lstrip(".")
         return bool(name) and (fnmatchcase(host, entry) or f".{host}".endswith(f".{name}"))
+
+
+def _ascii(label: str) -> str:
+    """Return a part of a host's name as it is in a base URL."""
+    if label.isascii():
+        return label
+    import idna  # its tables take a while to load
+
+    with suppress(UnicodeError):  # it is the name of no host
+        label = idna.encode(label, uts46=True).decode()
+    return label

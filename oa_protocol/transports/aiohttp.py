@@ -1,4 +1,4 @@
-"""The transport on aiohttp, for asyncio: it must be made while the event loop runs."""
+"""The transport on aiohttp, for asyncio. Make it while the event loop runs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ _ADDED_BY_AIOHTTP = ("accept", "accept-encoding", "content-type", "user-agent")
 class AiohttpTransport:
     """Sends requests over aiohttp.
 
-    ``connect_timeout`` is in seconds; ``proxy`` is an http or https URL; ``ssl_context`` says whom to trust, and None
-    is Python's choice. Raises ValueError for a proxy that cannot be used.
+    Args:
+        connect_timeout: how long connecting may take, in seconds. By default there is no limit.
+        proxy: the URL of an http or https proxy.
+        ssl_context: which certificates to trust. By default it is Python's choice.
+
+    Raises:
+        ValueError: the proxy can't be used.
+
     """
 
     def __init__(
@@ -45,7 +51,7 @@ class AiohttpTransport:
         self._through = through(proxy)
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
-            # On a connection that is used again, aiohttp would read what has come meanwhile as the next reply.
+            # No connection is used again, because aiohttp would read anything that came in between as the next reply.
             connector=aiohttp.TCPConnector(force_close=True, ssl=ssl_context or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             max_field_size=LONGEST_HEAD,
@@ -54,19 +60,19 @@ class AiohttpTransport:
             middlewares=[self._send_once],
             proxy=proxy,
             skip_auto_headers=_ADDED_BY_AIOHTTP,
-            # The body's time is the driver's business: it knows what it waits for.
+            # Only connecting has a timeout. The driver bounds everything else.
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
         )
 
     async def open(self, request: HttpRequest) -> AiohttpResponse:
-        """Send the request. Raises NotSent or MaybeSent."""
+        """Send the request, and return once the reply's head is there. Raises NotSent or MaybeSent."""
         route = origin_of(request.url) + self._through
         try:
             response = await self._session.request(
                 request.method,
                 URL(request.url, encoded=True),
                 allow_redirects=False,
-                # aiohttp warns of big bodies unless they are files; an empty one would be sent with a GET.
+                # aiohttp warns about big bodies unless they are files. An empty file would give a GET a body.
                 data=io.BytesIO(request.body) if request.body else None,
                 headers=request.headers,
             )
@@ -86,7 +92,10 @@ class AiohttpTransport:
     async def _send_once(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Keep aiohttp from sending a request again that may have arrived, which it does with a GET and a DELETE."""
+        """Send a request once. aiohttp itself would send a GET or a DELETE again, even one that may have arrived.
+
+        An error that isn't aiohttp's own keeps it from doing so.
+        """
         try:
             return await send(request)
         except _NOT_SENT:
@@ -96,7 +105,7 @@ class AiohttpTransport:
 
 
 class AiohttpResponse:
-    """A reply of AiohttpTransport."""
+    """A reply of ``AiohttpTransport``."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -115,7 +124,7 @@ class AiohttpResponse:
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._response.raw_headers]
 
     async def receive(self) -> bytes:
-        """Return the next bytes. After a cancellation it goes on where it was."""
+        """Return the next bytes of the body. If a call is cancelled, the next one returns its bytes."""
         content = self._response.content
         try:
             data = await content.readany()
@@ -126,17 +135,17 @@ class AiohttpResponse:
         return data
 
     async def aclose(self) -> None:
-        """Let go of the reply."""
+        """Release the reply, and close its connection."""
         self._response.close()
 
     def _note_closed(self, closed: asyncio.Future[None]) -> None:
-        """Break the body off where aiohttp does not.
+        """Break the body off in two cases in which aiohttp doesn't.
 
-        After chunks that are none it would wait for ever, and where a body ends with its connection, a reset is an end
-        to it like any other.
+        If chunks are malformed, aiohttp would wait forever. If a body ends with its connection, aiohttp would take a
+        reset for a clean end.
         """
         failure = None if closed.cancelled() else closed.exception()
         headers, content = self._response.headers, self._response.content
         ends_with_connection = "content-length" not in headers and "transfer-encoding" not in headers
         if not content.is_eof() or (ends_with_connection and failure is not None):
-            content.set_exception(aiohttp.ClientPayloadError(str(failure or "the body is no HTTP, or has no end")))
+            content.set_exception(aiohttp.ClientPayloadError(str(failure or "the body is malformed or cut off")))

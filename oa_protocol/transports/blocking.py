@@ -1,8 +1,11 @@
-"""A transport out of a blocking HTTP library, on worker threads: for asyncio and trio.
+"""Makes a transport for asyncio and trio out of a blocking HTTP library, with worker threads.
 
-Wrap the library in a ``BlockingClient``; ``blocking_httpx`` is one on httpx. A thread that blocks cannot be cancelled,
-so an exchange can be interrupted from another thread: whatever blocks in it then raises. Only connecting cannot be
-interrupted with most libraries; a thread that was left alone with it ends when it has connected, or by its timeout.
+Wrap the library in a ``BlockingClient``. ``oa_protocol.transports.blocking_httpx`` does it with httpx, and
+docs/transports.md with Python's http.client.
+
+A blocked thread can't be cancelled. So each exchange has ``interrupt``, which another thread calls, and which makes the
+blocked call raise. With most libraries, connecting can't be interrupted. A thread that connects is left alone then, and
+ends when it has connected, or when its timeout comes.
 """
 
 from __future__ import annotations
@@ -23,56 +26,70 @@ _T = TypeVar("_T")
 
 
 class BlockingExchange(Protocol):
-    """One request and its reply. One thread at a time is in here, but for ``interrupt``."""
+    """One request and its reply. Except for ``interrupt``, only one thread at a time calls its methods."""
 
     def begin(self) -> None:
-        """Send the request as it is, and return once the reply's head is there. Raises NotSent or MaybeSent."""
+        """Send the request once, as it is, and return when the reply's head has arrived.
+
+        Raises:
+            NotSent: the request certainly didn't leave.
+            MaybeSent: the request may have left.
+
+        """
         ...
 
     @property
     def status(self) -> int:
-        """The HTTP status of the reply, once it has begun."""
+        """The HTTP status of the reply, after ``begin``."""
         ...
 
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
-        """The header fields of the reply, once it has begun."""
+        """The header fields of the reply in their order, as pairs of name and value, after ``begin``."""
         ...
 
     def receive(self) -> bytes:
-        """Return the body bytes that have arrived; ``b""`` at the body's clean end. Raises MaybeSent."""
+        """Wait until some of the body has arrived, and return all that has.
+
+        Returns:
+            Bytes of the body, or ``b""`` at its clean end.
+
+        Raises:
+            MaybeSent: the body broke off.
+
+        """
         ...
 
     def interrupt(self) -> None:
-        """Make whatever blocks in here raise, now and from now on; called from another thread, at any time."""
+        """Make the call that is blocked, and every later one, raise. Another thread calls this, at any time."""
         ...
 
     def close(self) -> None:
-        """Close the connection, without waiting for anything; called once."""
+        """Close the connection, without waiting for the server. It is called once."""
         ...
 
 
 class BlockingClient(Protocol):
-    """What a blocking library must be wrapped in."""
+    """The interface that you wrap a blocking library in."""
 
     def exchange(self, request: HttpRequest) -> BlockingExchange:
-        """Return the exchange that will send this request. Nothing is sent yet."""
+        """Return the exchange that sends this request. Don't send anything yet."""
         ...
 
     def close(self) -> None:
-        """Let go of what is left; every exchange was closed before, or will be by its thread."""
+        """Release what is left. Each exchange is closed already, or its thread is about to close it."""
         ...
 
 
 class BlockingTransport:
-    """Sends requests over a blocking client, each call in a worker thread."""
+    """Sends requests over a ``BlockingClient``. Each call runs in a worker thread."""
 
     def __init__(self, client: BlockingClient) -> None:
         self._client = client
         self._responses: set[ThreadedResponse] = set()
 
     async def open(self, request: HttpRequest) -> ThreadedResponse:
-        """Send the request. Raises NotSent or MaybeSent."""
+        """Send the request, and return once the reply's head is there. Raises NotSent or MaybeSent."""
         response = ThreadedResponse(self._client.exchange(request), self._responses.discard)
         self._responses.add(response)
         try:
@@ -93,7 +110,7 @@ class BlockingTransport:
 
 
 class ThreadedResponse:
-    """A reply of BlockingTransport."""
+    """A reply of ``BlockingTransport``."""
 
     def __init__(self, exchange: BlockingExchange, note_let_go: Callable[[ThreadedResponse], None]) -> None:
         self._exchange = exchange
@@ -123,7 +140,10 @@ class ThreadedResponse:
         await _in_thread(begin)
 
     async def receive(self) -> bytes:
-        """Return the next bytes. After a cancellation it goes on where it was: the thread has read them meanwhile."""
+        """Return the next bytes of the body.
+
+        If a call is cancelled, its thread goes on reading, and the next call returns what it has read.
+        """
         if self._reading is None:
             self._reading = _Once(self._read)
         data = await _in_thread(self._reading)
@@ -131,11 +151,11 @@ class ThreadedResponse:
         return data
 
     async def aclose(self) -> None:
-        """Let go of the reply."""
+        """Release the reply."""
         await _close_in_thread(self.let_go)
 
     def let_go(self) -> None:
-        """Close the exchange; where a thread is in there, have it come out and do that."""
+        """Close the exchange. If a thread is busy in it, interrupt that thread, which then closes it."""
         with self._lock:
             if self._is_let_go:
                 return
@@ -153,6 +173,11 @@ class ThreadedResponse:
 
     @contextmanager
     def _busy(self, too_late: NotSent | MaybeSent) -> Generator[None]:
+        """Mark the exchange as busy. Raise ``too_late`` if it was closed before.
+
+        Only one thread at a time may use an exchange, except for ``interrupt``. So if ``let_go`` is called while a
+        thread is busy, that thread closes the exchange when it comes out.
+        """
         with self._lock:
             if self._is_let_go:
                 raise too_late
@@ -168,7 +193,7 @@ class ThreadedResponse:
 
 
 class _Once(Generic[_T]):
-    """A call that is made once: a thread that asks later, or meanwhile, gets the same outcome."""
+    """A call that is made only once. Each further thread waits for it, and gets the same outcome."""
 
     def __init__(self, call: Callable[[], _T]) -> None:
         self._call = call
@@ -197,18 +222,18 @@ class _Once(Generic[_T]):
 
 
 async def _in_thread(call: Callable[[], _T]) -> _T:
-    """Run it in a thread that is left alone where the caller is cancelled.
+    """Call ``call`` in a thread, which is left alone if the caller is cancelled.
 
-    It takes no place of anyio's forty threads: streams would take them all, for as long as they last.
+    It doesn't count towards anyio's forty threads, because forty streams would keep all of them busy until they end.
     """
     return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
 
 
 async def _close_in_thread(close: Callable[[], None]) -> None:
-    """Run ``close`` in a thread, because a library may block there; it runs even if the caller is cancelled before."""
+    """Call ``close`` in a thread, because a library may block there. It is called even if the caller is cancelled."""
     once = _Once(close)
     try:
         await _in_thread(once)
     finally:
-        if not once.has_begun:
+        if not once.has_begun:  # the cancellation came before the thread was started
             threading.Thread(target=once, daemon=True).start()

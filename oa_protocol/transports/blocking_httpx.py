@@ -1,4 +1,4 @@
-"""The transport on httpx's blocking side, in worker threads."""
+"""The transport on httpx's blocking API, in worker threads."""
 
 from __future__ import annotations
 
@@ -27,10 +27,17 @@ from oa_protocol.transports.httpx import (
 
 
 class BlockingHttpxTransport(BlockingTransport):
-    """Sends requests over ``httpx.HTTPTransport``; each has a connection of its own, so that it can be interrupted.
+    """Sends requests over ``httpx.HTTPTransport``. Each has a connection of its own, so that it can be interrupted.
 
-    ``connect_timeout`` is in seconds, and bounds how long a thread may go on after a cancellation; ``proxy`` is an
-    http, https or socks5 URL; ``ssl_context`` says whom to trust, and None is httpx's choice.
+    Args:
+        connect_timeout: how long connecting may take, in seconds. It also bounds how long a thread may go on after a
+            cancellation. By default there is no limit.
+        proxy: the URL of an http, https or socks5 proxy.
+        ssl_context: which certificates to trust. By default it is httpx's choice.
+
+    Raises:
+        ValueError: the proxy can't be used.
+
     """
 
     def __init__(
@@ -112,10 +119,10 @@ class _Exchange:
                 self._handle.close()
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Called by httpcore before and after each thing it does.
+        """Keep a duplicate of the socket. httpcore calls this before and after each of its steps.
 
-        TLS takes the socket over and gives another one back when it is done, so a duplicate is kept: shutting that down
-        wakes whoever blocks in either.
+        TLS replaces the socket by another one. A duplicate belongs to the same connection as both, so shutting it down
+        wakes a thread that is blocked in either.
         """
         without_brackets(event, info)
         if event.endswith("connect_tcp.complete"):
@@ -126,5 +133,5 @@ class _Exchange:
 
     def _shut_down(self) -> None:
         if self._handle is not None:
-            with suppress(OSError):  # the peer may have left
+            with suppress(OSError):  # the server may have closed the connection already
                 self._handle.shutdown(socket.SHUT_RDWR)

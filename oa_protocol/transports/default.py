@@ -1,4 +1,4 @@
-"""The transport of a client that is given none: httptools where that is installed, else httpx, and httpx for socks."""
+"""The default transport: httptools if it is installed, otherwise httpx. A socks proxy always needs httpx."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 
 def default_transport_factory(*, connect_timeout: float | None = None, proxy: str | None = None) -> TransportFactory:
-    """Return a factory of transports that go through ``proxy``, or straight to the server.
+    """Return a function that makes transports.
 
-    ``connect_timeout`` is in seconds. Raises ValueError for a proxy that cannot be used.
+    Args:
+        connect_timeout: how long connecting may take, in seconds. By default there is no limit.
+        proxy: the URL of a proxy (http, https, socks5 or socks5h). By default the transports connect to the server
+            itself. They don't read the environment; ``proxy_of_environment`` does.
+
+    Raises:
+        ValueError: the proxy can't be used.
+
     """
     if proxy is not None:
         proxy = check_proxy(proxy, (*HTTP, *SOCKS))
     make = _transport_class(proxy)
     if proxy is not None:
-        make(proxy=proxy)  # connects to nothing yet
+        make(proxy=proxy)  # so that a missing package for socks is an error now; nothing is connected yet
     return lambda: make(connect_timeout=connect_timeout, proxy=proxy)
 
 
@@ -40,12 +47,13 @@ def _transport_class(proxy: str | None) -> type[HttptoolsTransport | HttpxTransp
 
 
 def proxy_of_environment(base_url: str) -> str | None:
-    """Return the proxy that the environment's settings name for ``base_url``, as they are now."""
+    """Return the proxy that the environment, or the system's settings, name for ``base_url`` at this moment."""
     parts = urlsplit(base_url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    # The second knows the settings of Windows and macOS, too, and of NO_PROXY hardly anything but names.
+    # Both are needed: proxy_bypass also knows the settings of Windows and macOS, but understands little more than names
+    # in NO_PROXY.
     if (
         proxy is None
         or is_excepted(parts.hostname or "", port, proxies.get("no", ""))

@@ -1,9 +1,11 @@
-"""The transport on httpx, for asyncio and trio; it is the default where nothing faster is installed.
+"""The transport on httpx, for asyncio and trio. It is the default if httptools isn't installed.
 
-Each conversation has a small connection pool to itself. One pool shared by all is slow with many streams, and under
-cancellation it loses connections until no DELETE gets through. Each request has a connection of its own, because httpx
-doesn't say whether more than its reply has come. On a connection that is used again it would read that as the next
-reply, and a DELETE that was refused would look confirmed.
+Each conversation has a connection pool of its own. A shared pool is slow with many streams. Under cancellation, it
+loses connections until no DELETE gets through.
+
+Each request has a connection of its own, because httpx doesn't say whether more has come than the reply. If the
+connection were used again, httpx would read the rest as the next reply, and a DELETE that was refused would look
+confirmed.
 """
 
 from __future__ import annotations
@@ -44,21 +46,21 @@ NOT_SENT: tuple[type[Exception], ...] = (
     httpx.LocalProtocolError,
     httpx.InvalidURL,
 )
-"""What httpx raises while nothing of a request has left."""
+"""The errors that httpx raises only if nothing of a request has left."""
 
 
 @cache
 def default_ssl_context() -> ssl.SSLContext:
-    """Return the one context that all transports share, for making one takes as long as a whole conversation.
+    """Return the context that all transports share, because making one takes as long as a whole conversation.
 
-    Trusted are the authorities in the files that SSL_CERT_FILE or SSL_CERT_DIR name, else certifi's. Raises NotSent if
-    there are none.
+    It trusts the authorities in the files that ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name, or else those of certifi.
+    Raises NotSent if they can't be read.
     """
     return make_ssl_context(httpx.create_ssl_context)
 
 
 def make_ssl_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """Call ``create``. Raises NotSent, which names the file, if its certificates can't be read."""
+    """Call ``create``. If its certificates can't be read, raise NotSent, which names the file."""
     try:
         return create()
     except OSError as error:
@@ -68,7 +70,7 @@ def make_ssl_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
 
 
 class Body:
-    """A request's body. httpx's own is an async generator, of which trio warns where its sending was interrupted."""
+    """A request's body. httpx's own is an async generator. If its sending is interrupted, trio warns about that."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -92,11 +94,17 @@ class _HttpxBody(Body, httpx.AsyncByteStream):
 class HttpxTransport:
     """Sends requests over httpx.
 
-    ``connect_timeout`` is in seconds; ``proxy`` is an http, https or socks5 URL; ``ssl_context`` says whom to trust,
-    and None is httpx's choice. Raises ValueError for a proxy that cannot be used.
+    Args:
+        connect_timeout: how long connecting may take, in seconds. By default there is no limit.
+        proxy: the URL of an http, https or socks5 proxy.
+        ssl_context: which certificates to trust. By default it is httpx's choice.
+
+    Raises:
+        ValueError: the proxy can't be used.
+
     """
 
-    # What a library with the same interface has in place of these: see httpx2.py.
+    # httpx2.py replaces these, because httpx2 has the same interface.
     _httpx = httpx
     _not_sent = NOT_SENT
     _make_body: Callable[[bytes], httpx.AsyncByteStream] = _HttpxBody
@@ -109,7 +117,7 @@ class HttpxTransport:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        # The body's time is the driver's business: it knows what it waits for.
+        # Only connecting has a timeout. The driver bounds everything else.
         self._timeout = {"connect": connect_timeout, "pool": connect_timeout, "read": None, "write": None}
         proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
         self._through = through(proxy)
@@ -126,7 +134,7 @@ class HttpxTransport:
             raise ValueError(f"a socks proxy needs another package: {error}") from error
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
-        """Send the request. Raises NotSent or MaybeSent."""
+        """Send the request, and return once the reply's head is there. Raises NotSent or MaybeSent."""
         route = origin_of(request.url) + self._through
         connecting = _Connecting()
         try:
@@ -136,7 +144,7 @@ class HttpxTransport:
             response = await self._transport.handle_async_request(sent)
         except self._not_sent as error:
             raise cannot_reach(route, error) from error
-        except (self._httpx.TransportError, ssl.SSLError) as error:  # on asyncio TLS' own is not translated
+        except (self._httpx.TransportError, ssl.SSLError) as error:  # on asyncio, httpx lets TLS errors through
             raise connection_failed(route, error) from error
         except BaseExceptionGroup as group:
             await connecting.abandon()
@@ -156,23 +164,23 @@ class HttpxTransport:
 
 
 class _BracketedUrl(httpx.URL):
-    """A URL whose host is what is written in a request: an IPv6 address in brackets."""
+    """A URL whose ``raw_host`` is an IPv6 address in brackets, as it is written in a request."""
 
     @property
     def raw_host(self) -> bytes:
-        """The host."""
+        """The host in brackets."""
         return b"[%b]" % super().raw_host
 
 
 def has_http(proxy: str | None) -> bool:
-    """Return whether there is a proxy that speaks HTTP."""
+    """Return whether there is a proxy, and it speaks HTTP."""
     return proxy is not None and proxy.startswith(HTTP)
 
 
 def build_request(library: ModuleType, request: HttpRequest, *, has_http_proxy: bool) -> httpx.Request:
-    """Return the request as httpx takes it.
+    """Return the request in httpx's form.
 
-    httpcore asks an HTTP proxy for the host of the URL as it is, so an IPv6 address must have its brackets there.
+    httpcore copies the URL's host into the request to an HTTP proxy, so an IPv6 address must have its brackets there.
     """
     sent: httpx.Request = library.Request(
         request.method, request.url, headers=list(request.headers), content=request.body
@@ -183,24 +191,24 @@ def build_request(library: ModuleType, request: HttpRequest, *, has_http_proxy: 
 
 
 def is_final(response: httpx.Response) -> bool:
-    """Return whether this is a final reply in a version of HTTP that we know; httpx takes any."""
+    """Return whether this is a final reply of HTTP/1. httpx accepts interim replies, and every version."""
     return response.extensions["http_version"].startswith(b"HTTP/1.") and response.status_code >= HTTPStatus.OK
 
 
 def without_brackets(event: str, info: Mapping[str, Any]) -> None:
-    """Give TLS the IPv6 address of a server behind a proxy as it stands in certificates."""
+    """Take the brackets off an IPv6 address again before TLS begins, because certificates have none."""
     if event == "proxy.start_tls.started":
         cast("dict[str, Any]", info)["server_hostname"] = info["server_hostname"].strip("[]")
 
 
 class _Connecting:
-    """The connection while its TLS handshake goes on: interrupted in there, httpcore would leave it open for good."""
+    """The connection during its TLS handshake. If it is cancelled in there, httpcore leaves the connection open."""
 
     def __init__(self) -> None:
         self._stream: anyio.abc.AsyncResource | None = None
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Called by httpcore before and after each thing it does."""
+        """Note the connection. httpcore calls this before and after each of its steps."""
         without_brackets(event, info)
         if event == "connection.connect_tcp.complete":
             self._stream = info["return_value"]
@@ -208,14 +216,14 @@ class _Connecting:
             self._stream = None
 
     async def abandon(self) -> None:
-        """Close what httpcore forgets."""
+        """Close the connection that httpcore has left open, if there is one."""
         if self._stream is not None:
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
 
 
 class HttpxResponse:
-    """A reply of HttpxTransport."""
+    """A reply of ``HttpxTransport``."""
 
     def __init__(self, response: httpx.Response, failures: tuple[type[Exception], ...]) -> None:
         self._response = response
@@ -234,9 +242,12 @@ class HttpxResponse:
         return self._response.headers.multi_items()
 
     async def receive(self) -> bytes:
-        """Return the next bytes. After a cancellation it raises MaybeSent, for httpx has closed the connection."""
+        """Return the next bytes of the body.
+
+        If a call is cancelled, httpx closes the connection, so the next call raises MaybeSent.
+        """
         if self._is_broken:
-            raise MaybeSent("the reply was broken off before")
+            raise MaybeSent("the reply broke off in an earlier call")
         try:
             return await anext(self._chunks, b"")
         except BaseException as error:
@@ -246,16 +257,17 @@ class HttpxResponse:
             raise
 
     async def aclose(self) -> None:
-        """Let go of the reply."""
+        """Release the reply, and close its connection."""
         try:
             await self._response.aclose()
         except BaseException:
-            # httpcore takes a lock first: a task of asyncio's that is cancelled there closes nothing any more.
+            # httpcore first takes a lock. If an asyncio task is cancelled while it waits there, httpcore closes
+            # nothing.
             with anyio.CancelScope(shield=True):
                 await self._response.extensions["network_stream"].aclose()
             raise
-        # The body is a chain of async generators. Closing the outermost leaves the others to the garbage collector,
-        # which trio warns of; reading on, with the connection closed, ends them all.
+        # The body is a chain of async generators. Closing the outermost one would leave the others to the garbage
+        # collector, and trio warns about that. Reading on, with the connection closed, ends all of them.
         with suppress(*self._failures):
             while await anext(self._chunks, b""):
                 pass

@@ -1,4 +1,4 @@
-"""The transport on httpx2, httpx's successor with the same interface, for asyncio and trio."""
+"""The transport on httpx2, for asyncio and trio. httpx2 is httpx's successor, and has the same interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oa_protocol.transports.httpx import NOT_SENT, Body, HttpxTransport, make_ss
 
 @cache
 def default_ssl_context() -> ssl.SSLContext:
-    """Return the one context that all transports share. Trusted are the authorities that the system trusts."""
+    """Return the context that all transports share. It trusts the authorities that the system trusts."""
     return make_ssl_context(httpx2.create_ssl_context)
 
 
@@ -24,8 +24,14 @@ class _Httpx2Body(Body, httpx2.AsyncByteStream):
 class Httpx2Transport(HttpxTransport):
     """Sends requests over httpx2.
 
-    ``connect_timeout`` is in seconds; ``proxy`` is an http, https or socks5 URL; ``ssl_context`` says whom to trust,
-    and None is httpx2's choice. Raises ValueError for a proxy that cannot be used.
+    Args:
+        connect_timeout: how long connecting may take, in seconds. By default there is no limit.
+        proxy: the URL of an http, https or socks5 proxy.
+        ssl_context: which certificates to trust. By default it is httpx2's choice.
+
+    Raises:
+        ValueError: the proxy can't be used.
+
     """
 
     _httpx = cast("Any", httpx2)

@@ -1,12 +1,12 @@
-"""The transport into an ASGI application in the same event loop, without sockets; for asyncio.
+"""The transport into an ASGI application in the same event loop, without sockets, for asyncio.
 
 ::
 
-    server = Server()  # not started: it listens nowhere
+    server = Server()  # not started, so it listens nowhere
     client = Client("http://localhost", cookies=server.cookies, transport=lambda: MemoryTransport(server.app))
 
-An application runs on its own, as behind a server: it is told that the client has left, and is never cancelled. That of
-the embedded server is made for asyncio, and so is this.
+An application runs as it does behind a server: if the client leaves, the application gets a disconnect message, and is
+never cancelled. The embedded server's application needs asyncio, and so does this transport.
 """
 
 from __future__ import annotations
@@ -26,18 +26,23 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _MOST_UNREAD = 64 * 1024
-"""Bytes after which the application waits for its reader, as it would with a socket."""
+"""If more bytes than this are unread, the application waits for the reader, as it would with a socket."""
 
 
 class MemoryTransport:
-    """Hands requests to ``application`` (ASGI 3), each in a task of its own."""
+    """Hands requests to an application, each in a task of its own.
+
+    Args:
+        application: an ASGI 3 application.
+
+    """
 
     def __init__(self, application: Application) -> None:
         self._application = application
         self._tasks: dict[asyncio.Task[None], MemoryResponse] = {}
 
     async def open(self, request: HttpRequest) -> MemoryResponse:
-        """Hand the request over, and return once the reply's head is there. Raises MaybeSent."""
+        """Hand the request over, and return once the reply's head is there. Raises MaybeSent if it never comes."""
         response = MemoryResponse()
         task = asyncio.create_task(response.run(self._application, request))
         self._tasks[task] = response
@@ -50,13 +55,13 @@ class MemoryTransport:
         return response
 
     async def aclose(self) -> None:
-        """Leave every reply; the application notices that on its own."""
+        """Leave every reply. The application gets a disconnect message, and isn't waited for."""
         for response in self._tasks.values():
             await response.aclose()
 
 
 class MemoryResponse:
-    """A reply of MemoryTransport."""
+    """A reply of ``MemoryTransport``."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -68,11 +73,11 @@ class MemoryResponse:
         self._changed = asyncio.Event()
 
     async def begin(self) -> None:
-        """Wait for the head. Raises MaybeSent where none comes."""
+        """Wait for the head. Raises MaybeSent if none comes."""
         await self._until(lambda: self.status != 0)
 
     async def receive(self) -> bytes:
-        """Return the next bytes. After a cancellation it goes on where it was."""
+        """Return the next bytes of the body. If a call is cancelled, the next one returns its bytes."""
         await self._until(lambda: bool(self._unread) or self._is_complete)
         data = bytes(self._unread)
         self._unread.clear()
@@ -80,7 +85,7 @@ class MemoryResponse:
         return data
 
     async def aclose(self) -> None:
-        """Tell the application that the client has left."""
+        """Leave the reply. The application gets a disconnect message."""
         self._has_left.set()
         self._note_change()
 
@@ -91,10 +96,10 @@ class MemoryResponse:
         async def receive() -> Message:
             if requests:
                 return requests.pop()
-            await self._has_left.wait()
+            await self._has_left.wait()  # ASGI: after the request, nothing comes but the client's leaving
             return {"type": "http.disconnect"}
 
-        failure = "the application ended in the middle of it"
+        failure = "the application ended before the reply was complete"
         try:
             await application(_scope(request), receive, self._take)
         except Exception as error:
@@ -105,7 +110,7 @@ class MemoryResponse:
             self._note_change()
 
     async def _take(self, message: Message) -> None:
-        """The application's ``send``. Raises ConnectionResetError where the client has left (ASGI 2.4)."""
+        """Take what the application sends. Raises ConnectionResetError if the client has left (ASGI 2.4)."""
         while len(self._unread) > _MOST_UNREAD and not self._has_left.is_set():
             await self._changed.wait()
         if self._has_left.is_set():
@@ -125,7 +130,7 @@ class MemoryResponse:
             await self._changed.wait()
 
     def _note_change(self) -> None:
-        """Wake whoever waits, on either side."""
+        """Wake both sides, the application and the reader."""
         self._changed.set()
         self._changed = asyncio.Event()
 

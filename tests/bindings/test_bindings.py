@@ -167,7 +167,7 @@ def test_no_repr_shows_credentials_or_what_is_sent(api: Binding) -> None:
 
 @pytest.mark.clause("OA-4.5")
 @pytest.mark.parametrize("api", BINDINGS, ids=lambda api: api.api)
-def test_optional_fields_are_sent_where_they_are_set(api: Binding) -> None:
+def test_optional_fields_are_sent_if_they_are_set(api: Binding) -> None:
     options = AnswerOptions(
         model="_lorem",
         plugins=({"url": "https://plugin.example", "enabled": True},),

@@ -71,7 +71,7 @@ def test_no_repr_shows_them() -> None:
 
 
 @pytest.mark.clause("OA-4.1")
-def test_there_are_none_where_nothing_is_given() -> None:
+def test_there_are_none_if_nothing_is_given() -> None:
     assert not Credentials()
     assert Credentials(token="a")
     assert Credentials(cookies={"a": "b"})

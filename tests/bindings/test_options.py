@@ -40,7 +40,7 @@ def test_a_value_that_is_no_number_is_refused_by_name(name: str, value: object) 
 @pytest.mark.clause("OA-4.6")
 @pytest.mark.parametrize("name", INTEGERS)
 @pytest.mark.parametrize("value", [1.0, 0.5, float("nan")])
-def test_a_fraction_is_refused_where_an_integer_belongs(name: str, value: float) -> None:
+def test_a_fraction_is_refused_in_place_of_an_integer(name: str, value: float) -> None:
     with pytest.raises(TypeError, match=f"{name} must be an integer"):
         SamplingParameters.of({name: value})
 

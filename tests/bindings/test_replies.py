@@ -56,6 +56,7 @@ def test_a_header_in_bytes_may_be_latin_1() -> None:
         *((odd, None) for odd in ("inf", "nan", "", "soon", "1e3", "1_0", "12 s", "3 Nov", "Sun, 22 Nov 2026")),
         ("Sun, 22 Nov 2026 08:18:16 GMT", 10.0),
         ("Sunday, 22-Nov-26 08:18:16 GMT", 10.0),
+        ("Sun, 22 Nov 2026 08:18:16 +0000", 10.0),
         ("Sun Nov 22 08:18:16 2026", 10.0),
         (" Tue Dec  1 08:18:06 2026 ", 9 * 86400.0),
         ("Sun, 22 Nov 2026 08:17:60 GMT", 0.0),

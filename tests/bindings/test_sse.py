@@ -58,7 +58,7 @@ def test_every_stream_is_decoded_as_the_whatwg_algorithm_says_as_soon_as_it_says
 @example([b"\xef\xbb", b"\xbfdata: 1234"], 10)
 @example([b": a comment of sixteen\n\n"], 16)
 @example([b"data: 12345\nid: 123456\n\n"], 14)
-def test_a_limit_strikes_at_the_same_event_wherever_the_stream_is_cut(chunks: list[bytes], limit: int) -> None:
+def test_a_limit_is_exceeded_at_the_same_event_for_all_cuts_of_the_stream(chunks: list[bytes], limit: int) -> None:
     stream = b"".join(chunks)
     one_by_one = [stream[index : index + 1] for index in range(len(stream))]
     assert decode_until_too_large(chunks, limit) == decode_until_too_large(one_by_one, limit)
@@ -135,7 +135,7 @@ def test_lines_of_data_without_a_blank_line_are_refused_at_the_limit() -> None:
 
 
 @pytest.mark.clause("OA-5.10")
-def test_events_before_the_large_one_are_told_though_they_came_in_the_same_chunk() -> None:
+def test_events_before_the_large_one_are_returned_even_from_the_same_chunk() -> None:
     decoder = SSEDecoder(20)
     assert decoder.feed(b"data: a\r\n\r\ndata: b\r\n\r\ndata: " + 30 * b"x") == [b"a", b"b"]
     assert decoder.too_large

@@ -168,7 +168,7 @@ class Striker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return when it strikes no more, and its last blow has come."""
+        """Return when it raises nothing more, and its last exception has arrived."""
         while self._thread.is_alive() or not self._over.is_set():
             with suppress(KeyboardInterrupt):
                 self._over.set()

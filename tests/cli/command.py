@@ -1,4 +1,4 @@
-"""Runs ``oa-protocol``: in this process, or, where that makes a difference, as its users do."""
+"""Runs ``oa-protocol`` in this process, or in a process of its own if that makes a difference."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's state folder, where the journal is by default."""
+    """The user's state folder. It contains the journal by default."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return tmp_path
 

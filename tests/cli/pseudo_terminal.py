@@ -49,7 +49,7 @@ class Pseudo:
         return self.seen[begin : self._passed]
 
     def rest(self) -> str:
-        """All that was shown, now that nobody writes any more."""
+        """Return everything that was shown, after all programs have stopped writing."""
         while select.select([self._mine], [], [], 0)[0]:
             self.seen += self._decode(os.read(self._mine, 65536))
         return self.seen

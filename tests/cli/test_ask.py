@@ -23,7 +23,7 @@ def test_without_a_url_an_embedded_server_answers_and_stderr_says_so_in_one_line
     done = process("ask", "Hello", env={"OA_TOKEN": "not for this one", "HTTP_PROXY": "http://127.0.0.1:9"})
     assert done.code == 0
     assert done.out.strip()
-    assert done.err.startswith("No --url and no OA_URL: talking to an embedded server, http://127.0.0.1:")
+    assert done.err.startswith("No --url and no OA_URL: talking to an embedded server at http://127.0.0.1:")
     assert done.err.count("\n") == 1
 
 
@@ -157,7 +157,7 @@ def test_an_empty_answer_is_no_line(server: Server) -> None:
     assert (done.code, done.out) == (0, "")
 
 
-def test_a_final_text_that_contradicts_the_tokens_is_told(server: Server) -> None:
+def test_a_final_text_that_contradicts_the_tokens_is_noted(server: Server) -> None:
     server.script(Answer(pieces=("wrong",), final="right"))
     done = oa_protocol("ask", "x", env=credentials(server))
     assert (done.code, done.out) == (0, "wrong\n")
@@ -195,14 +195,14 @@ def test_what_is_piped_in_comes_after_the_argument(server: Server, argument: str
     assert prompt(server) == sent
 
 
-def test_a_stdin_that_stays_open_is_told(server: Server) -> None:
+def test_a_stdin_that_stays_open_is_noted(server: Server) -> None:
     with started(["ask", "Hello"], credentials(server), stdin=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith(b"Waiting for the end of stdin")
         assert ended(process).out == "Hello\n"
 
 
-def test_a_queued_answer_is_told_once_also_where_stderr_is_no_terminal(server: Server) -> None:
+def test_a_queued_answer_is_noted_once_even_if_stderr_is_no_terminal(server: Server) -> None:
     pending = b'data: {"event_type": "pending", "queue_position": 3, "queue_size": 5}\r\n\r\n'
     for options, said in (([], "Waiting for a worker: position 3 of 5.\n"), (["--quiet"], "")):
         server.script(StreamFault(after_events=0, then=Send(pending * 2)))

@@ -1,4 +1,4 @@
-"""Every exit code, and what people are told. No traceback, ever."""
+"""Every exit code, and its error message. There is never a traceback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FULL = Path("/dev/full")
         (["ask", "x", "--url", "http://127.0.0.1:9/?a"], b"", "Error: --url must have no query"),
         (["ask", "x", "--url", "ftp://127.0.0.1"], b"", "Error: --url must be an http or https URL"),
         (["ask", "x", "--url", "http://127.0.0.1:9", "--proxy", "gopher://x"], b"", "Error: --proxy must be"),
-        (["ask", "x", "--cookies", os.devnull], b"", "are for a server that --url or OA_URL names"),
+        (["ask", "x", "--cookies", os.devnull], b"", "need a server: give its --url, or set OA_URL"),
         (["ask", "x", "--url", "http://127.0.0.1:9", "--token-file", os.devnull], b"", "the file is empty"),
         (["serve", "--host", "0.0.0.0"], b"", "it listens on loopback only"),
         (["serve", "--port", "65536"], b"", "'--port'"),
@@ -143,7 +143,7 @@ def test_6_a_chat_that_may_exist(server: Server) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 6])
-def test_where_nobody_reads_the_trace_the_work_and_its_exit_code_are_as_ever(server: Server, code: int) -> None:
+def test_a_trace_without_a_reader_changes_neither_the_work_nor_its_exit_code(server: Server, code: int) -> None:
     if code == 6:
         server.script(Fault("delete", before=Reply(403), times=9))
     out_end, in_end = os.pipe()
@@ -170,7 +170,7 @@ def test_1_the_help_cannot_be_printed() -> None:
     assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n")
 
 
-def test_141_nobody_reads_and_the_chat_is_deleted(server: Server) -> None:
+def test_141_stdout_is_closed_and_the_chat_is_deleted(server: Server) -> None:
     out_end, in_end = os.pipe()
     os.close(out_end)
     command = started(["ask", "a b c"], credentials(server), stdout=in_end)
@@ -204,7 +204,7 @@ def test_1_a_full_disk(server: Server) -> None:
     assert server.chats == ()
 
 
-def test_1_a_bug_is_told_without_a_traceback_unless_traced(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1_a_bug_is_reported_without_a_traceback_unless_traced(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("oh")
 

@@ -30,7 +30,7 @@ def test_help_imports_nothing_that_a_command_needs(arguments: list[str]) -> None
     assert heavy.isdisjoint(done.stderr.split())
 
 
-def test_help_tells_the_exit_codes_and_the_environment() -> None:
+def test_help_lists_the_exit_codes_and_the_environment() -> None:
     done = oa_protocol("--help")
     listed = re.findall(r"^ +(\d+)  (.+)$", done.out, re.MULTILINE)
     assert listed == [(str(code.value), code.meaning) for code in ExitCode]
@@ -62,5 +62,5 @@ def test_without_the_extra_it_says_what_to_install(package: str) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"oa-protocol needs the package {package}, which is not here: pip install 'oa_protocol[cli]'\n"
+        f"oa-protocol needs the package {package}, which isn't installed. Run: pip install 'oa_protocol[cli]'\n"
     )

@@ -53,7 +53,7 @@ def test_a_second_one_quits_at_once_and_names_the_chat(server: Server) -> None:
         done = ended(process)
     (left,) = server.chats
     assert done.code == 130
-    assert done.err.startswith(f"\nLeft behind, maybe: chat {left.id}\nTo delete it, run `oa-protocol sweep`")
+    assert done.err.startswith(f"\nMaybe left behind: chat {left.id}\nTo delete it, run `oa-protocol sweep`")
 
 
 def test_while_the_chat_is_made_its_reply_is_awaited(server: Server) -> None:

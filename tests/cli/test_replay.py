@@ -17,7 +17,7 @@ VECTORS = Path(__file__).parents[2] / "specs" / "vectors"
 
 
 @pytest.mark.parametrize("api", ["website", "inference"])
-def test_a_recorded_question_is_told_and_replays_equal(server: Server, api: str, tmp_path: Path) -> None:
+def test_a_recorded_question_is_printed_and_replays_equal(server: Server, api: str, tmp_path: Path) -> None:
     path = tmp_path / "tape.jsonl"
     done = oa_protocol("ask", "--api", api, "--tape", str(path), "two  words", env=credentials(server))
     assert (done.code, done.out, done.err) == (0, "two  words\n", "")
@@ -48,13 +48,13 @@ def test_the_tape_of_a_process_that_was_killed_has_what_it_did(server: Server, t
     assert oa_protocol("replay", str(path)).code == 0
 
 
-def test_an_engine_that_does_something_else_is_told_with_the_step(tmp_path: Path) -> None:
+def test_an_engine_that_does_something_else_is_reported_with_the_step(tmp_path: Path) -> None:
     path = tmp_path / "tape.jsonl"
     lines = (VECTORS / "conversations.jsonl").read_text("utf-8").splitlines()[:4]
     path.write_text("\n".join([*lines[:3], json.dumps(json.loads(lines[3]) | {"intent": None})]), "utf-8")
     done = oa_protocol("replay", str(path))
     assert done.code == 1
-    assert "This engine does not:\nstep 3: the next intent\n  expected: " in done.out
+    assert "This engine does something else:\nstep 3: the next intent\n  expected: " in done.out
 
 
 def test_a_file_of_several_conversations_tells_each_with_its_name() -> None:
@@ -64,7 +64,7 @@ def test_a_file_of_several_conversations_tells_each_with_its_name() -> None:
     assert [line for line in done.out.splitlines() if line in names] == names
 
 
-def test_a_browsers_recording_is_told(tmp_path: Path) -> None:
+def test_a_browsers_recording_is_printed(tmp_path: Path) -> None:
     path = tmp_path / "browser.HAR"
     path.write_text(captured("happy_path"), "utf-8")
     done = oa_protocol("replay", str(path))
@@ -115,7 +115,7 @@ def test_a_tape_that_cannot_be_written_is_a_usage_error_before_anything_is_sent(
     assert server.requests == ()
 
 
-def test_a_stdout_that_nobody_reads_ends_the_telling() -> None:
+def test_a_stdout_without_a_reader_ends_the_printing() -> None:
     out_end, in_end = os.pipe()
     os.close(out_end)
     command = started(["replay", str(VECTORS / "recovery.jsonl")], stdout=in_end)
@@ -125,7 +125,7 @@ def test_a_stdout_that_nobody_reads_ends_the_telling() -> None:
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
-def test_a_stdout_that_is_full_is_told_without_a_traceback() -> None:
+def test_a_stdout_that_is_full_is_reported_without_a_traceback() -> None:
     with FULL.open("wb") as full:
         done = ended(started(["replay", str(VECTORS / "recovery.jsonl")], stdout=full.fileno()))
     assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n")

@@ -36,7 +36,7 @@ def test_its_lines_point_the_other_commands_at_it(number: int) -> None:
         done = ended(running)
     assert (done.code, done.out) == (0, "")
     assert pairs["OA_URL"] in done.err
-    assert "until Ctrl-C" in done.err
+    assert "until you press Ctrl-C" in done.err
     assert done.err.endswith("\n0 chats left.\n")
 
 
@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_is_named() -> None:
         done = process("serve", "--port", str(port))
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        f"Error: the server cannot listen on port {port}: Address already in use. --port 0 takes a free one.\n"
+        f"Error: the server cannot listen on port {port}: Address already in use. --port 0 picks a free port.\n"
     )
 
 

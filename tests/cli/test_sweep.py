@@ -101,7 +101,7 @@ def test_json_says_what_was_deleted(server: Server) -> None:
 def test_a_sweep_that_finds_nothing_says_so(server: Server) -> None:
     done = oa_protocol("sweep", env=credentials(server))
     assert (done.code, done.out) == (0, "")
-    assert done.err.startswith(f"Nothing is left on {server.url}, says the journal ")
+    assert done.err.startswith(f"Nothing is left on {server.url}, according to the journal ")
     assert oa_protocol("sweep", "--quiet", env=credentials(server)).err == ""
 
 
@@ -114,7 +114,7 @@ def test_a_sweep_names_chats_in_use_and_other_servers_and_that_is_no_failure(
     done = oa_protocol("sweep", env=credentials(server))
     assert done.code == 0
     assert "In use: chat (id unknown): the process that made it still runs" in done.err
-    assert "The journal also has chats on http://elsewhere.example.org" in done.err
+    assert "The journal also lists chats on http://elsewhere.example.org" in done.err
     assert "Nothing is left" not in done.err
     owner.close()
 

@@ -87,7 +87,7 @@ def test_ctrl_c_says_what_it_waits_for_and_a_second_one_restores_the_cursor(serv
     assert terminal.wait_for("deleting the chat… (Ctrl-C again quits at once)").startswith("\r\n")
     process.send_signal(signal.SIGINT)
     assert ended(process).code == 130
-    assert "\x1b[?25hLeft behind, maybe: chat" in terminal.rest()
+    assert "\x1b[?25hMaybe left behind: chat" in terminal.rest()
 
 
 def test_a_prompt_is_asked_for_in_vain(terminal: Pseudo) -> None:

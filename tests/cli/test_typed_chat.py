@@ -153,10 +153,10 @@ def test_a_signal_at_the_prompt_leaves(server: Server, terminal: Pseudo, number:
     assert server.chats == ()
 
 
-def test_commands_are_told_and_not_sent(server: Server, terminal: Pseudo) -> None:
+def test_commands_are_carried_out_and_not_sent(server: Server, terminal: Pseudo) -> None:
     process = chat(server, terminal)
     terminal.type("/hlep me\r")
-    terminal.wait_for("Unknown command /hlep: /help lists them")
+    terminal.wait_for("Unknown command /hlep: /help lists the commands")
     wait_for_prompt(terminal)
     terminal.type("/help\r")
     terminal.wait_for("/exit  leave, and delete the chat")
@@ -169,7 +169,7 @@ def test_commands_are_told_and_not_sent(server: Server, terminal: Pseudo) -> Non
     assert contents(server) == ["/etc"]
 
 
-def test_a_prompt_that_no_server_stores_is_told_and_the_next_one_is_answered(server: Server, terminal: Pseudo) -> None:
+def test_a_prompt_that_no_server_stores_is_an_error_and_the_chat_goes_on(server: Server, terminal: Pseudo) -> None:
     process = chat(server, terminal)
     terminal.type("\x1b[200~a\0b\x1b[201~\r")
     terminal.wait_for("Error: prompt has a NUL character")
@@ -210,7 +210,7 @@ def test_no_history_keeps_none(server: Server, terminal: Pseudo, state_folder: P
     assert not history(state_folder).exists()
 
 
-def test_a_history_that_cannot_be_kept_is_told_and_the_chat_goes_on(
+def test_a_history_that_cannot_be_kept_is_noted_and_the_chat_goes_on(
     server: Server, terminal: Pseudo, state_folder: Path
 ) -> None:
     history(state_folder).mkdir(parents=True)

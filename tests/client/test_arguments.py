@@ -127,7 +127,7 @@ def test_a_cleanup_that_is_none(arguments: dict[str, Any], error: type[Exception
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "SOCKS5"])
-def test_a_socks_proxy_without_its_package_is_told(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socks_proxy_without_its_package_is_an_error(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "socksio", None)
     with pytest.raises(ValueError, match="a socks proxy needs another package"):
         Client(URL, proxy=f"{scheme}://localhost:1080")

@@ -1,4 +1,4 @@
-"""What a client does about misuse, about many chats at once, and about chats that nobody closes."""
+"""How a client handles misuse, many chats at once, and chats that are never closed."""
 
 import copy
 import gc
@@ -135,7 +135,7 @@ async def test_a_hundred_chats_cancelled_at_once(site: Site) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_chat_that_nobody_closes_is_warned_of(site: Site) -> None:
+async def test_a_chat_that_is_never_closed_is_warned_of(site: Site) -> None:
     async def careless() -> str | None:
         chat = site.client().chat()
         await chat.ask("Hello")

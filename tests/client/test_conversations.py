@@ -92,7 +92,7 @@ async def test_the_empty_prompt_is_sent(site: Site) -> None:
 
 
 @pytest.mark.clause("OA-5.6")
-async def test_ask_returns_the_final_text_where_it_contradicts_the_tokens(site: Site) -> None:
+async def test_ask_returns_the_final_text_if_it_contradicts_the_tokens(site: Site) -> None:
     site.script(Answer(pieces=("wrong",), final="right"))
     async with site.client() as client, client.chat() as chat:
         assert await chat.ask("Hello") == "right"
@@ -108,7 +108,7 @@ async def test_stream_ends_normally_after_a_whole_stream_whose_final_text_differ
 
 
 @pytest.mark.clause("OA-5.6")
-async def test_stream_raises_where_it_was_cut_and_the_pieces_were_wrong(site: Site) -> None:
+async def test_stream_raises_if_it_was_cut_and_the_pieces_were_wrong(site: Site) -> None:
     site.script(Answer(pieces=("wrong ", "still "), final="right"), StreamFault(after_events=1, then=Close()))
     async with site.client() as client, client.chat() as chat:
         pieces: list[str] = []
@@ -167,7 +167,7 @@ async def test_a_closed_chat_takes_no_prompt(site: Site) -> None:
         await chat.ask("Hello")
 
 
-async def test_the_models_are_told(site: Site) -> None:
+async def test_the_models_are_returned(site: Site) -> None:
     async with site.client() as client:
         assert "OA_SFT_Llama_30B_6" in [model.name for model in await client.models()]
     assert site.steps == ["models"]

@@ -1,4 +1,4 @@
-"""What is told of a chat that was left behind, and to whom."""
+"""How a chat that was left behind is reported: on the client, in a warning, and on the exception."""
 
 import asyncio
 import linecache
@@ -60,7 +60,7 @@ async def test_a_cancellation_that_comes_while_leaving_is_raised_and_names_it(si
     leaving.cancel()
     await settle()
     hold.release()
-    # Warnings are errors in these tests: even so this one takes nobody's place.
+    # Warnings are errors in these tests, but this one must not replace the exception.
     with pytest.raises(asyncio.CancelledError) as caught:
         await leaving
     (note,) = caught.value.__notes__

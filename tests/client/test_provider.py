@@ -156,7 +156,7 @@ async def test_a_cancellation_in_the_middle_of_the_stream(site: Site) -> None:
 
 
 @pytest.mark.clause("OA-7.2")
-async def test_a_leak_is_warned_of_after_a_break_even_where_warnings_are_errors(site: Site) -> None:
+async def test_a_leak_is_warned_of_after_a_break_even_if_warnings_are_errors(site: Site) -> None:
     site.script(Fault("delete", before=Reply(500), times=3))
     pieces = generator(site)
     await anext(pieces)

@@ -78,9 +78,7 @@ async def test_credentials_are_in_their_one_header(site: Site) -> None:
             assert "cookie" not in request.headers
 
 
-async def test_the_environment_says_where_the_server_is_and_who_asks(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_environment_names_the_server_and_the_account(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OA_URL", site.server.url + "/")
     if site.api == "website":
         monkeypatch.setenv("OA_COOKIES", "; ".join("=".join(pair) for pair in site.server.cookies.items()))
@@ -119,7 +117,7 @@ async def test_a_cookies_file_is_read_though_there_is_a_token(site: Site, tmp_pa
 @pytest.mark.clause("OA-2.4")
 @pytest.mark.parametrize("api", ["website"])
 @pytest.mark.parametrize("given", ["cookies", "token"])
-async def test_where_credentials_are_given_those_of_the_environment_are_not_shown(
+async def test_if_credentials_are_given_those_of_the_environment_are_not_sent(
     site: Site, given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OA_TOKEN", "another server's")

@@ -1,4 +1,4 @@
-"""Nothing that anybody reads has a secret in it: whatever the server says, wherever the conversation stands."""
+"""No text contains a secret, for every reply of the server and every phase of the conversation."""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ from oa_protocol.server import Echo, Server
 pytestmark = [
     pytest.mark.clause("OA-7.2"),
     pytest.mark.once,
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # what was struck in a `__del__`
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),  # the interruption may come in a `__del__`
 ]
 
 FOLDER = str(Path(oa_protocol.client.__file__).parent)
@@ -77,17 +79,17 @@ def leave_client_in_thread(client: sync.Client, strike: Strike) -> None:
 
 
 def seen_after(left: Callable[[], set[str]], run: Callable[[Any, Strike], object], client: Any, strike: Strike) -> str:
-    """Leave while this strikes, forget the client, and return all that names a chat."""
+    """Leave while ``strike`` interrupts, forget the client, and return every text that names a chat."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")  # connections that were struck are left to the garbage collector
+        warnings.simplefilter("always")  # interrupted connections are left to the garbage collector
         try:
             run(client, strike)
-        except BaseException as error:  # what was struck elsewhere says so in its own way
+        except BaseException as error:  # an interruption may become another exception on its way
             error.__traceback__ = None
         finally:
             sys.settrace(None)
         named = [str(record.chat_id) for record in client.leaked]
-        if left():  # it's told when the client is forgotten, or deleted by its thread
+        if left():  # the chat is named when the client is forgotten, or its thread deletes the chat
             thread = getattr(client, "_thread", None)
             del client
             gc.collect()
@@ -106,7 +108,7 @@ def at_every_line(run: Callable[[Any, Strike], object], client: Callable[..., An
 
         for number in count(1):
             strike = Strike(number)
-            # The last traceback may keep a client from being garbage until the next one is struck.
+            # The last traceback may keep a client alive until the next interruption.
             named += seen_after(left, run, client(server.url, cookies=server.cookies, cleanup=HASTY), strike)
             found |= dict.fromkeys(left(), number)
             if strike.remaining > 0:
@@ -116,10 +118,10 @@ def at_every_line(run: Callable[[Any, Strike], object], client: Callable[..., An
 
 
 @pytest.mark.parametrize("run", [leave, leave_client])
-def test_leaving_that_is_struck_at_any_line(anyio_backend: str, run: Any) -> None:
+def test_leaving_that_is_interrupted_at_any_line(anyio_backend: str, run: Any) -> None:
     at_every_line(partial(anyio.run, run, backend=anyio_backend), Client)
 
 
 @pytest.mark.parametrize("run", [leave_in_thread, leave_client_in_thread])
-def test_leaving_in_a_thread_that_is_struck_at_any_line(run: Any) -> None:
+def test_leaving_in_a_thread_that_is_interrupted_at_any_line(run: Any) -> None:
     at_every_line(run, sync.Client)

@@ -10,7 +10,16 @@ from typing import Literal
 
 import pytest
 
-from oa_protocol import ClosedError, HttpRequest, Response, Token, Transport
+from oa_protocol import (
+    ChatLeakedWarning,
+    ClosedError,
+    HttpRequest,
+    InferenceServer,
+    Response,
+    Token,
+    Transport,
+    Website,
+)
 from oa_protocol.server import Answer, Hold
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from tests.driver.site import Site
@@ -18,7 +27,7 @@ from tests.sync.clients import client_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-5.7")]
 
-Place = Literal["factory", "open", "receive"]
+Place = Literal["factory", "open", "receive", "close"]
 
 
 class Odd:
@@ -34,15 +43,16 @@ class Odd:
         if is_stream and self._place == "open":
             raise self._error
         response = await self._transport.open(request)
-        return OddResponse(response, self._error) if is_stream and self._place == "receive" else response
+        return OddResponse(response, self._place, self._error) if is_stream else response
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
 
 class OddResponse:
-    def __init__(self, response: Response, error: type[BaseException]) -> None:
+    def __init__(self, response: Response, place: Place, error: type[BaseException]) -> None:
         self._response = response
+        self._place = place
         self._error = error
 
     @property
@@ -55,12 +65,14 @@ class OddResponse:
 
     async def receive(self) -> bytes:
         data = await self._response.receive()
-        if b"token" in data:
+        if self._place == "receive" and b"token" in data:
             raise self._error
         return data
 
     async def aclose(self) -> None:
         await self._response.aclose()
+        if self._place == "close":
+            raise self._error
 
 
 @pytest.mark.parametrize("error", [StopAsyncIteration, StopIteration, GeneratorExit, asyncio.CancelledError])
@@ -86,6 +98,37 @@ async def test_a_transport_that_raises_what_ends_an_iteration(
             text = await chat.ask("Hello")
     assert text in (None, "One two.")
     assert site.chats == ()
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration, GeneratorExit, asyncio.CancelledError, KeyboardInterrupt])
+async def test_a_reply_that_cannot_be_closed(site: Site, error: type[BaseException]) -> None:
+    text, raised = None, None
+    async with site.client(transport=lambda: Odd("close", error)) as client, client.chat() as chat:
+        try:
+            text = await chat.ask("Hello")
+        except KeyboardInterrupt as interruption:
+            raised = interruption
+    assert (text is None) is (raised is not None) is (error is KeyboardInterrupt)
+    assert site.chats == ()
+
+
+@pytest.mark.clause("OA-7.2")
+@pytest.mark.parametrize("error", [StopAsyncIteration, GeneratorExit, KeyError])
+async def test_a_binding_that_raises_leaves_no_chat_unnamed(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def read_chat_id(*_: object) -> str:
+        raise error
+
+    monkeypatch.setattr(Website if site.api == "website" else InferenceServer, "read_chat_id", read_chat_id)
+    client = site.client()
+    chat = client.chat()
+    with pytest.raises((RuntimeError, KeyError)):
+        await chat.ask("Hello")
+    with pytest.warns(ChatLeakedWarning):
+        await client.aclose()
+    site.left = set(site.chats)
+    assert len(client.leaked) == len(site.left) == 1
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Replies that are compressed although nobody asked for that."""
+"""Replies that are compressed although the client didn't ask for that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is waited for, and how long; a server that says nothing holds nobody for ever."""
+"""What the client waits for, and how long. A silent server can't make it wait without limit."""
 
 import socket
 from typing import Any
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("either_transport")]
 
 
 @pytest.mark.usefixtures("no_delays", "no_environment")
-async def test_a_server_that_is_not_there_is_told() -> None:
+async def test_a_server_that_is_not_there_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     client = Client(f"http://127.0.0.1:{port}", cookies={"a": "b"})
@@ -109,7 +109,7 @@ async def test_draining_waits_no_longer_than_allowed(site: Site) -> None:
 
 @pytest.mark.parametrize("site", [{"reader_grace": 0.1}], indirect=True)
 @pytest.mark.clause("OA-7.1", "OA-6.1")
-async def test_draining_looks_at_the_chat_where_the_fate_of_a_request_is_unknown(site: Site) -> None:
+async def test_draining_looks_at_the_chat_if_the_fate_of_a_request_is_unknown(site: Site) -> None:
     site.script(Answer(pieces=("Yes.",)), Fault("request", after=Reset()), Fault("chat", before=Reset(), times=3))
     client = site.client(cleanup=Cleanup(drain=PATIENCE, timeout=PATIENCE))
     chat = client.chat()

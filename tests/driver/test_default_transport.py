@@ -10,12 +10,12 @@ from oa_protocol.transports.httpx import HttpxTransport
 
 
 @pytest.mark.parametrize("proxy", [None, "http://localhost:1", "https://localhost:1"])
-def test_it_is_httptools_where_that_is_installed(proxy: str | None) -> None:
+def test_it_is_httptools_if_that_is_installed(proxy: str | None) -> None:
     assert isinstance(default_transport_factory(proxy=proxy)(), HttptoolsTransport)
 
 
 @pytest.mark.parametrize("proxy", [None, "http://localhost:1"])
-def test_it_is_httpx_where_httptools_is_not_installed(monkeypatch: pytest.MonkeyPatch, proxy: str | None) -> None:
+def test_it_is_httpx_if_httptools_is_not_installed(monkeypatch: pytest.MonkeyPatch, proxy: str | None) -> None:
     monkeypatch.setitem(sys.modules, "httptools", None)
     assert isinstance(default_transport_factory(proxy=proxy)(), HttpxTransport)
 
@@ -28,6 +28,6 @@ def test_each_call_makes_another() -> None:
 @pytest.mark.parametrize(
     "proxy", ["http://localhost:1\r\nx: y", "http://löcalhost:1", "ftp://localhost:1", "socks9://x"]
 )
-def test_a_proxy_that_cannot_be_used_is_told_at_once(proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_refused_at_once(proxy: str) -> None:
     with pytest.raises(ValueError, match="proxy"):
         default_transport_factory(proxy=proxy)

@@ -29,11 +29,11 @@ def api(row: Row) -> Api:
 def faults(row: Row) -> list[Fault | StreamFault | Answer]:
     headers = () if row.content_type is None else (("content-type", row.content_type),)
     fault = Fault(row.step, before=Reply(row.status, row.body, headers), times=100)
-    if row.step == "message":  # which is read where there is no stream
+    if row.step == "message":  # it is read if there is no stream
         return [fault, Answer(then=Never()), StreamFault(after_events=0, then=Close())]
     if row.step == "events":  # and then the message is read
         return [fault, replace(fault, step="message")]
-    if row.step == "chat":  # which is read where a reply was lost
+    if row.step == "chat":  # it is read if a reply was lost
         return [fault, Fault("prompt", before=Close())]
     return [fault]
 

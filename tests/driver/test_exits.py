@@ -55,7 +55,7 @@ async def sibling_fails(run: Run, reached: Run, interrupted: Callable[[], None])
 
 
 def nothing() -> None:
-    """Nobody waits for the interruption."""
+    """Nothing waits for the interruption."""
 
 
 WAYS: list[Way] = [cancel_scope, sibling_fails]
@@ -140,7 +140,7 @@ async def test_an_interruption_between_turns(site: Site, way: Way) -> None:
     await interrupted_between_turns(site, way)
 
 
-async def named_where_the_server_refuses(site: Site, way: Way) -> None:
+async def named_if_the_server_refuses(site: Site, way: Way) -> None:
     site.script(Fault("delete", before=Reply(500, b"no"), times=3))
     streaming = anyio.Event()
     clients: list[Any] = []
@@ -161,8 +161,8 @@ async def named_where_the_server_refuses(site: Site, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_interruption_where_the_server_refuses_the_delete_names_the_chat(site: Site, way: Way) -> None:
-    await named_where_the_server_refuses(site, way)
+async def test_an_interruption_names_the_chat_if_the_server_refuses_the_delete(site: Site, way: Way) -> None:
+    await named_if_the_server_refuses(site, way)
 
 
 # ---- what a body does by itself
@@ -286,7 +286,7 @@ async def test_a_chat_that_is_closed_by_another_task_while_a_request_is_under_wa
 
 
 @pytest.mark.parametrize("closes", ["chat", "client"])
-async def test_whoever_closes_a_chat_that_is_being_closed_waits_for_the_end(site: Site, closes: str) -> None:
+async def test_closing_a_chat_that_is_being_closed_waits_for_the_end(site: Site, closes: str) -> None:
     hold = Hold()
     site.script(Fault("delete", before=hold))
     async with site.client() as client:
@@ -307,7 +307,7 @@ async def test_whoever_closes_a_chat_that_is_being_closed_waits_for_the_end(site
             assert site.chats == ()
 
 
-async def test_a_leak_is_named_once_where_two_tasks_close_the_chat(site: Site) -> None:
+async def test_a_leak_is_named_once_if_two_tasks_close_the_chat(site: Site) -> None:
     hold = Hold()
     site.script(Fault("delete", before=Reply(500, b"no"), times=3), Fault("chat", before=hold))
     async with site.client() as client:
@@ -382,7 +382,7 @@ async def test_with_warnings_as_errors_it_survives_the_client_that_closes_the_ch
     assert len(caught.value.__notes__) == 2
 
 
-async def test_with_warnings_as_errors_a_leak_is_raised_where_nothing_else_is(site: Site) -> None:
+async def test_with_warnings_as_errors_a_leak_is_raised_if_nothing_else_is(site: Site) -> None:
     site.script(Fault("delete", before=Reply(500, b"no"), times=6))
     client = site.client()
 

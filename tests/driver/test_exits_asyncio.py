@@ -16,7 +16,7 @@ from .test_exits import (
     interrupted_at_a_step,
     interrupted_between_turns,
     interrupted_mid_stream,
-    named_where_the_server_refuses,
+    named_if_the_server_refuses,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clause("OA-7.2"), pytest.mark.usefixtures("either_transport")]
@@ -97,8 +97,8 @@ async def test_a_native_cancellation_between_turns(site: Site, way: Way) -> None
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_native_cancellation_where_the_server_refuses_the_delete_names_the_chat(site: Site, way: Way) -> None:
-    await named_where_the_server_refuses(site, way)
+async def test_a_native_cancellation_names_the_chat_if_the_server_refuses_the_delete(site: Site, way: Way) -> None:
+    await named_if_the_server_refuses(site, way)
 
 
 @pytest.mark.parametrize("step", ["create", "prompt", "request", "events", "delete"])

@@ -233,13 +233,13 @@ async def test_a_head_that_is_none_may_have_been_sent(data: bytes) -> None:
     await transport.aclose()
 
 
-async def test_a_body_is_told_up_to_where_it_goes_wrong() -> None:
+async def test_a_body_is_passed_on_up_to_its_first_error() -> None:
     transport = HttptoolsTransport()
     with answering(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzzz\r\n") as url:
         response = await transport.open(get(url))
         assert await response.receive() == b"abc"
         for _ in range(2):
-            with pytest.raises(MaybeSent, match="in the middle of a reply: this is no HTTP"):
+            with pytest.raises(MaybeSent, match="in the middle of a reply: this is not HTTP"):
                 await response.receive()
         await response.aclose()
     await transport.aclose()
@@ -429,7 +429,7 @@ async def test_a_proxy_opens_a_tunnel_and_sees_no_more(
     ("reply", "told"),
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", "407"),
-        (b"SSH-2.0-x\r\n", "no HTTP"),
+        (b"SSH-2.0-x\r\n", "not HTTP"),
         (b"", "closed from the other side"),
     ],
 )
@@ -442,6 +442,6 @@ async def test_a_proxy_that_opens_no_tunnel_was_sent_nothing(reply: bytes, told:
 
 
 @pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1", "http://", "http://127.0.0.1:x", "http://a b/", "socks5://x"])
-def test_a_proxy_that_cannot_be_used_is_told(proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_an_error(proxy: str) -> None:
     with pytest.raises(ValueError, match="proxy must be a URL"):
         HttptoolsTransport(proxy=proxy)

@@ -28,7 +28,7 @@ async def read_on(answer: ClientAnswer) -> None:
 
 @pytest.mark.clause("OA-6.9")
 @pytest.mark.usefixtures("either_transport")
-async def test_the_owners_patience_ends_an_answer_also_where_there_are_no_retries(site: Site) -> None:
+async def test_the_owners_patience_ends_an_answer_even_without_retries(site: Site) -> None:
     site.script(Answer(pieces=("One",), then=Freeze()), STREAM_LOST)
     client = site.client(timeouts=Timeouts(poll=0.1), retries=0)
     chat = client.chat()
@@ -140,7 +140,7 @@ class LingeringTransport(HttptoolsTransport):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("api", ["website"])
-async def test_what_was_received_is_told_though_letting_go_of_its_reply_was_interrupted(site: Site) -> None:
+async def test_what_was_received_is_reported_even_if_closing_its_reply_was_interrupted(site: Site) -> None:
     closing = asyncio.Event()
     site.transport = lambda: LingeringTransport(closing)
     site.script(Answer(pieces=("One ", "two.")), STREAM_LOST)

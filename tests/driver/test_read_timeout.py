@@ -75,7 +75,7 @@ async def test_without_a_deadline_a_read_is_left_alone() -> None:
     assert owner.cancel_called
 
 
-async def test_a_read_ends_quietly_where_another_task_cancels_it() -> None:
+async def test_a_read_ends_quietly_if_another_task_cancels_it() -> None:
     reader = Reader()
     async with anyio.create_task_group() as group:
         group.start_soon(reader)

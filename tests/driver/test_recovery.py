@@ -43,7 +43,7 @@ async def ask(site: Site) -> str:
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 @pytest.mark.parametrize("carried_out", [False, True])
 @pytest.mark.parametrize("step", ["prompt", "request"])
-async def test_a_lost_reply_is_looked_for_and_sent_again_only_where_it_is_missing(
+async def test_after_a_lost_reply_the_request_is_sent_again_only_if_it_is_missing(
     site: Site, step: Step, carried_out: bool, cut: Outcome
 ) -> None:
     site.script(WORDS, Fault(step, after=cut) if carried_out else Fault(step, before=cut))
@@ -116,7 +116,7 @@ async def test_the_stream_of_a_finished_message_is_empty_and_the_message_is_read
 
 
 @pytest.mark.clause("OA-5.6")
-async def test_after_a_cut_stream_the_rest_is_told_as_one_more_piece(site: Site) -> None:
+async def test_after_a_cut_stream_the_rest_comes_as_one_more_piece(site: Site) -> None:
     site.script(WORDS, StreamFault(after_events=1, then=Reset()))
     async with site.client() as client, client.chat() as chat:
         pieces = [piece async for piece in chat.stream("Count")]
@@ -153,7 +153,7 @@ async def test_the_last_retry_is_the_last(site: Site) -> None:
 @pytest.mark.clause("OA-6.4")
 @pytest.mark.parametrize("api", ["website"])
 @pytest.mark.parametrize("step", ["create", "prompt", "request", "delete"])
-async def test_a_renewed_cookies_file_is_read_where_the_old_cookies_are_refused(
+async def test_a_renewed_cookies_file_is_read_if_the_old_cookies_are_refused(
     site: Site, step: Step, tmp_path: Path
 ) -> None:
     jar = site.write_cookies(tmp_path / "cookies.txt")

@@ -55,7 +55,7 @@ async def test_what_the_operation_raises_is_raised_as_it_is() -> None:
         await run_to_completion(fails, seconds=math.inf)
 
 
-async def test_a_cancelled_scope_is_told_afterwards() -> None:
+async def test_a_cancelled_scope_is_noticed_afterwards() -> None:
     work = Work()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as group:
@@ -314,7 +314,7 @@ async def test_a_handler_put_in_meanwhile_stays() -> None:
 
 
 async def test_who_puts_back_what_they_found_meanwhile_does_no_harm() -> None:
-    """As trio.open_signal_receiver does, where it ends later than the operation."""
+    """trio.open_signal_receiver does so, if it ends later than the operation."""
     found: list[Any] = []
 
     async def operation() -> None:

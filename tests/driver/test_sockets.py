@@ -56,7 +56,7 @@ async def test_a_name_is_connected_to() -> None:
 
 @pytest.fixture
 def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name has two, and nobody listens at the first one."""
+    """Every name has two addresses, and no server listens at the first one."""
 
     async def addresses(name: str, port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
@@ -66,14 +66,14 @@ def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.usefixtures("two_addresses")
-async def test_where_one_address_of_a_name_refuses_the_next_one_is_tried() -> None:
+async def test_if_one_address_of_a_name_refuses_the_next_one_is_tried() -> None:
     async with connected(lambda connection: connection.sendall(b"abc"), "a.name") as stream:
         assert await read_all(stream) == 3
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.usefixtures("two_addresses")
-async def test_where_every_address_of_a_name_refuses_each_one_is_told() -> None:
+async def test_if_every_address_of_a_name_refuses_the_error_names_each_one() -> None:
     with refusing_port() as place, pytest.raises(OSError, match=r"127\.0\.0\.2.*; .*127\.0\.0\.1"):
         await connect("a.name", int(place.rpartition(":")[2]))
 

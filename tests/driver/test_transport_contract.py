@@ -296,7 +296,7 @@ class Clinging(HttpxTransport):
 
 
 @pytest.mark.clause("OA-7.8")
-async def test_a_transport_that_waits_for_a_goodbye_keeps_nobody(site: Site) -> None:
+async def test_a_transport_that_waits_for_a_goodbye_does_not_delay_the_client(site: Site) -> None:
     Clinging.goodbye = anyio.Event()
     with anyio.fail_after(PATIENCE):
         async with site.client(transport=Clinging) as client, client.chat() as chat:

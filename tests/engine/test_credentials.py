@@ -34,7 +34,7 @@ REJECTED = Reply(403)
 
 
 @pytest.mark.clause("OA-4.1")
-def test_without_credentials_nothing_is_sent_and_the_error_says_where_to_put_them(story: Story) -> None:
+def test_without_credentials_nothing_is_sent_and_the_error_says_how_to_give_them(story: Story) -> None:
     assert (
         story.start(credentials=None)
         >> Prompt("Hello")

@@ -418,7 +418,7 @@ BLOCKS = [
         lambda blocks: st.tuples(st.just(blocks), chunkings(b"".join(blocks)))
     )
 )
-def test_it_makes_no_difference_where_the_stream_is_cut(stream: tuple[list[bytes], list[bytes]]) -> None:
+def test_the_places_at_which_a_stream_is_cut_make_no_difference(stream: tuple[list[bytes], list[bytes]]) -> None:
     outcomes: list[tuple[list[str], Phase]] = []
     for chunks in stream:
         conversation = INFERENCE.streaming().conversation

@@ -1,7 +1,7 @@
-"""Whatever happens, and wherever the conversation stands, the engine takes it or refuses it; nothing else (OA-6.11).
+"""In every situation, the engine accepts or refuses every input, and does nothing else (OA-6.11).
 
-Inputs are data, so these tests are loops: each input in each situation. A situation is where one input has led from one
-of the stories' beginnings. The kit's explorer walks on from there.
+Inputs are data, so these tests are loops over each input in each situation. A situation is the state after one input
+from one of the stories' beginnings. The kit's explorer goes further.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Situation:
 
 @cache
 def situations(story: Story) -> list[Situation]:
-    """Where each input leads from each beginning, each once."""
+    """Return the situations that each input leads to from each beginning, without duplicates."""
     found: dict[bytes, Situation] = {}
     for begin in BEGINNINGS:
         play: Play = begin(story).drop_events()

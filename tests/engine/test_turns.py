@@ -256,7 +256,7 @@ def _headers(intent: object) -> tuple[tuple[str, str], ...]:
     return intent.request.headers
 
 
-def test_a_conversation_says_where_it_stands(story: Story) -> None:
+def test_a_conversation_shows_its_state(story: Story) -> None:
     conversation = story.start().conversation
     assert (conversation.chat_id, conversation.awaits_prompt, conversation.has_stream) == (None, True, False)
     conversation = story.streaming().conversation

@@ -93,7 +93,7 @@ class Driver:
             self.timer.reschedule(self.now() if is_settled else self.conversation.deadline)
 
     async def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
+        """Delete the chat. You can call this in every phase. What may be left is in ``leaked`` of the conversation."""
         self.conversation.handle(Close(), self.now())
         try:
             while not self.conversation.is_over:

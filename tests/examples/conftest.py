@@ -12,23 +12,12 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["website", "inference"])
-def api(request: pytest.FixtureRequest) -> Api:
-    chosen: Api = request.param
-    return chosen
-
-
 @pytest.fixture
-def site(server: Server, api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(server: Server, api: Api, no_environment: None, no_delays: None) -> Iterator[Site]:
     """A site, for which the engine's pauses are a hundredth of what they usually are.
 
     After the test no connection may be left, and no chat except those that the test expects.
     """
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setattr("oa_protocol.engine.moves._FIRST_BACK_OFF", 0.005)
-    monkeypatch.setattr("oa_protocol.engine.moves._SLOWEST_POLL", 0.05)
     found = Site(server, api)
     yield found
     server.wait_until(lambda: server.connections == 0)

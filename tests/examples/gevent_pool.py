@@ -61,7 +61,7 @@ class Driver:
         return events
 
     def under_timer(self, intent: Intent | None, shielded: bool) -> Input:
-        """Carry an intent out in a greenlet of its own, because an interruption strikes only the one that waits."""
+        """Carry an intent out in a greenlet of its own, because an interruption ends only the one that waits."""
         operation = cast("Any", gevent.spawn(self.carry_out, intent))
         try:
             while not operation.ready() and self.conversation.outstanding is intent:
@@ -96,7 +96,7 @@ class Driver:
                     gevent.sleep(3600)  # until the timer goes off
 
     def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
+        """Delete the chat. You can call this in every phase. What may be left is in ``leaked`` of the conversation."""
         self.leaving = True
         self.conversation.handle(Close(), monotonic())
         try:
@@ -180,7 +180,7 @@ def converse(conversation: Conversation, prompts: Sequence[str], tell: Callable[
 
 def converse_all(conversations: Sequence[tuple[Conversation, Sequence[str]]], tell: Callable[[Event], object]) -> None:
     """Hold all conversations, four at a time. If one fails, or this is interrupted, the others delete their chats."""
-    # Otherwise Ctrl-C would strike the greenlet that happens to run, which may be in the middle of a shielded exchange.
+    # Otherwise, Ctrl-C is raised in the greenlet that happens to run. It may be in the middle of a shielded exchange.
     ctrl_c = gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     pool = gevent.pool.Pool(4)
     running = [pool.spawn(converse, conversation, prompts, tell) for conversation, prompts in conversations]

@@ -77,7 +77,7 @@ class Driver:
                 return TimePassed()
 
     def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
+        """Delete the chat. You can call this in every phase. What may be left is in ``leaked`` of the conversation."""
         self.leaving = True
         self.conversation.handle(Close(), time.monotonic())
         try:
@@ -189,7 +189,7 @@ def dial(host: str, port: int, left: Callable[[], float]) -> socket.socket:
 
 
 class CtrlC:
-    """Holds Ctrl-C back except where it is allowed, because it must not interrupt the engine or a shielded exchange."""
+    """Holds Ctrl-C back unless it is allowed, because it must not interrupt the engine or a shielded exchange."""
 
     def __init__(self) -> None:
         self.noted = False

@@ -60,7 +60,7 @@ class Driver(QObject):
         self.handle(Prompt(text))
 
     def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands."""
+        """Delete the chat. You can call this in every phase."""
         self.leaving = True
         self.handle(Close())
 

@@ -26,7 +26,7 @@ REACTOR: Any = reactor
 Tell = Callable[[Event], object]
 
 PATIENT = Cleanup(drain=0.05, timeout=60.0)
-"""Short where something is waited for in vain, and long where only a busy machine can be the reason."""
+"""The drain is short, because it waits in vain. The timeout is long, because only a busy machine can exceed it."""
 
 
 class Site:
@@ -154,7 +154,7 @@ class Gevent(Example):
 
 
 def in_reactor(call: Callable[[], object]) -> object:
-    """Call this where the reactor runs, and wait for its Deferred.
+    """Call this in the reactor's thread, and wait for its Deferred.
 
     A reactor can't be started twice in a process, so it runs in a thread until the process ends.
     """

@@ -26,7 +26,7 @@ Tell = Callable[[str], object]
 
 @cache
 def tcl() -> tk.Tk:
-    """Return Tcl without windows, for all tests: it aborts the process where another thread comes to delete it."""
+    """Return one Tcl without windows for all tests, because it aborts the process if another thread deletes it."""
     return tk.Tcl()
 
 

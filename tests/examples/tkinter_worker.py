@@ -14,8 +14,8 @@ LOOKS_EVERY = 50  # milliseconds
 class Worker:
     """Holds a conversation in a thread of its own.
 
-    What comes of it is told in the event loop's thread, because nothing of Tk may be touched in any other. A queue lies
-    between the threads, and the event loop looks at it with ``after``. Nothing here makes the event loop wait.
+    Its results are passed on in the event loop's thread, because only that thread may use Tk. The worker puts them into
+    a queue, which the event loop reads with ``after``. Nothing here makes the event loop wait.
     """
 
     def __init__(self, root: tk.Misc, client: sync.Client, tell: Callable[[str], object]) -> None:
@@ -29,7 +29,7 @@ class Worker:
         self._looking = root.after(LOOKS_EVERY, self._look)
 
     def ask(self, prompt: str) -> None:
-        """Ask this next; the pieces of the answer are told, and then a line end."""
+        """Ask this next. ``tell`` gets the pieces of the answer, and then a line end."""
         self._prompts.put(prompt)
 
     def close(self, then: Callable[[], object]) -> None:

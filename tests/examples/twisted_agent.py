@@ -108,7 +108,7 @@ class Driver:
             self.conversation.handle(Interrupted(), monotonic())
 
     async def close(self) -> None:
-        """Have the chat deleted, wherever the conversation stands. What is left is in its ``leaked``."""
+        """Delete the chat. You can call this in every phase. What may be left is in ``leaked`` of the conversation."""
         self.leaving = True
         self.conversation.handle(Close(), monotonic())
         try:

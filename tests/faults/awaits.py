@@ -1,8 +1,8 @@
-"""Something goes wrong at the n-th await of a client, for every n.
+"""Makes something go wrong at the n-th await of a client, for every n.
 
-An await is counted where a task of the client's suspends: the caller's task, and every task that the client starts.
-On asyncio a trampoline around each task's coroutine sees that, on trio an instrument. What strikes there strikes
-always at the same place of the program, without a sleep and without luck.
+An await is counted if a task suspends in it. These are the caller's task, and every task that the client starts. On
+asyncio, a trampoline around each task's coroutine counts them, and on trio an instrument. So a fault is always injected
+at the same place of the program, without a sleep and without luck.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ FULL = "".join(Few.WORDS)
 
 
 class Injection:
-    """Strikes at the suspension with the number ``at``, and with ``blows`` at as many in a row."""
+    """Injects a fault at the suspension with the number ``at``. With ``blows``, it does so at as many in a row."""
 
     def __init__(self, at: int, strike: "Strike", *, blows: int = 1) -> None:
         self.at = at
@@ -76,7 +76,7 @@ class Injection:
 Strike = Callable[[Injection], object]
 
 
-# ---- what can strike
+# ---- the faults
 
 
 def cancel_scope(injection: Injection) -> None:
@@ -91,7 +91,7 @@ def cancel_caller(injection: Injection) -> None:
 
 
 def cancel_this_task(_: Injection) -> None:
-    """Also where it is a task of the client's own."""
+    """This may be a task that the client started."""
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
@@ -127,7 +127,7 @@ class Ending:
 
 
 def run(backend: Backend, session: Session, injection: Injection) -> Ending:
-    """Run the session in an event loop of its own. AssertionError where it hangs, or leaves a task behind."""
+    """Run the session in an event loop of its own. Raise AssertionError if it hangs, or leaves a task behind."""
     began = time.monotonic()
     raised: BaseException | None = None
 
@@ -232,7 +232,7 @@ class Suspensions(trio.abc.Instrument):
 
 
 async def converse(client: Client) -> None:
-    """Two turns; the second one's events are iterated over. What it is told must be the whole answer."""
+    """Ask twice, the second time by iterating over the events. Each answer must be complete."""
     async with client, client.chat() as chat:
         assert await chat.ask("Hello") == FULL
         answer = chat.send("And again?")
@@ -247,7 +247,7 @@ def client_of(server: Server, api: Api, *, timeouts: Timeouts = TIMEOUTS, **sett
 
 @dataclass
 class Tally:
-    """``struck``: at how many awaits; ``named``: after how many of these sessions something is on ``client.leaked``."""
+    """How many awaits had a fault, and after how many of these sessions ``client.leaked`` named a chat."""
 
     struck: int = 0
     named: int = 0
@@ -264,7 +264,7 @@ class Ledger:
         self._named: list[str | None] = []
 
     def close(self, client: Client, where: str) -> None:
-        """The guarantee: every chat on the server is named, by its id, or as a create whose id nobody knows."""
+        """Check the guarantee: every chat on the server is named, by its id, or as a create without a known id."""
         self._server.wait_until(lambda: self._server.connections == 0)
         self._named += [record.chat_id for record in client.leaked]
         unnamed = {chat.id for chat in self._server.chats}.difference(self._named)
@@ -273,7 +273,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Mode:
-    """``clean``: whatever it strikes, no chat is left at all, named or not."""
+    """A kind of interruption. If it is ``clean``, no chat may be left after it, not even a named one."""
 
     name: str
     strike: Strike
@@ -309,10 +309,10 @@ MODES: dict[Backend, tuple[Mode, ...]] = {
 
 @contextmanager
 def garbage_kept() -> Generator[None]:
-    """Garbage is collected where this module says so, and that is quick.
+    """Collect garbage only if this module says so, and then quickly.
 
-    Python remarks on a coroutine that was never awaited where it is collected. In the midst of a session that may be in
-    the constructor of a named tuple, which has no builtins; there the remark itself fails, and no filter knows it.
+    Python warns about a coroutine that was never awaited when it is collected. During a session, that may be in the
+    constructor of a named tuple, which has no builtins. There, the warning itself fails, and no filter can match it.
     """
     gc.collect()
     gc.freeze()
@@ -325,7 +325,7 @@ def garbage_kept() -> Generator[None]:
 
 
 def strike_every_await(backend: Backend, api: Api, mode: Mode, transport: TransportFactory) -> Tally:
-    """Converse again and again, struck at one await later each time, until it ends before it is struck."""
+    """Converse again and again, with the fault one await later each time, until the session ends before the fault."""
     tally = Tally()
     with Server(Few(), pending_interval=0.02, reader_grace=0.05) as server, garbage_kept():
         ledger = Ledger(server)
@@ -355,9 +355,10 @@ Where = Literal["unsent", "before", "after", "within"]
 
 @dataclass
 class Network:
-    """Makes transports, whose n-th await fails.
+    """Makes transports whose n-th await fails.
 
-    It is ``before`` or ``after`` a call, or ``within`` one, where it suspends; ``unsent``: before a request is sent.
+    The failure is ``before`` or ``after`` a call, or ``within`` it, when it suspends. If it is ``unsent``, it is before
+    a request is sent.
     """
 
     at: int
@@ -433,7 +434,7 @@ async def close(resource: Transport | Response, network: Network) -> None:
 
 
 class Stumbling(Awaitable[T]):
-    """Awaits, and fails where the network says so instead of going on."""
+    """Awaits, and fails instead of going on if the network says so."""
 
     def __init__(self, awaitable: Awaitable[T], network: Network) -> None:
         self._awaitable = awaitable
@@ -459,7 +460,7 @@ _TIMEOUTS: dict[Where, Timeouts] = {
     "unsent": TIMEOUTS,
     "before": TIMEOUTS,
     "after": TIMEOUTS,
-    # httpcore waits for a reply also where a request could not be written, and none will come.
+    # httpcore waits for a reply even if it couldn't write the request, and then no reply comes.
     "within": replace(TIMEOUTS, reply=0.3),
 }
 
@@ -507,7 +508,7 @@ def fail_every_await(backend: Backend, api: Api, where: Where, error: type[Excep
 
 
 def main() -> None:
-    """Print how many awaits were struck, and after how many of them something was named."""
+    """Print how many awaits had a fault, and after how many of them a chat was named."""
     for backend in MODES:
         for mode in MODES[backend]:
             for name, transport in TRANSPORTS.items():

@@ -1,4 +1,4 @@
-"""Whatever strikes a client, and at whichever of its awaits: no chat is left that it does not name."""
+"""After every fault at every await of a client, no chat is left that the client doesn't name."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from .awaits import APIS, FAILURES, MODES, TRANSPORTS, Backend, Mode, Where, fai
 pytestmark = [
     pytest.mark.clause("OA-7.2"),
     pytest.mark.usefixtures("no_environment", "no_delays"),
-    # anyio's task groups make a task of a coroutine that waits for another one; where a native cancellation ends the
-    # first before its first step, Python remarks on the second.
+    # In anyio's task groups, a task's coroutine waits for another coroutine. If a native cancellation ends the task
+    # before its first step, Python warns that the second coroutine was never awaited.
     pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning"),
 ]
 

@@ -155,16 +155,20 @@ async def test_a_chat_that_is_left_stays_in_it_with_its_id(site: Site, path: Pat
     assert [line.chat_id for line in lines(path)] == [chat.id]
 
 
-@pytest.mark.parametrize("obstacle", ["a folder in its place", "a file in its folder's place", "no database"])
+@pytest.mark.parametrize(
+    "obstacle", ["a folder in its place", "a file in its folder's place", "no database", "no name of a file\0"]
+)
 @pytest.mark.clause("OA-7.2", "OA-9.1")
 async def test_without_a_journal_that_can_be_written_no_chat_is_made(site: Site, path: Path, obstacle: str) -> None:
     if obstacle == "a folder in its place":
         path.mkdir(parents=True)
     elif obstacle == "a file in its folder's place":
         path.parent.write_text("")
-    else:
+    elif obstacle == "no database":
         path.parent.mkdir()
         path.write_bytes(b"this is something else " * 100)
+    else:
+        path = path.with_name(obstacle)
     client = site.client(journal=path)
     for _ in range(2):
         chat = client.chat()
@@ -450,7 +454,7 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA user_version = 16")
-    with pytest.raises(JournalError, match=re.escape(f"{path} is of another version")):
+    with pytest.raises(JournalError, match=re.escape(f"{path} was made by another version")):
         lines(path)
 
 

@@ -186,7 +186,7 @@ async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> 
     async with anyio.create_task_group() as group:
         group.start_soon(first)
         await site.reached("delete")
-        assert await sweep(site, path) == in_use(*made, reason="another sweep of this journal is at work")
+        assert await sweep(site, path) == in_use(*made, reason="another sweep of this journal is running")
         hold.release()
     assert found == [SweepResult(tuple(made), ())]
     assert site.steps.count("delete") == 2
@@ -206,7 +206,7 @@ async def test_a_server_that_is_down_leaves_everything_and_says_so(site: Site, p
 
 @pytest.fixture
 def unused_tcp_url() -> str:
-    """A port that nobody listens on: port 1 of loopback is nobody's."""
+    """A port on which no server listens: port 1 of loopback."""
     return "http://127.0.0.1:1"
 
 
@@ -314,7 +314,7 @@ async def test_after_a_new_token_or_with_other_cookies_the_account_is_the_same(s
         Credentials(token="one-two"),
     ],
 )
-def test_a_websites_account_is_told_by_the_session_token_alone(credentials: Credentials) -> None:
+def test_a_websites_account_is_identified_by_the_session_token_alone(credentials: Credentials) -> None:
     website, usual = Website("http://oa.example.org"), Credentials({"next-auth.session-token": "one-two"})
     assert session_name(website, credentials) == session_name(website, usual)
     assert "one-two" not in session_name(website, credentials)
@@ -399,7 +399,7 @@ async def test_a_list_without_an_end_is_read_for_a_bounded_number_of_pages(
     assert reasons(swept) == (
         []
         if reaches_back
-        else ["the list of chats was read for 3 pages, and not back to its create (line 1 of the journal)"]
+        else ["the first 3 pages of the list of chats don't reach back to its create (line 1 of the journal)"]
     )
     assert len(ids(path)) == (not reaches_back)
 
@@ -529,7 +529,7 @@ async def test_a_living_owners_create_is_not_taken_for_a_dead_ones(site: Site, p
         await site.reached("create")
         await site.until(lambda: len(site.chats) == 1)
         swept = await sweep(site, path)
-        assert swept.leaked == (named(site.chats[0], "an owner that is alive may have made it"),)
+        assert swept.leaked == (named(site.chats[0], "a process that still runs may have made it"),)
         hold.release()
     assert site.steps.count("create") == 1
 

@@ -1,7 +1,7 @@
 """Programs that are about to be killed: ``python -m tests.journal.victims`` forks one for each line it reads.
 
-A line is JSON: the arguments of `Order`, or ``{"reap": PID}``. All is told on stdout: a victim's pid, what it does, and
-``reaped`` once it is dead.
+A line is JSON: the arguments of `Order`, or ``{"reap": PID}``. A victim prints its pid and what it does on stdout, and
+``reaped`` follows when it is dead.
 """
 
 import importlib

@@ -131,7 +131,7 @@ def looks_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oa_protocol.client._pending_slot._PROBE_EVERY", 0)
 
 
-async def test_one_message_waits_at_a_time_and_nobody_stands_at_a_free_slot(
+async def test_one_message_waits_at_a_time_and_a_free_slot_is_always_taken(
     record_property: Callable[[str, object], None],
 ) -> None:
     states, story, problem = await search(PendingSlot)

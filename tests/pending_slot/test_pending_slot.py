@@ -170,7 +170,7 @@ async def test_a_failed_answer_lets_the_next_one_through(site: Site) -> None:
 
 @ECHO
 @pytest.mark.usefixtures("no_looks")
-async def test_an_answer_that_nobody_waits_for_any_longer_lets_the_next_one_through(site: Site) -> None:
+async def test_an_answer_that_is_no_longer_awaited_lets_the_next_one_through(site: Site) -> None:
     site.script(Answer(then=Never()))
     async with site.client(timeouts=Timeouts(answer=0.1)) as client, client.chat() as a:
         with pytest.raises(AnswerFailed):
@@ -195,7 +195,9 @@ async def test_a_refused_request_lets_the_next_one_through(site: Site) -> None:
 
 @NO_WORKERS
 @pytest.mark.usefixtures("no_looks")
-async def test_whoever_stops_waiting_leaves_its_place_to_the_others(site: Site, arrivals: list[Conversation]) -> None:
+async def test_a_chat_that_stops_waiting_leaves_its_place_to_the_others(
+    site: Site, arrivals: list[Conversation]
+) -> None:
     async with site.client() as client, client.chat() as a, client.chat() as b, client.chat() as c:
         await queued(a)
         async with anyio.create_task_group() as group:

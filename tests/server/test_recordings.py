@@ -21,7 +21,7 @@ QUIRKS = {
 }
 
 
-# Where the core differs from a recording: the scenario, what the difference begins with or names, and why.
+# The differences between the core and the recordings: the scenario, what the difference begins with or names, and why.
 DIFFERENT: dict[str, dict[str, str]] = {
     "inference/concurrent_creates_and_branches": {
         "(concurrent first prompter message": "a value carries out one request after the other, and in this order",

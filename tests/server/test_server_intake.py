@@ -42,7 +42,7 @@ def get(server: Server, *headers: str, target: str = LOGIN, version: str = "1.1"
 def test_a_page_of_another_site_gets_nothing(server: Server, headers: list[str], target: str) -> None:
     reply = get(server, *headers, target=target)
     assert reply.startswith(b"HTTP/1.1 403 ")
-    assert b"does not go by the name in the request's" in reply
+    assert b"is not one of this server's names" in reply
     assert server.token.encode() not in reply
     assert not server.requests
 

@@ -95,7 +95,7 @@ def test_two_readers_share_the_events_and_one_gets_the_end(server: Server, infer
     assert [event.get("text", "end") for event in parse(b"".join(seen))] == ["a ", "b ", "c ", "end"]
 
 
-def test_a_message_that_nobody_reads_finishes_after_the_grace(connect: Connect) -> None:
+def test_a_message_without_a_reader_finishes_after_the_grace(connect: Connect) -> None:
     with Server(reader_grace=0) as server:
         peer = connect(server)
         _, message = asked(peer)

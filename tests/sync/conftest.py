@@ -3,10 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from oa_protocol.server import Lorem, Server
-from tests.driver.fixtures import api, no_delays, no_environment
 from tests.driver.site import Api, Site
-
-__all__ = ["api", "no_delays", "no_environment"]
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_an_answer_that_failed_has_its_text_on_the_error(site: Site) -> None:
 
 
 @pytest.mark.clause("OA-5.6")
-def test_pieces_that_turn_out_to_be_wrong_are_told(site: Site) -> None:
+def test_pieces_that_turn_out_to_be_wrong_are_an_error(site: Site) -> None:
     site.script(Answer(pieces=("One ", "two."), final="Other."), StreamFault(after_events=1, then=Close()))
     with client_of(site) as client, client.chat() as chat:
         with pytest.raises(AnswerFailed, match="does not continue") as caught:
@@ -135,7 +135,7 @@ def test_pieces_that_turn_out_to_be_wrong_are_told(site: Site) -> None:
 
 
 @pytest.mark.clause("OA-4.1")
-def test_a_client_without_credentials_says_where_to_put_them(site: Site) -> None:
+def test_a_client_without_credentials_says_how_to_give_them(site: Site) -> None:
     with (
         client_of(site, cookies=None, token=None) as client,
         client.chat() as chat,

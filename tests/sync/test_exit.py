@@ -60,7 +60,8 @@ def ends(running: Program) -> tuple[int, str, str]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_program_that_never_closes_its_client(api: Api, host: str, server: Server) -> None:
     server.script(Answer(pieces=("Yes.",), times=2))
-    url = server.url.replace("127.0.0.1", host)  # a name is looked up, which needs a thread where none can be started
+    # Looking up a name needs a thread, and at the interpreter's exit no thread can be started.
+    url = server.url.replace("127.0.0.1", host)
     with program(server, api, "-c", CARELESS, api, url=url) as running:
         assert ends(running) == (0, "Yes. Yes.\n", "")
     assert server.chats == ()

@@ -1,4 +1,4 @@
-"""The thread that carries operations out, struck where no program can be made to strike it on purpose."""
+"""Interruptions of the thread that carries operations out, at places that a program can't interrupt on purpose."""
 
 import os
 import time
@@ -26,7 +26,7 @@ async def one() -> int:
 def test_an_interruption_as_the_thread_starts_leaves_no_thread_and_the_next_call_another_chance(
     monkeypatch: pytest.MonkeyPatch, has_started: bool
 ) -> None:
-    class Struck(loop_thread._Thread):  # pyright: ignore[reportPrivateUsage]  # what is struck is inside
+    class Struck(loop_thread._Thread):  # pyright: ignore[reportPrivateUsage]  # the interrupted class is private
         def start(self) -> None:
             monkeypatch.undo()
             if has_started:

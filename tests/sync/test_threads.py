@@ -78,7 +78,7 @@ class Waiting:
 
 
 @pytest.mark.clause("OA-6.11")
-def test_a_thread_that_waits_is_told_that_another_one_closed_its_chat(site: Site) -> None:
+def test_a_waiting_thread_gets_an_error_if_another_one_closes_its_chat(site: Site) -> None:
     with client_of(site) as client:
         chat = client.chat()
         waiting = Waiting(site, lambda: chat.ask("Hello"))
@@ -88,7 +88,7 @@ def test_a_thread_that_waits_is_told_that_another_one_closed_its_chat(site: Site
 
 
 @pytest.mark.clause("OA-6.11")
-def test_a_thread_that_waits_is_told_that_another_one_closed_the_client(site: Site) -> None:
+def test_a_waiting_thread_gets_an_error_if_another_one_closes_the_client(site: Site) -> None:
     client = client_of(site)
 
     def work() -> None:

@@ -175,6 +175,7 @@ def test_what_the_page_asked_for_besides_is_left_out() -> None:
         {"startedDateTime": None},
         {"startedDateTime": {}},
         {"startedDateTime": "2024-05-01T12:00:00"},
+        {"request": "\ud800"},
         {"response": None},
         {"response": {"status": None}},
         {"response": {"status": 200, "content": None, "headers": [{"name": "x", "value": None}, None]}},

@@ -123,7 +123,7 @@ def test_an_engine_that_breaks_leaves_the_input_on_the_tape(monkeypatch: pytest.
     ("failure", "kind"),
     [(NotSent("no route"), "NotSent"), (MaybeSent("no route"), "MaybeSent"), (TransportError("no route"), "MaybeSent")],
 )
-def test_a_failure_is_told_with_its_words(failure: TransportError, kind: str) -> None:
+def test_a_failure_is_recorded_with_its_text(failure: TransportError, kind: str) -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials(token="t"), tape=file)
     conversation.handle(Prompt("Hello"), 0.0)
@@ -133,7 +133,7 @@ def test_a_failure_is_told_with_its_words(failure: TransportError, kind: str) ->
     assert happened == {"type": "ExchangeFailed", "failure": {"type": kind, "reason": "no route"}}
 
 
-def test_what_went_wrong_is_told_in_words() -> None:
+def test_an_error_is_recorded_as_text() -> None:
     steps = {step["reason"]: step for case in CASES.values() for step in recorded(case).steps if "reason" in step}
     (failed,) = (step for reason, step in steps.items() if reason.startswith("there are no credentials: give cookies="))
     assert failed["events"][0]["error"]["type"] == "AuthenticationError"
@@ -309,7 +309,7 @@ def test_a_secret_that_a_server_repeats_is_masked_and_replays_equal() -> None:
     assert replay(tape) is None
 
 
-def test_the_cookies_that_a_reply_sets_are_masked_and_where_it_repeats_one() -> None:
+def test_the_cookies_that_a_reply_sets_or_repeats_are_masked() -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials({"a": "b"}), retries=0, tape=file)
     conversation.handle(Prompt("Hello"), 0.0)
@@ -396,7 +396,7 @@ def test_a_secret_in_whose_middle_a_stream_breaks_is_masked() -> None:
     assert TOKEN[10:-1] not in file.getvalue()
 
 
-def test_refused_and_renewed_credentials_are_told_apart() -> None:
+def test_refused_and_renewed_credentials_are_distinguished() -> None:
     file = io.StringIO()
     conversation = Recorder(Website("http://oa.example.org"), Credentials({"session": "old"}), tape=file)
     conversation.handle(Prompt("Hello"), 0.0)

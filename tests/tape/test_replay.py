@@ -24,7 +24,7 @@ def happening(kind: str, **fields: object) -> Tape:
     return Tape(ONE_TURN.config, ({"now": 0, "input": {"type": kind, **fields}, "phase": "START"},))
 
 
-def test_the_first_difference_is_told_with_its_step() -> None:
+def test_the_first_difference_is_reported_with_its_step() -> None:
     difference = replay(changed(4, events=[{"type": "Created", "chat_id": "another"}]))
     assert difference is not None
     assert difference.number == 4

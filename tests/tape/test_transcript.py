@@ -19,7 +19,7 @@ def told(case: Tape) -> str:
     return "\n".join(transcript(case))
 
 
-def test_one_turn_is_told_from_the_prompt_to_the_delete() -> None:
+def test_one_turn_is_a_story_from_the_prompt_to_the_delete() -> None:
     chat, prompt, answer = (
         "06b02a53-f28e-708d-8000-044bde7b4953",
         "06b02a53-f2ad-71f3-8000-f5d0e5605120",
@@ -46,7 +46,7 @@ def test_one_turn_is_told_from_the_prompt_to_the_delete() -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_every_conversation_can_be_told(case: Tape) -> None:
+def test_every_conversation_has_a_transcript(case: Tape) -> None:
     lines = list(transcript(recorded(case)))
     assert len(lines) > 1
     assert all("\n" not in line for line in lines)
@@ -119,7 +119,7 @@ def test_a_step(step: dict[str, object], line: str) -> None:
         ("a pause lasts until its end, and not until the deadline is looked at", []),
     ],
 )
-def test_time_is_told_if_it_had_an_effect(name: str, lines: list[str]) -> None:
+def test_time_is_shown_if_it_had_an_effect(name: str, lines: list[str]) -> None:
     found = [line.split("clock    ")[1] for line in transcript(recorded(CASES[name])) if "clock    " in line]
     assert len(found) == len(lines)
     assert all(each.startswith(line) for each, line in zip(found, lines, strict=True))

@@ -141,7 +141,9 @@ def test_from_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("website: ")
 
 
-def test_from_a_shell_a_violation_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_shell_a_violation_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     story = Story("website", "guarantee", "a chat is left", ())
     violated = Exploration(states=1, transitions=1, depth=1, phases=frozenset(), violation=story)
 

@@ -296,7 +296,7 @@ def test_an_engine_needs_no_more_than_what_is_listed() -> None:
     run_state_machine_as_test(Foreign, settings=FEW)
 
 
-def test_an_engine_that_lacks_something_is_told_all_of_it_at_once() -> None:
+def test_an_engine_that_lacks_something_gets_one_error_for_all_of_it() -> None:
     class Incomplete:
         def next_intent(self, now: float) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The kit's names: where they come from, and what importing them costs."""
+"""The kit's names: the modules that define them, and the cost of importing them."""
 
 from __future__ import annotations
 

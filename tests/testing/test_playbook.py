@@ -163,14 +163,14 @@ def test_the_builders_return_inputs() -> None:
 # ---- time
 
 
-def test_a_pause_is_told_from_an_intent_that_is_due(created: Play) -> None:
+def test_a_pause_is_not_taken_for_an_intent_that_is_due(created: Play) -> None:
     script = created << Created(CHAT) << SendPrompt >> Unsent()
     assert failure_of(lambda: script << SendPrompt)[-2:] == ["- << SendPrompt", "+ << Pause(0.5)"]
     assert failure_of(lambda: script << Pause(1))[-2:] == ["- << Pause(1)", "+ << Pause(0.5)"]
     assert failure_of(lambda: script << None)[-2:] == ["- << None", "+ << Pause(0.5)"]
 
 
-def test_an_intent_that_is_due_is_told_from_a_pause(created: Play) -> None:
+def test_an_intent_that_is_due_is_not_taken_for_a_pause(created: Play) -> None:
     script = created << Created(CHAT)
     expected, found = failure_of(lambda: script << Pause(0.5))[-2:]
     assert (expected, found[:16]) == ("- << Pause(0.5)", "+ << SendPrompt(")
@@ -275,7 +275,7 @@ def test_a_failed_answer_with_another_text_is_shown_with_its_own(streaming: Play
 
 
 @pytest.mark.parametrize("alike", [0, 150, 250, 501, 5000])
-def test_two_long_steps_are_cut_where_they_differ(streaming: Play, alike: int) -> None:
+def test_two_long_steps_are_cut_at_their_difference(streaming: Play, alike: int) -> None:
     text = "x" * alike
     script = streaming >> Data({"event_type": "token", "text": f"{text}found{'y' * 9000}"})
     expected, found = failure_of(lambda: script << Token(f"{text}expected{'y' * 9000}"))[-2:]

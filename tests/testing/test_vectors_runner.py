@@ -53,7 +53,7 @@ def test_this_packages_engine_in_a_process_of_its_own_conforms_to_all_vectors() 
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{number} cases, 0 of them differ\n", "")
 
 
-def test_the_vectors_come_with_the_package_where_the_runner_looks_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_vectors_are_in_the_package_and_the_runner_finds_them(capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).parents[2]
     build = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
     installed, in_checkout = PLACES
@@ -67,7 +67,7 @@ def test_an_engine_that_conforms(cases: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "2 cases, 0 of them differ\n"
 
 
-def test_a_wrong_answer_is_told_with_case_clauses_and_step_and_the_other_cases_go_on(
+def test_a_wrong_answer_is_reported_with_its_case_clauses_and_step_and_the_others_go_on(
     cases: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = 'if step.get("feed", "").startswith("data: b"): answer = {"payloads": ["x"]}'
@@ -93,7 +93,7 @@ def test_a_wrong_answer_is_told_with_case_clauses_and_step_and_the_other_cases_g
     ],
     ids=["crashes", "closes its output", "says something else", "answers no object", "says what is no text"],
 )
-def test_no_answer_is_told_and_the_program_is_started_again_for_the_next_case(
+def test_no_answer_is_reported_and_the_program_is_started_again_for_the_next_case(
     cases: Path, capsys: pytest.CaptureFixture[str], wrong: str, told: str
 ) -> None:
     assert main(["check", str(cases), "--", *engine(wrong)]) == 1
@@ -147,7 +147,7 @@ def test_a_step_of_the_next_intent_has_only_the_time_for_the_engine(tmp_path: Pa
         (["check", "PYTHON", "--", "true"], "not JSON"),
     ],
 )
-def test_where_nothing_can_be_checked_that_is_told_with_exit_code_2(
+def test_if_nothing_can_be_checked_the_exit_code_is_2(
     cases: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
 ) -> None:
     files = {"CASES": str(cases), "PYTHON": __file__}

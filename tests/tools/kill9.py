@@ -29,7 +29,7 @@ Api = Literal["website", "inference"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where a victim is killed: when its ``count``-th request for ``step`` has come, or when it says ``saying``."""
+    """When a victim is killed: after its ``count``-th request for ``step`` arrived, or when it prints ``saying``."""
 
     name: str
     script: tuple[Scripted, ...] = ()

@@ -1,4 +1,4 @@
-"""The picture of the phases. Where each box stands is written here; every arrow comes from the table.
+"""Draws the picture of the phases. The places of the boxes are written here, and the arrows come from the table.
 
 A trigger that is possible in all phases of a frame is one arrow from that frame, because sixty arrows show nothing.
 """
@@ -136,7 +136,7 @@ def phases_svg() -> str:
 
 
 def arrows() -> set[tuple[Source, Phase]]:
-    """Return from where to where an arrow goes, so that each row of the table is drawn."""
+    """Return the start and the end of each arrow, so that each row of the table is drawn."""
     found: set[tuple[Source, Phase]] = set()
     for _, sources, target in TRANSITIONS:
         left = set(sources)
@@ -179,7 +179,7 @@ def _arrow(source: Source, target: Phase) -> str:
 
 
 def _edge(phase: Phase, other: Phase) -> Point:
-    """Return where the line between the middles of two boxes leaves the first one."""
+    """Return the point at which the line between the middles of two boxes leaves the first one."""
     (x, y), (to_x, to_y) = PLACES[phase], PLACES[other]
     across, down = to_x - x, to_y - y
     length = hypot(across, down)

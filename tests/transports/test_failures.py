@@ -62,7 +62,7 @@ def test_a_proxy_that_breaks_off_is_named_without_its_password(transport: Callab
 
 
 @pytest.mark.parametrize("transport", ALL)
-def test_a_connection_that_breaks_is_told_in_words(transport: Callable[..., Transport]) -> None:
+def test_a_connection_that_breaks_is_an_error_with_a_text(transport: Callable[..., Transport]) -> None:
     def serve(connection: Connection) -> None:
         connection.read_head()
         connection.reset()
@@ -75,7 +75,7 @@ def test_a_connection_that_breaks_is_told_in_words(transport: Callable[..., Tran
     assert "Error" not in words.replace("[Errno", ""), failure
 
 
-def test_an_error_that_says_nothing_is_told_by_what_caused_it() -> None:
+def test_an_error_without_a_text_gets_that_of_its_cause() -> None:
     for error, words in (
         (anyio.BrokenResourceError(), "the connection broke"),
         (TimeoutError(), "it took too long"),

@@ -45,7 +45,7 @@ async def test_a_name_that_is_not_found_was_not_sent() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_error_without_words_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_without_a_text_is_named_after_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> httpx.Response:
         raise httpx.ReadError("")
 

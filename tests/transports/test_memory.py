@@ -116,7 +116,7 @@ GET = HttpRequest("GET", "http://oa.test/", ())
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("application", "told"), [(head, "the application ended in the middle of it"), (broken, "by zero")]
+    ("application", "told"), [(head, "the application ended before the reply was complete"), (broken, "by zero")]
 )
 async def test_an_application_that_ends_in_the_middle_of_a_reply_breaks_it_off(
     application: Application, told: str
@@ -162,7 +162,7 @@ async def test_an_application_waits_for_its_reader() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_application_is_told_that_its_client_has_left() -> None:
+async def test_an_application_receives_a_disconnect_if_its_client_has_left() -> None:
     told: list[Message] = []
 
     async def patient(scope: Message, receive: Receive, send: Send) -> None:

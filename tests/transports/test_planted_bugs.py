@@ -152,7 +152,7 @@ class ForgetfulReply(Reply):
 
 
 class TellsABreakOnce(Sound):
-    """A body that broke off has ended for whoever asks again."""
+    """After a body broke off, the next read reports a proper end."""
 
     make_reply = ForgetfulReply
 
@@ -250,7 +250,7 @@ class SendsABigBodyAgain(Sound):
 
 
 class TriesAllOfItAtTheNextAddress(Sound):
-    """Where an exchange fails at one address of a name, it is begun again at the next."""
+    """If an exchange fails at one address of a name, it is begun again at the next."""
 
     async def open(self, request: HttpRequest) -> Response:
         parts = urlsplit(request.url)
@@ -397,7 +397,7 @@ class AsksAgainWhenRefused(Sound):
 
 
 class FollowsRedirects(Sound):
-    """Where the method stays, so does the request."""
+    """If the redirect keeps the method, the request is sent again as it is."""
 
     async def open(self, request: HttpRequest) -> Response:
         response = await super().open(request)
@@ -487,7 +487,7 @@ class BlockingReply:
 
 
 class BlocksTheEventLoop(BlockingHttpxTransport):
-    """A blocking library is called where it must not be."""
+    """A blocking library is called in the event loop's thread."""
 
     async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
         exchange = self._client.exchange(request)
@@ -749,7 +749,7 @@ TESTS = [name for name in dir(TransportConformance) if name.startswith("test_") 
 
 
 def failure_of(bug: Callable[..., Transport], name: str, patience: float) -> str | None:
-    """What this test of the suite says against the transport; None where it has nothing to say."""
+    """Return the failure of this test of the suite with the transport, or None if it passes."""
 
     class Suite(TransportConformance):
         takes = getattr(bug, "takes", ())

@@ -1,4 +1,4 @@
-"""Proxies: which URL is one, who goes without, and what nobody gets to read."""
+"""Proxies: the URLs that are accepted, the hosts that go without, and the secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_what_a_proxy_refuses_does_not_tell_its_password(
 
 @pytest.mark.clause("OA-2.5")
 @pytest.mark.parametrize("kind", [NotSent, MaybeSent])
-def test_the_words_of_a_library_are_told_without_user_and_password(kind: type[TransportError]) -> None:
+def test_the_text_of_a_library_is_repeated_without_user_and_password(kind: type[TransportError]) -> None:
     for url in (f"http://me:{SECRET}@p:1", f"socks5://{SECRET}/1@p:1", f"http://me:{SECRET}@1@p:1"):
         assert str(kind(f"cannot connect to {url} now")) == f"cannot connect to {url.partition('//')[0]}//***@p:1 now"
 
@@ -152,6 +152,7 @@ def test_the_words_of_a_library_are_told_without_user_and_password(kind: type[Tr
         ("http://[0:0:0:0:0:0:0:1]:8000", "::1", True),
         ("http://[fd00::5]:8000", "fd00::/8", True),
         ("http://[fe00::5]:8000", "fd00::/8", False),
+        ("http://[fd00::5]:8000", "[fd00::]/8", True),
         ("http://10.1.2.3:8000", "10.0.0.0/8", True),
         ("http://11.1.2.3:8000", "10.0.0.0/8", False),
         ("http://10.1.2.3:8000", "10.1.2.3/8", True),
@@ -162,6 +163,11 @@ def test_the_words_of_a_library_are_told_without_user_and_password(kind: type[Tr
         ("http://oa.corp:8000", "*.corp", True),
         ("http://oa.corp:8000", "CORP", True),
         ("http://oa.corp:8000", "oa-*.corp", False),
+        ("http://oa.corp:8000", "oa.corp.", True),
+        ("http://oa.corp.:8000", "oa.corp", True),
+        ("http://xn--mller-kva.corp", "Müller.corp", True),
+        ("http://oa.xn--mller-kva.corp", "*.müller.corp", True),
+        ("http://oa.corp", "\u0300", False),
         ("http://oa.corp", "oa.corp:80", True),
         ("https://oa.corp", "oa.corp:443", True),
         ("https://oa.corp", "oa.corp:80", False),

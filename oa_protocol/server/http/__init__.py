@@ -1,1 +1,1 @@
-"""The server over HTTP on loopback: connections, tasks and clocks around the core."""
+"""The server over HTTP on loopback: the connections, tasks and clocks around the core."""

@@ -1,4 +1,4 @@
-"""Reading requests: only those that are meant for this server, and no more of their bodies than there is room for."""
+"""Reads requests. Refuses those that are meant for another server, and bodies that would take too much memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from oa_protocol.server.http.connection import has_connection
 from oa_protocol.server.requests import Request
 
 BODIES_LIMIT = 64 * 1024 * 1024
-"""Bytes of all bodies together that are being read. What would be more is refused."""
+"""How many bytes of bodies may be in memory while they are being read. A request that exceeds this is refused."""
 BODY_SECONDS = 60.0
-"""Seconds that a client may take to send a body."""
+"""How long a client may take to send a body, in seconds."""
 LINGER_SECONDS = 1.0
-"""Seconds without a further byte after which the rest of a body that is not wanted is no longer awaited."""
+"""How long to wait for the next piece of a body that is dropped, in seconds."""
 
 _ABSOLUTE = re.compile(r"[a-z][a-z\d+.-]*://", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"(?:\[([\da-f:.]+)\]|([^][/@?#:\s]+))(?::\d*)?", re.ASCII | re.IGNORECASE)
-# Names that no site can have point elsewhere.
+# A web site can't own these names, so no foreign page can have them as its origin.
 _LOOPBACK = re.compile(r"(.+\.)?localhost|127(\.\d{1,3}){3}|::1", re.ASCII)
 
 
 class Refused(Exception):
-    """The request is not carried out: a status and a sentence."""
+    """The request isn't carried out. The reply has this status, and this sentence as its body."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(status, sentence)
@@ -36,24 +36,28 @@ class Refused(Exception):
 
 
 class Intake:
-    """Reads requests for a server that goes by ``names``, besides those of loopback, where it listens.
+    """Reads requests for a server that is known by ``names`` and by the names of loopback.
 
-    A page of any site may have its name resolve to this machine, and its scripts then read whatever a server here says,
-    credentials included. The page cannot change what its browser puts into ``Host`` and ``Origin``: all must name us.
+    The owner of any web site can let the site's name resolve to this machine (DNS rebinding). The scripts of the site
+    could then read this server's replies, which contain credentials. But a page can't change what the browser writes
+    into ``Host`` and ``Origin``. So each of them has to be one of our names.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(name.lower() for name in names)
-        self._held = 0
+        self._held = 0  # bytes of the bodies that are being read now, by all requests together
 
     async def read(self, scope: Scope, receive: Receive) -> Request:
-        """Read a request. Of a body that is too long it only says how long. Raises Refused and ClientDisconnect."""
+        """Read a request. If the body is too long, the request has only its length.
+
+        Raise Refused if the request must not be carried out, and ClientDisconnect if the client leaves.
+        """
         raw_path: bytes = scope["raw_path"]
         query: bytes = scope["query_string"]
         target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
         headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
         request = Request(scope["method"], target, headers)
-        if has_connection(scope):  # otherwise it comes from this process, and from no browser
+        if has_connection(scope):  # without a connection, the request comes from this process, and not from a browser
             self._check_names(request)
         if _ABSOLUTE.match(target):
             request = request._replace(target="/" + target.partition("://")[2].partition("/")[2])
@@ -71,7 +75,7 @@ class Intake:
                     if len(body) > limit:
                         return request._replace(unread=len(body))
                     if self._held > BODIES_LIMIT:
-                        raise Refused(503, "Too many bodies are being read at once. Try again later.")
+                        raise Refused(503, "Too many bodies are being read at the same time. Try again later.")
                     if not message.get("more_body", False):
                         break
         except TimeoutError:
@@ -87,14 +91,14 @@ class Intake:
             if name not in self._names and not _LOOPBACK.fullmatch(name):
                 raise Refused(
                     403,
-                    f"This server does not go by the name in the request's {header}, so a page of another site may have"
-                    " sent it. If that name is meant to be this server's, add it: Server(allowed_hosts=…), or"
-                    " oa-protocol serve --allow-host.",
+                    f"The name in the request's {header} is not one of this server's names, so a page of another site"
+                    " may have sent the request. If the name belongs to this server, add it: Server(allowed_hosts=…),"
+                    " or oa-protocol serve --allow-host.",
                 )
 
 
 def _names_in(request: Request) -> Iterator[tuple[str, str]]:
-    """Where the request says which server it is for, or which site it's from. All but ``Origin`` is always there."""
+    """Yield the parts of the request that name its server or the site it comes from. Only ``Origin`` may be missing."""
     yield "Host", request.header("host")
     if _ABSOLUTE.match(request.target):
         yield "target", request.target.partition("://")[2].partition("/")[0].partition("?")[0]
@@ -111,9 +115,9 @@ async def _body_message(receive: Receive) -> Message:
 
 
 def lingering(receive: Receive, send: Send) -> Send:
-    """Read what is left of a request's body before a reply ends, and drop it.
+    """Return a ``send`` that reads and drops the rest of the request's body before the reply ends.
 
-    Otherwise, the end of the connection would be a reset, and the client might lose the reply.
+    If unread bytes are left when a connection is closed, the system sends a reset, and the client may lose the reply.
     """
 
     async def send_and_drain(message: Message) -> None:

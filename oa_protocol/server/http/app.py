@@ -1,4 +1,4 @@
-"""The ASGI application: a request's way through the server. It's recorded, disturbed as scripted, and carried out."""
+"""The ASGI application. It records each request, applies the scripted faults, and carries the request out."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from oa_protocol.server.http.worker import Workers
 from oa_protocol.server.requests import Api, Reply, Request, Step
 
 LOGGER = logging.getLogger("oa_protocol.server")
-"""Has the server's own errors, with the request that met them."""
+"""Logs the server's own errors, each with its request."""
 ACCESS = logging.getLogger("oa_protocol.server.access")
-"""Has a line for each request, at the level INFO: method, path, status, milliseconds."""
+"""Logs the method, path, status and milliseconds of each request, at level INFO."""
 
 RECORDED_LIMIT = 64 * 1024 * 1024
-"""Bytes of the requests that are remembered. The oldest are forgotten first."""
+"""How many bytes of requests are kept. The oldest ones are dropped first."""
 
 _MESSAGE_ID = re.compile(r"(?:[?&]message_id=|/messages/)([\w-]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """A request as it was received; ``target`` is path and query as sent, header names are lower-case."""
+    """A request as it was received. ``target`` is path and query as sent, and header names are in lower case."""
 
     api: Api
     step: Step
@@ -53,13 +53,13 @@ class RequestRecord:
 
     @property
     def size(self) -> int:
-        """About how many bytes the record takes."""
+        """The approximate size of the record, in bytes."""
         headers = sum(len(name) + len(value) for name, value in self.headers.items())
         return len(self.target) + headers + len(self.body)
 
 
 class App:
-    """Both APIs on one port. It needs an asyncio loop."""
+    """The ASGI application with both APIs. It needs asyncio."""
 
     def __init__(self, live: Live, workers: Workers, script: Script, timing: Timing, intake: Intake) -> None:
         self.requests: deque[RequestRecord] = deque()
@@ -73,7 +73,7 @@ class App:
         self._intake = intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Carry out a request, from its body to the end of its reply."""
+        """Handle a request, from reading its body to the end of its reply."""
         began, status = time.perf_counter(), 0
 
         async def send_and_note(message: Message) -> None:
@@ -81,14 +81,16 @@ class App:
             status = message.get("status", status)
             await send(message)
 
-        # The server's end cancels what is still open when its connection is gone already.
+        # When the server stops, it cuts all connections and then cancels the requests that are left. That isn't an
+        # error, so the cancellation ends here.
         with contextlib.suppress(asyncio.CancelledError), self._counted():
             try:
                 await self._answer(scope, receive, send_and_note)
             except ClientDisconnect:
                 pass
             except ConnectionResetError:
-                # A scripted cut, and no connection to cut: this is for whoever runs the application in memory.
+                # A scripted fault cuts the connection, but the application runs in memory, without one. So the caller
+                # gets the error, and can handle it as a lost connection.
                 raise
             except Exception:
                 LOGGER.exception("%s failed", _line(scope))
@@ -168,7 +170,7 @@ class App:
             headers_of(api, reply),
             late_head=api == "website",
             fault=self._script.take(StreamFault, "events"),
-            # The inference server doesn't notice that a website's client leaves: the stream is read on to its end.
+            # When a client leaves the website, the inference server doesn't notice, and the website goes on reading.
             on_drop=self._keep_reading if api == "website" else self._leave,
             on_miss=self._script.miss,
         )
@@ -181,12 +183,12 @@ class App:
 
 
 def _line(scope: Scope) -> str:
-    """Method and path. A query may have secrets in it."""
+    """Return the method and the path, without the query, because that may contain secrets."""
     return f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
 
 
 async def _disturb(outcome: Outcome) -> Response | None:
-    """Return the reply that a fault puts in place of the server's; None if there is none, once a hold is released."""
+    """Return the reply that the fault sends instead of the server's. For a ``Hold``, wait for it and return None."""
     match outcome:
         case Hold():
             await outcome.wait()

@@ -1,4 +1,4 @@
-"""HTTP connections that can be cut off: uvicorn's protocol with a handle on the transport."""
+"""HTTP connections that a fault can cut: uvicorn's protocol, with access to its transport."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 LOGGER = logging.getLogger("oa_protocol.server.http")
-"""Has what uvicorn says of a connection, such as that something isn't HTTP. Errors of ours are logged in app.py."""
+"""Logs uvicorn's messages about a connection, for example that the client doesn't speak HTTP.
+
+Our own errors are logged in ``app.py``.
+"""
 LOGGER.addHandler(logging.NullHandler())
 
 _NAME = re.compile(rb"^[^:\r\n]+(?=:)", re.MULTILINE)
+# With this value of SO_LINGER (on, 0 s), closing a socket sends a RST instead of a FIN.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class _Wire(h11.Connection):
-    """Writes all header names in lower case, as the real servers do. h11 has some of its own, in title case."""
+    """Writes all header names in lower case, as the real servers do. h11 adds some of its own in title case."""
 
     def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]  # no overload for how a connection ends
-        """Return what is to be written."""
+        """Return the bytes of the event."""
         sent = super().send(event)
         if not isinstance(event, h11.Response) or sent is None:
             return sent
@@ -38,12 +42,12 @@ class _Wire(h11.Connection):
 
 
 class Connection(H11Protocol):
-    """One client's connection. Requests find it in ``scope["state"]``."""
+    """A client's connection. Requests find it in ``scope["state"]``."""
 
     def __init__(self, config: Config, server_state: ServerState, on_change: Callable[[], None]) -> None:
         super().__init__(config, server_state, {"connection": self}, None)
         self.conn = _Wire(h11.SERVER)
-        # uvicorn's own loggers and their levels belong to the rest of this process, which may run uvicorn, too.
+        # uvicorn's own loggers belong to the rest of this process, which may run uvicorn, too.
         self.logger = LOGGER
         self.access_log = False
         self._on_change = on_change
@@ -62,13 +66,13 @@ class Connection(H11Protocol):
         self._on_change()
 
     async def reset(self) -> None:
-        """End the connection with a RST. What is unsent is lost."""
+        """End the connection with a RST. Bytes that aren't sent yet are lost."""
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
         await self._lost.wait()
 
     async def close(self, data: bytes = b"") -> None:
-        """End the connection with a FIN, after ``data``."""
+        """Send ``data``, and end the connection with a FIN."""
         self.transport.write(data)
         self.transport.close()
         await self._lost.wait()
@@ -80,10 +84,10 @@ def has_connection(scope: MutableMapping[str, Any]) -> bool:
 
 
 def connection_of(scope: MutableMapping[str, Any]) -> Connection:
-    """Return a request's connection. Raises ConnectionResetError if the application runs without one."""
+    """Return a request's connection. Raise ConnectionResetError if the application runs in memory, without one."""
     connection = scope.get("state", {}).get("connection")
     if not isinstance(connection, Connection):
-        raise ConnectionResetError("the scripted fault cuts the connection, and there is none")
+        raise ConnectionResetError("the scripted fault cuts the connection, but the application runs without one")
     return connection
 
 
@@ -94,13 +98,13 @@ async def disconnected(receive: Receive) -> None:
 
 
 class CutReply(Response):
-    """In place of a reply, something happens to the connection."""
+    """Does something to the connection instead of sending a reply."""
 
     def __init__(self, cut: Callable[[Scope, Receive], Awaitable[None]]) -> None:
         self.background = None
         self._cut = cut
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Carry out what happens in place of the reply."""
+        """Do it."""
         del send
         await self._cut(scope, receive)

@@ -1,4 +1,4 @@
-"""The reply that is an event stream, with what a test has scripted for it."""
+"""A reply that is an event stream, with its scripted faults."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from oa_protocol.server.work import encode_event
 
 
 class EventStream(Response):
-    """A message's events until the last one, the client's leaving, or a scripted end.
+    """Sends a message's events until the final one, a scripted end, or until the client leaves.
 
-    With ``late_head`` the response head goes out only with the first event, as the website does it. ``on_drop`` is
-    called when the stream ends before the message's own end was sent, ``on_miss`` when it has ended before all of its
-    scripted actions could happen.
+    With ``late_head``, the response's head is sent together with the first event, as the website does it. ``on_drop``
+    is called if the stream ends before the message's final event was sent. ``on_miss`` is called if the stream ends
+    before all of its scripted actions have happened.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class EventStream(Response):
         async with asyncio.TaskGroup() as group:
             sender = group.create_task(self._send_body(scope, send))
             watcher = group.create_task(disconnected(receive))
+            # The first task that ends cancels the other one: nothing is sent to a client that has left, and there is no
+            # need to watch for that after the stream's end.
             watcher.add_done_callback(lambda _: sender.cancel())
             sender.add_done_callback(lambda _: watcher.cancel())
         if not self._reader.finished:
@@ -77,7 +79,7 @@ class EventStream(Response):
                 await body.end()
                 return
             await body.write(_encoded(event))
-            # Pings don't count, because they come at any time.
+            # Pings don't count, because a test can't know when they are sent.
             sent += scripted is not None or isinstance(event, Event)
 
     async def _receive(self) -> Event | bytes | None:
@@ -95,7 +97,7 @@ def _encoded(event: Event | Mapping[str, Any] | bytes) -> bytes:
 
 
 async def _act(action: StreamAction, body: _Body, scope: Scope) -> bool:
-    """Take a scripted action; return whether the stream is over with it."""
+    """Carry out a scripted action. Return whether it ends the stream."""
     match action:
         case SendBytes(data=data):
             await body.write(data)

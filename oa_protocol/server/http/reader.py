@@ -1,4 +1,4 @@
-"""One reader of a message's stream: its events, ``pending`` until the first of them, and pings throughout."""
+"""A reader of a message's stream. It gets ``pending`` events until the first real one, and pings all the time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from oa_protocol.server.work import next_event, pending_event, ping
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often a reader gets something while there is nothing to send, in seconds of wall time."""
+    """How often an idle reader gets ``pending`` events and pings, in seconds."""
 
     pending_interval: float = 1.0
     ping_interval: float = 15.0
 
 
 class Reader:
-    """Reads a message's stream. Once ``finished``, nothing more comes."""
+    """Reads a message's stream. When ``finished`` is true, the final event was read."""
 
     def __init__(self, live: Live, message_id: str, timing: Timing) -> None:
         self.message_id = message_id
@@ -33,10 +33,11 @@ class Reader:
         self._next_pending = self._clock() + timing.pending_interval
 
     async def receive(self) -> Event | bytes:
-        """Wait for the next event, or for the bytes of a ping. Not to be called once ``finished``."""
+        """Wait for the next event, or for the bytes of a ping. Don't call it when ``finished`` is true."""
         while True:
             event = self._live.step(next_event, self.message_id)
             if event is not None:
+                # After the first event, the message is no longer in the queue.
                 self._next_pending = math.inf
                 self.finished = event.final
                 return event
@@ -49,7 +50,7 @@ class Reader:
                     return due
 
     async def drain(self) -> None:
-        """Read on to the end and drop what comes, as the website's connection to the inference server does."""
+        """Read to the end and drop the events, as the website does after its client has left."""
         while not self.finished:
             await self.receive()
 

@@ -1,4 +1,4 @@
-"""HTTP responses with exactly the headers that each API's server sends."""
+"""HTTP responses with exactly the headers that the real servers send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMPRESSED_FROM = 1024
 
 
 class BareReply(Response):
-    """A response with these headers and no others. Without a content-length its body is chunked."""
+    """A response with these headers and no others. If there is no content-length, the body is chunked."""
 
     def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
         self.status_code = status
@@ -26,22 +26,22 @@ class BareReply(Response):
 
 
 def refusal(status: int, sentence: str) -> BareReply:
-    """Return a reply to a request that isn't carried out, before its body has been read."""
+    """Return a reply that refuses a request, and closes the connection, because the body isn't read."""
     body = sentence.encode()
     headers = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
     return BareReply(status, [_date(), *headers, ("connection", "close")], body)
 
 
 def headers_of(api: Api, reply: Reply) -> Headers:
-    """Return the headers of a reply as each API's server sends them, without those that describe its body."""
+    """Return the headers that the API's server sends, without those that describe the body."""
     if api == "inference":
         return [_date(), ("server", "uvicorn"), *reply.headers]
-    # The website's connections are never kept.
+    # The website closes each connection after one reply.
     return [*reply.headers, _date(), ("connection", "close")]
 
 
 def response_of(api: Api, request: Request, reply: Reply) -> Response:
-    """Return a reply as a response."""
+    """Return the reply as an HTTP response."""
     if api == "inference":
         return _inference(reply)
     if not reply.body or "content-type" not in dict(reply.headers):
@@ -63,7 +63,7 @@ def _inference(reply: Reply) -> Response:
 
 
 def _website_json(request: Request, reply: Reply) -> Response:
-    """Return JSON with its etag, and compressed if it's large and the client takes that."""
+    """Return JSON with an etag. Compress it if it is long and the client accepts gzip."""
     body = reply.body
     headers: Headers = [*reply.headers, ("etag", f'"{hashlib.blake2s(body, digest_size=6).hexdigest()}"')]
     if len(body) >= _COMPRESSED_FROM and reply.status == 200 and "gzip" in request.header("accept-encoding"):

@@ -1,4 +1,4 @@
-"""The server's own thread, with the event loop in which connections and workers live."""
+"""The server's thread, with the event loop that runs its connections and workers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ HOST = "127.0.0.1"
 class Runner:
     """Serves an application on loopback from a daemon thread.
 
-    This is uvicorn's protocol without its ``Server``, which checks every 0.1 s whether to stop, and installs
-    signal handlers.
+    It uses uvicorn's protocol, but not uvicorn's ``Server``. That one checks only every 0.1 s whether it has to stop,
+    and it installs signal handlers.
     """
 
     def __init__(self, app: ASGIApp, *, on_change: Callable[[], None], on_stop: Callable[[], Awaitable[None]]) -> None:
@@ -35,11 +35,11 @@ class Runner:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._state.connections)
 
     def start(self, port: int) -> int:
-        """Return the port once it listens there. Raises OSError if it can't."""
+        """Start the thread, and return the port when it listens. Raise OSError if it can't listen."""
         listener = _listen(port)
         thread = threading.Thread(target=self._run, args=(listener,), name="oa_protocol.server", daemon=True)
         thread.start()
@@ -48,7 +48,7 @@ class Runner:
         return port
 
     def stop(self) -> None:
-        """Close everything; return when it is closed."""
+        """Close all connections, and return when the thread has ended."""
         if self._thread is not None:
             self._halt()
             self._thread.join()
@@ -61,7 +61,7 @@ class Runner:
         except BaseException as error:
             if self._listening.done():
                 raise
-            # It could not start: that is for the thread which waits for it.
+            # The server couldn't start. Raise the error in the thread that waits in ``start``.
             self._listening.set_exception(error)
 
     async def _serve(self, listener: socket.socket) -> None:
@@ -89,11 +89,14 @@ class Runner:
         await self._on_stop()
 
     async def _abandon(self) -> None:
-        for _ in range(3):  # asyncio takes some rounds from accepting a connection to making it known
+        # asyncio accepts a connection some rounds of the loop before it calls ``connection_made``. Without waiting for
+        # these rounds, such a connection would be missed and stay open.
+        for _ in range(3):
             await asyncio.sleep(0)
         for connection in tuple(self._state.connections):
             connection.transport.abort()
-        # The transports tell their protocols in the loop's next round; only then are requests known to be cut off.
+        # The transports call ``connection_lost`` in the next round of the loop. Before that, the requests don't know
+        # that their clients are gone, so they are cancelled only afterwards.
         await asyncio.sleep(0)
         tasks = tuple(self._state.tasks)
         for task in tasks:
@@ -102,7 +105,8 @@ class Runner:
 
 
 def _listen(port: int) -> socket.socket:
-    # With the protocol named, or asyncio leaves Nagle's algorithm on, which costs 40 ms a reply.
+    # Without an explicit protocol, asyncio doesn't recognize TCP and leaves Nagle's algorithm on. That would delay each
+    # reply by 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

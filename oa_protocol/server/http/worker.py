@@ -1,4 +1,4 @@
-"""The workers: tasks that take messages off the queue and answer them."""
+"""The workers: tasks that take messages from the queue and answer them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oa_protocol.server.work import abort, emit, finish, give_up, lose, take, te
 LOGGER = logging.getLogger("oa_protocol.server")
 
 FROZEN_SECONDS = 40.0
-"""Seconds after which a worker that doesn't answer the server's pings is given up."""
+"""After how many seconds the server gives up a worker that doesn't reply to its pings."""
 
 P = ParamSpec("P")
 
@@ -29,15 +29,15 @@ class _Job:
 
 
 class _GaveUp(Exception):
-    """The worker cannot answer; the text goes to the client."""
+    """The worker can't answer. The error's text is sent to the client."""
 
 
 class Workers:
-    """So many answers at a time; the other messages wait in the state's queue.
+    """Answers up to ``count`` messages at a time. The others wait in the state's queue.
 
-    An answer is made without waiting for a reader, but it ends only when the message or its stream has been asked
-    for, or ``reader_grace`` seconds after its last piece. Without a delay between the tokens it would otherwise be
-    over before any client could open the stream.
+    An answer is written without waiting for a reader. But it ends only when a client has asked for the message or its
+    stream, or ``reader_grace`` seconds after the last piece. Otherwise, an answer without a delay between its tokens
+    would be over before any client could open its stream.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take_up(self) -> None:
-        """Let idle workers take what waits; a message that is new in the queue gets what is scripted for it."""
+        """Let idle workers take messages from the queue. Look up the scripted answer of a new message first."""
         for newest in self._live.state.waiting[-1:]:
             if newest not in self._jobs:
                 self._jobs[newest] = _Job(self._script.take(Answer, "request") or Answer())
@@ -67,14 +67,14 @@ class Workers:
             del self._jobs[message_id]
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``work`` until it ends or the server stops."""
+        """Run ``work`` in a task, until it ends or the server stops."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def aclose(self) -> None:
-        """End everything that runs."""
+        """End all tasks."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -94,7 +94,7 @@ class Workers:
             self._end(message_id, finish, answer.final)
 
     async def _send_pieces(self, message_id: str, answer: Answer) -> bool:
-        """Whether the answer was given to its end."""
+        """Send the answer. Return False if it was given up before its end."""
         pieces = self._pieces(message_id, answer)
         for _ in range(answer.after):
             piece = next(pieces, None)
@@ -134,6 +134,7 @@ class Workers:
 
     async def _send(self, message_id: str, piece: str | PluginStep) -> None:
         if isinstance(piece, PluginStep):
+            # This is two events, the step and an empty token, so the readers are woken twice.
             self._live.apply(use_plugin, message_id, piece)
             self._live.channel(message_id).news.put_nowait(None)
         else:
@@ -155,13 +156,13 @@ class Workers:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """Bring the message to its end, and turn to the next one."""
+        """End the message with ``change``, and take the next one from the queue."""
         del self._jobs[message_id]
         self._step(message_id, lambda state: (change(state, message_id, *args, **kwargs), None))
         self.take_up()
 
     def _step(self, message_id: str, change: Callable[[ServerState], tuple[ServerState, str | None]]) -> str | None:
-        """Change the state, wake the readers, and stop the tasks of answers that were torn down with their worker."""
+        """Change the state and wake the readers. Stop the tasks of answers that were lost with their worker."""
         running = self._live.state.running
         result = self._live.step(change)
         self._live.channel(message_id).news.put_nowait(None)
@@ -176,11 +177,12 @@ class Workers:
         if job.task is not None:
             job.task.cancel()
         if message_id in self._live.state.waiting:
+            # The message had no token yet, so it went back to the queue, and its next worker does what was scripted.
             self._jobs[message_id] = _Job(job.answer)
 
 
 def _turns(state: ServerState, message_id: str) -> list[Turn]:
-    """Return the messages from the chat's first one to the one that is to be answered; none of a deleted chat."""
+    """Return the messages from the chat's first one to the prompt that is answered. Return none if it was deleted."""
     turns: list[Turn] = []
     message = state.message(message_id)
     while message is not None and message.parent_id is not None:

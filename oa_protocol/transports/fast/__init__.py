@@ -1,1 +1,1 @@
-"""A transport of our own on httptools, for streams of many tokens."""
+"""A fast transport on anyio's sockets and httptools, for streams of many tokens."""

@@ -1,7 +1,8 @@
-"""A reply of HTTP/1, as it arrives: httptools reads its head, and its body is cut out here.
+"""Reads an HTTP/1 reply as it arrives. httptools reads the head; the body is read here.
 
-Servers and proxies are often a little off, so this is as lenient as h11, which reads replies for httpx, and more so if
-RFC 9112 says that a client must be. httptools reads a whole reply only if its chunks are spelled by the book.
+The body isn't left to httptools, because it accepts only chunks that follow the standard to the letter, and the chunks
+of many servers and proxies don't. So this module is as lenient as h11, which reads replies for httpx, and more lenient
+if RFC 9112 says that a client must be.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Reply:
     """What has arrived of a reply.
 
     Attributes:
-        status: 0 until the head is there. Interim replies are passed over.
+        status: the HTTP status, or 0 until the head has arrived. Interim replies are skipped.
         headers: the header fields.
         is_complete: whether the body has ended.
         leaves_connection_usable: whether the next request may be sent over the same connection.
-        fault: what is wrong with the reply, if it ended too early.
+        fault: what is wrong with the reply, if it is malformed or ended too early.
 
     """
 
@@ -48,11 +49,11 @@ class Reply:
         self._body: list[bytes] = []
         self._left = 0
         self._trailer_bytes = 0
-        # Reads one part of what has arrived, and returns whether it was all there.
+        # The method that reads the next part. It returns whether there may be more to read in what has arrived.
         self._read_part: Callable[[Reply], bool] = Reply._read_head
 
     def close(self) -> None:
-        """Let go of it: what comes later is no part of it."""
+        """Note that the reply is no longer read. If it isn't complete, it never will be."""
         if not self.is_complete:
             self._fail("it was closed")
 
@@ -65,7 +66,8 @@ class Reply:
         return data
 
     def feed(self, data: bytes) -> None:
-        """Take what has arrived."""
+        """Read what has arrived."""
+        # This shortcut is for streams. A server sends each token as one chunk, which mostly arrives in one piece.
         if not self._unread and self._read_part is Reply._read_chunk_size and self._is_one_chunk(data):
             return
         self._unread += data
@@ -73,12 +75,12 @@ class Reply:
             while not self.is_complete and self._read_part(self):
                 pass
         except (ValueError, httptools.HttpParserError) as error:
-            self._fail(f"this is no HTTP: {words_of(error)}")
+            self._fail(f"this is not HTTP: {words_of(error)}")
         if self.is_complete:
             self.leaves_connection_usable = self._is_kept_alive and not self._unread
 
     def _is_one_chunk(self, data: bytes) -> bool:
-        """Take ``data`` if it is exactly one chunk. Tokens are, and this is far quicker than taking it apart."""
+        """If ``data`` is exactly one whole chunk, read it, and return True. It is far faster than line by line."""
         size = _PLAIN_SIZE.match(data)
         if size is None or len(data) != size.end() + int(size[1], 16) + 2 or data[-2:] != b"\r\n":
             return False
@@ -102,7 +104,7 @@ class Reply:
             self._unread = self._unread.lstrip(b"\r\n")
         unread = self._unread
         if not unread.startswith(b"HTTP/"[: len(unread)]):
-            raise ValueError("it begins with something else")
+            raise ValueError("it does not begin with HTTP/")
         end = _HEAD_END.search(unread)
         if (end.end() if end else len(unread)) > LONGEST_HEAD:
             raise ValueError(f"the head is longer than {LONGEST_HEAD} bytes")
@@ -136,6 +138,7 @@ class Reply:
         else:
             self._read_part = Reply._read_to_end
         self.status, self.headers = head.status, head.headers
+        # If a head has both, the two ends may disagree about the end of the body (RFC 9112, section 6.3).
         self._is_kept_alive = head.is_kept_alive and not (coding and lengths)
 
     # ---- the body
@@ -154,7 +157,7 @@ class Reply:
             return False
         size = _CHUNK.fullmatch(line)
         if size is None:
-            raise ValueError("a chunk's size is no number")
+            raise ValueError("a chunk's size is not a number")
         self._left = int(size[1], 16)
         self._read_part = Reply._read_chunk if self._left else Reply._read_trailer
         return True
@@ -181,11 +184,11 @@ class Reply:
         if line in (b"\r\n", b"\n"):
             self.is_complete = True
         elif line and not _TRAILER.fullmatch(line):
-            raise ValueError("a trailer is no header field")
+            raise ValueError("a trailer is not a header field")
         return bool(line)
 
     def _take_left(self) -> bool:
-        """Take what is there of the bytes that are left, and return whether these were all."""
+        """Take as many of the bytes that are left as have arrived. Return whether none is left."""
         size = min(self._left, len(self._unread))
         self._take(size)
         self._left -= size
@@ -197,7 +200,7 @@ class Reply:
             del self._unread[:size]
 
     def _take_line(self) -> bytes:
-        """Return the next line, or nothing if its end isn't there yet."""
+        """Return the next line, or ``b""`` if its end hasn't arrived yet."""
         end = self._unread.find(b"\n") + 1
         if (end or len(self._unread)) > LONGEST_HEAD:
             raise ValueError(f"a line is longer than {LONGEST_HEAD} bytes")
@@ -207,17 +210,17 @@ class Reply:
 
 
 class _Head:
-    """A reply's head, read."""
+    """The head of a reply, as httptools reads it."""
 
     def __init__(self, data: bytes) -> None:
         if b"\0" in data:
-            raise ValueError("a head has no zero bytes")
+            raise ValueError("the head has a zero byte in it")
         self.headers: list[tuple[str, str]] = []
         self.is_kept_alive = False
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(
-            lenient_headers=True,  # control characters
-            lenient_chunked_length=True,  # a length beside chunks
+            lenient_headers=True,  # accepts control characters
+            lenient_chunked_length=True,  # accepts a length beside chunks
             lenient_version=True,
             lenient_optional_cr_before_lf=True,
         )
@@ -225,7 +228,7 @@ class _Head:
             self._parser.feed_data(_say_length_once(_FOLD.sub(b" ", data)))
         self.status: int = self._parser.get_status_code()
         self.version: str = self._parser.get_http_version()
-        del self._parser  # a cycle, which would wait for the garbage collector
+        del self._parser  # it refers to this object, and the cycle would wait for the garbage collector
 
     def values(self, name: str) -> list[str]:
         """Return the values of the header fields of this name, in lower case."""
@@ -241,7 +244,7 @@ class _Head:
 
 
 def _say_length_once(head: bytes) -> bytes:
-    """Return the head with one content-length, if there are several and all say the same (RFC 9110, section 8.6)."""
+    """If a head has several equal lengths, return it with a single one (RFC 9110, section 8.6)."""
     said: list[bytes] = [length.strip() for field in _LENGTH.findall(head) for length in field.split(b",")]
     if len(said) < 2 or len(set(said)) > 1:
         return head

@@ -1,14 +1,14 @@
-"""The fast transport: anyio's sockets, on asyncio and trio, and httptools to read replies (Node.js's parser).
+"""The fast transport, for asyncio and trio. It uses anyio's sockets, and reads replies with httptools (Node's parser).
 
-The way of a request, and what a failure there means::
+Here is the way of a request, and what a failure of each step raises::
 
-    open     spell the request ─► take an idle connection, or connect ─► send ─► read the head
+    open     write the request ─► take an idle connection, or connect ─► send ─► read the head
              NotSent              NotSent                                MaybeSent
     receive  read the body                                               MaybeSent
-    aclose   the connection is idle now, where the reply was read to its end; else it is closed
+    aclose   keep the connection as idle if the reply was read to its end, otherwise close it
 
-The driver of a conversation sends one request after the other, so there are two connections at most: a stream's, and
-the one beside it.
+The driver of a conversation sends one request after the other. So there are at most two connections: the one of a
+stream, and the one of the exchange beside it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,14 @@ _FIELD_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 class HttptoolsTransport:
     """Sends requests over its own sockets.
 
-    ``connect_timeout`` is in seconds, and for the handshakes, too; ``proxy`` is an http or https URL; ``ssl_context``
-    says whom to trust, and None is httpx's choice. Raises ValueError for a proxy that cannot be used.
+    Args:
+        connect_timeout: how long connecting may take, in seconds, handshakes included. By default there is no limit.
+        proxy: the URL of an http or https proxy.
+        ssl_context: which certificates to trust. By default it is httpx's choice.
+
+    Raises:
+        ValueError: the proxy can't be used.
+
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class HttptoolsTransport:
         self._connections: list[_Connection] = []
 
     async def open(self, request: HttpRequest) -> HttptoolsResponse:
-        """Send the request. Raises NotSent or MaybeSent."""
+        """Send the request, and return once the reply's head is there. Raises NotSent or MaybeSent."""
         try:
             origin = _Origin.of(request.url)
             message = _spell(request, origin, self._proxy)
@@ -111,7 +117,7 @@ class HttptoolsTransport:
         return connection
 
     async def _reach(self, origin: _Origin) -> tuple[ByteStream, ByteStream]:
-        """Connect to the server, or to the proxy that takes the requests for it; return socket and stream."""
+        """Connect to the server, or to its proxy. Return the socket, and the stream, which may be encrypted."""
         proxy = self._proxy
         peer = origin if proxy is None else proxy.origin
         socket = stream = await connect(peer.host, peer.port)
@@ -128,17 +134,17 @@ class HttptoolsTransport:
 
     async def _encrypt(self, stream: ByteStream, peer: _Origin) -> ByteStream:
         if self._ssl_context is None:
-            from oa_protocol.transports.httpx import default_ssl_context  # httpx takes its time to import
+            from oa_protocol.transports.httpx import default_ssl_context  # importing httpx takes long
 
             self._ssl_context = default_ssl_context()
-        # HTTP says itself where a body ends; hardly a server says goodbye in TLS.
+        # HTTP itself says where a body ends, and hardly any server sends a TLS close notice.
         return await TLSStream.wrap(
             stream, hostname=peer.host, ssl_context=self._ssl_context, standard_compatible=False, server_side=False
         )
 
 
 class HttptoolsResponse:
-    """A reply of HttptoolsTransport."""
+    """A reply of ``HttptoolsTransport``."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -165,7 +171,7 @@ class HttptoolsResponse:
             raise connection_failed(self._connection.route, error) from error
 
     async def receive(self) -> bytes:
-        """Return the next bytes. After a cancellation it goes on where it was."""
+        """Return the next bytes of the body. If a call is cancelled, the next one returns its bytes."""
         reply = self._reply
         while not (data := reply.take_body()) and not reply.is_complete:
             try:
@@ -182,13 +188,13 @@ class HttptoolsResponse:
         except anyio.EndOfStream:
             self._reply.feed_end()
         except _BROKEN as error:
-            self._reply.fault = words_of(error)  # some sockets would tell it once, and then a clean end
+            self._reply.fault = words_of(error)  # kept, because some sockets report it once, and then a clean end
             raise
         else:
             self._reply.feed(data)
 
     async def aclose(self) -> None:
-        """Let go of the reply."""
+        """Release the reply. Its connection is kept for the next request if it is usable, and otherwise closed."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -200,7 +206,12 @@ class HttptoolsResponse:
 
 
 class _Connection:
-    """A connection that is in use by one reply; or idle, until a time of the event loop's clock; or closed."""
+    """A connection. One reply uses it, or it is idle, or it is closed.
+
+    Attributes:
+        idle_until: until when an idle connection may be used, by the event loop's clock. None if it isn't idle.
+
+    """
 
     def __init__(self, origin: _Origin, route: str, socket: ByteStream, stream: ByteStream) -> None:
         self.origin = origin
@@ -208,11 +219,11 @@ class _Connection:
         self.stream = stream
         self.idle_until: float | None = None
         self.is_closed = False
-        self._socket = socket  # under the stream, where that is encrypted
+        self._socket = socket  # what an encrypted stream is on top of; closing it doesn't wait for the server
 
     @property
     def is_fit(self) -> bool:
-        """Whether an idle connection is reusable. If something has come, it was closed or is out of step."""
+        """Whether an idle connection is reusable. If anything has come over it, it was closed, or is out of sync."""
         return self.idle_until is not None and anyio.current_time() < self.idle_until and is_silent(self.stream)
 
     async def aclose(self) -> None:
@@ -229,7 +240,7 @@ class _Origin(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Raises ValueError where it is no http or https URL with a host."""
+        """Return the origin of a URL. Raises ValueError if it isn't an http or https URL with a host."""
         if not _URL.fullmatch(url):
             raise ValueError("the URL has characters that a URL cannot have")
         parts = urlsplit(url)
@@ -244,14 +255,14 @@ class _Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Proxy:
-    """An HTTP proxy: it forwards requests to http servers, and opens tunnels to https ones."""
+    """An HTTP proxy. It forwards requests to http servers, and opens tunnels to https servers."""
 
     origin: _Origin
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Raises ValueError where it is no URL of a proxy."""
+        """Return the proxy at a URL. Raises ValueError if it can't be used."""
         url = check_proxy(url, HTTP)
         origin, parts = _Origin.of(url), urlsplit(url)
         if parts.username is None:
@@ -283,7 +294,7 @@ def _spell(request: HttpRequest, origin: _Origin, proxy: _Proxy | None) -> bytes
 
 
 def _spell_head(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Raises ValueError for what would break out of its place."""
+    """Return a request's head. Raises ValueError for characters that would make another request of it."""
     if not _TOKEN.fullmatch(method):
         raise ValueError("the method has characters that a method cannot have")
     for name, value in headers:
@@ -294,6 +305,6 @@ def _spell_head(method: str, target: str, headers: tuple[tuple[str, str], ...]) 
 
 
 async def _close(stream: ByteStream) -> None:
-    """Close it, also where the caller is cancelled: it waits for nobody."""
+    """Close it, even if the caller is cancelled. This doesn't wait for the server, so the shield is safe."""
     with anyio.CancelScope(shield=True):
         await stream.aclose()

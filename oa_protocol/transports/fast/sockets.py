@@ -1,4 +1,4 @@
-"""TCP connections for the fast transport: anyio's, and on asyncio one that costs half as much for each read."""
+"""TCP connections for the fast transport. On trio they are anyio's. On asyncio they are our own, which cost half."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-_HAPPY_EYEBALLS_DELAY = 0.25
-_ENOUGH = 256 * 1024  # what asyncio reads at once
+_HAPPY_EYEBALLS_DELAY = 0.25  # seconds
+_ENOUGH = 256 * 1024  # as many bytes as asyncio reads at once
 
-# Neither takes a file descriptor of its own, and Windows' select takes any number.
+# Neither of these needs a file descriptor of its own. poll() takes descriptors of any number, and so does select() on
+# Windows, which has no poll().
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 async def connect(host: str, port: int) -> ByteStream:
-    """Connect to a name or an address. Raises OSError, and UnicodeError for what can be no name."""
+    """Connect to a name or an address. Raises OSError, or UnicodeError if it can't be a name."""
     if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
         return await anyio.connect_tcp(host, port)
     if _is_address(host):
@@ -37,7 +38,7 @@ async def _connect_asyncio(address: str, port: int) -> AsyncioStream:
 
 
 async def _addresses(name: str, port: int) -> list[str]:
-    """Return the addresses of ``name``, each once, the families in turns (RFC 8305, section 4)."""
+    """Return the addresses of ``name``, each once, with the families in turns (RFC 8305, section 4)."""
     families: dict[int, dict[str, None]] = {}
     for family, _, _, _, address in await anyio.getaddrinfo(name, port, type=socket.SOCK_STREAM):
         families.setdefault(family, {})[address[0]] = None
@@ -46,10 +47,10 @@ async def _addresses(name: str, port: int) -> list[str]:
 
 
 async def _race(addresses: list[str], port: int) -> AsyncioStream:
-    """Return the first connection; each next attempt begins a little later, or when the one before has failed.
+    """Try the addresses, and return the first connection that is made.
 
-    asyncio's own race does not close a connection where it is cancelled late, breaks with eager tasks, and uvloop has
-    none.
+    Each attempt begins a little after the one before, or as soon as that one has failed. asyncio's own race isn't used:
+    it leaves a connection open if it is cancelled late, it breaks with eager tasks, and uvloop doesn't have it.
     """
     streams: list[AsyncioStream] = []
     errors: dict[str, OSError] = {}
@@ -82,7 +83,7 @@ async def _race(addresses: list[str], port: int) -> AsyncioStream:
 
 
 def is_silent(stream: ByteStream) -> bool:
-    """Whether nothing has come from the peer that was not read: no bytes, no end, no failure."""
+    """Return whether everything that came from the server was read: there are no bytes, no end and no failure."""
     while isinstance(stream, TLSStream):
         if not _is_silent_inside(stream.extra(TLSAttribute.ssl_object)):  # noqa: S610  # not Django's
             return False
@@ -96,7 +97,7 @@ def is_silent(stream: ByteStream) -> bool:
 
 
 def _is_silent_inside(encrypted: ssl.SSLObject) -> bool:
-    """Whether nothing is left of what TLS was given; it may hold whole records that it hasn't decrypted."""
+    """Return whether TLS has nothing left to read. It may hold whole records that it hasn't decrypted yet."""
     try:
         encrypted.read(1)
     except ssl.SSLWantReadError:
@@ -109,8 +110,8 @@ def _is_silent_inside(encrypted: ssl.SSLObject) -> bool:
 class AsyncioStream(asyncio.Protocol, ByteStream):
     """A TCP connection on asyncio, for one reader and one writer.
 
-    anyio's own starts and stops the socket's watch for every read, which is two system calls for each token. This one
-    goes on reading until the reader is far behind.
+    anyio's own starts and stops watching the socket for each read, which takes two system calls for each token. This
+    one goes on reading until the reader is ``_ENOUGH`` bytes behind.
     """
 
     def __init__(self) -> None:
@@ -126,16 +127,19 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
 
     @property
     def has_news(self) -> bool:
-        """Whether there is something that was not read yet."""
+        """Whether there is anything that wasn't read yet: bytes, an end or a failure."""
         return bool(self._chunks) or self._has_ended or self._is_lost
 
     @property
     def is_reading(self) -> bool:
-        """Whether the reader is near enough for more to be read from the socket."""
+        """Whether the socket is being read. It isn't while the reader is too far behind."""
         return self._transport.is_reading()
 
     async def receive(self, max_bytes: int = _ENOUGH) -> bytes:
-        """Return all that has arrived, however much, waiting for some. Where this is cancelled, nothing is lost."""
+        """Wait until something has arrived, and return all of it, even if it is more than ``max_bytes``.
+
+        If a call is cancelled, the next one returns its bytes.
+        """
         if not self.has_news:
             self._arrival = self._loop.create_future()
             await self._arrival
@@ -154,7 +158,7 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
         return data
 
     async def send(self, item: bytes) -> None:
-        """Send it all."""
+        """Send all of ``item``."""
         if not self._is_lost:
             self._transport.write(item)
         if self._drained is not None:
@@ -167,27 +171,27 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
         self._transport.write_eof()
 
     def abort(self) -> None:
-        """Close it in the loop's next round; what was not sent is not sent."""
+        """Close it in the loop's next round. Bytes that weren't sent yet are dropped."""
         self._transport.abort()
 
     async def aclose(self) -> None:
-        """Close it at once; what was not sent is not sent."""
+        """Close it. Bytes that weren't sent yet are dropped."""
         self.abort()
         await asyncio.sleep(0)  # the socket is closed in the loop's next round
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """The socket."""
+        """The socket, for anyio."""
         return {SocketAttribute.raw_socket: lambda: cast("socket.socket", self._transport.get_extra_info("socket"))}
 
-    # ---- what asyncio tells
+    # ---- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
+        """Keep asyncio's transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Keep the bytes, and wake the reader. If the reader is too far behind, stop reading from the socket."""
         self._chunks.append(bytes(data))
         was_enough = self._size >= _ENOUGH
         self._size += len(data)
@@ -196,24 +200,24 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
         _wake(self._arrival)
 
     def eof_received(self) -> bool:
-        """The peer sends no more; the connection stays open."""
+        """Note that the server won't send any more. Return True, so that asyncio keeps the connection open."""
         self._has_ended = True
         _wake(self._arrival)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Closed, by whichever side."""
+        """Note that the connection is closed, by either side, and wake everybody."""
         self._is_lost = True
         self._error = exc
         _wake(self._arrival)
         _wake(self._drained)
 
     def pause_writing(self) -> None:
-        """More is waiting to be sent than is good."""
+        """Make ``send`` wait, because too much is waiting to be sent."""
         self._drained = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Enough of it was sent."""
+        """Let ``send`` go on."""
         _wake(self._drained)
         self._drained = None
 

@@ -1,4 +1,4 @@
-"""Section 5: what a stream says, wherever its bytes are cut, and how an answer ends."""
+"""Section 5: the contents of a stream, for all cuts of its bytes, and the end of an answer."""
 
 from __future__ import annotations
 

@@ -1,3 +1,0 @@
-from tests.driver.fixtures import no_environment
-
-__all__ = ["no_environment"]
