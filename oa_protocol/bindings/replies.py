@@ -212,6 +212,7 @@ def _moment(http_date: str) -> datetime:
 
     ``email.utils`` isn't used, because it imports sockets, and the engine mustn't import anything that can do I/O.
     """
+    # Some servers write "+0000" instead of "GMT".
     match _WORD.findall(http_date.replace("+0000", "GMT")):
         case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
             century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900
