@@ -6,7 +6,6 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import ModuleType
 from typing import Any, Literal, cast
 
@@ -143,14 +142,21 @@ class Gevent(Example):
 
     def converse(self, conversation: Conversation, prompts: Sequence[str], tell: Tell) -> None:
         running = cast("Any", gevent.spawn(gevent_pool.converse, conversation, prompts, tell))
-        loop: Any = gevent.get_hub().loop
-        self.cancel = partial(loop.run_callback_threadsafe, partial(running.kill, block=False))
+        self.greenlet, self.loop = running, cast("Any", gevent.get_hub().loop)
         result = running.get()
         if isinstance(result, gevent.GreenletExit):  # gevent returns it
             raise result
 
     def interrupt(self) -> None:
-        self.cancel()
+        """Return when it was raised; otherwise a reply that comes next could overtake it."""
+        raised = threading.Event()
+
+        def kill() -> None:
+            self.greenlet.kill(block=False)
+            self.loop.run_callback(raised.set)
+
+        self.loop.run_callback_threadsafe(kill)
+        raised.wait(PATIENT.timeout)
 
 
 def in_reactor(call: Callable[[], object]) -> object:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -84,15 +85,20 @@ class Runner:
         )
         self._listening.set_result((listener.getsockname()[1], lambda: loop.call_soon_threadsafe(stop.set)))
         await stop.wait()
+        await self._stop_accepting(listener)
         server.close()
         await self._abandon()
         await self._on_stop()
 
-    async def _abandon(self) -> None:
-        # asyncio accepts a connection some rounds of the loop before it calls ``connection_made``. Without waiting for
-        # these rounds, such a connection would be missed and stay open.
+    async def _stop_accepting(self, listener: socket.socket) -> None:
+        # asyncio accepts a connection some rounds of the loop before it calls ``connection_made``. If the server is
+        # closed in between, asyncio forgets the connection, and it stays open (``Server._attach`` fails).
+        with suppress(NotImplementedError):  # Windows' event loop has no readers
+            asyncio.get_running_loop().remove_reader(listener)
         for _ in range(3):
             await asyncio.sleep(0)
+
+    async def _abandon(self) -> None:
         for connection in tuple(self._state.connections):
             connection.transport.abort()
         # The transports call ``connection_lost`` in the next round of the loop. Before that, the requests don't know
