@@ -33,7 +33,7 @@ from tests.tape.taping import CASES, recorder
 SECRETS = {
     "cookie": 'cookie-qzxa"quoted\\slashed',
     "part": "part-of-a-cookie-qzxb",
-    "token": "eyJhbGciOiJIUzI1NiJ9.token.qzxc",
+    "token": "eyJhbGciOiJIUzI1NiJ9/token+qzxc",
     "user": "proxy-user-qzxd",
     "password": "proxy-password-qzxe",
 }
