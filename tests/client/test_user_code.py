@@ -35,7 +35,7 @@ class Odd:
 
     def __init__(self, place: Place, error: type[BaseException]) -> None:
         self._transport = HttptoolsTransport(connect_timeout=10)
-        self._place = place
+        self._place: Place = place
         self._error = error
 
     async def open(self, request: HttpRequest) -> Response:
@@ -52,7 +52,7 @@ class Odd:
 class OddResponse:
     def __init__(self, response: Response, place: Place, error: type[BaseException]) -> None:
         self._response = response
-        self._place = place
+        self._place: Place = place
         self._error = error
 
     @property
