@@ -1,5 +1,8 @@
 """The runner that cannot be stopped."""
 
+# What ends a host is raised in its place, because it comes between two lines of the runner.
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import gc
 import math
@@ -14,9 +17,10 @@ import anyio.to_thread
 import pytest
 import sniffio
 
-from oa_protocol import ChatLeakedWarning, Cleanup, Client, Timeouts
-from oa_protocol.client._shield import run_to_completion, signals_held
+from oa_protocol import ChatLeakedWarning, Cleanup, Client, Phase, Timeouts
+from oa_protocol.client._shield import _Runner, run_to_completion, signals_held
 from oa_protocol.server import Fault, Hold, Server
+from tests.driver.site import Site
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +57,45 @@ async def test_what_the_operation_raises_is_raised_as_it_is() -> None:
 
     with pytest.raises(OSError, match="broken"):
         await run_to_completion(fails, seconds=math.inf)
+
+
+def end_the_first_host(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    host, ended = _Runner.host, [error]
+
+    async def end(runner: _Runner) -> None:
+        if ended:
+            raise ended.pop()
+        await host(runner)
+
+    monkeypatch.setattr(_Runner, "host", end)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), BaseExceptionGroup("of a task", [KeyboardInterrupt()])], ids=str
+)
+async def test_an_interruption_of_the_host_itself_is_raised_afterwards(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_the_first_host(monkeypatch, error)
+    work = Work()
+    work.may_finish.set()
+    with pytest.raises(KeyboardInterrupt):
+        await run_to_completion(work, seconds=math.inf)
+    assert work.finished == 1
+
+
+async def test_an_error_beside_an_interruption_is_raised_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_the_first_host(monkeypatch, BaseExceptionGroup("of a task", [KeyboardInterrupt(), ValueError("a bug")]))
+    with pytest.raises(BaseExceptionGroup, match="of a task"):
+        await run_to_completion(Work(), seconds=math.inf)
+
+
+async def test_a_create_that_has_ended_need_not_hurry(site: Site) -> None:
+    async with site.client() as client, client.chat() as chat:
+        await chat.ask("Hello")
+        chat._driver._hurry()
+        assert chat.phase is Phase.ANSWERED
+        await chat.ask("Hello again")
 
 
 async def test_a_cancelled_scope_is_noticed_afterwards() -> None:
