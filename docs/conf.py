@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from oa_protocol import __version__  # noqa: E402
+from oa_protocol import __version__  # noqa: E402  # it is found only with the path above
 
 project = "oa_protocol"
 author = "The oa_protocol authors"

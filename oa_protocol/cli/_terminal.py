@@ -142,6 +142,8 @@ class Terminal:
         """Show the library's warnings. With ``trace``, show all that it logs, with the seconds since the start."""
         logger = logging.getLogger("oa_protocol")
         handler, level, propagates = _Log(self, trace=self._trace), logger.level, logger.propagate
+        # An embedded server logs the same requests. They would stand there twice.
+        handler.addFilter(lambda record: record.name == logger.name or record.levelno >= logging.WARNING)
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG if self._trace else logging.WARNING)
         logger.propagate = False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,10 @@ def test_trace_shows_phases_intents_and_replies_on_a_line_each(server: Server) -
     ]  # fmt: skip
     assert sum(line.startswith("<- 200") for line in lines) == 5
     assert (done.code, done.out) == (0, "Hello\n")
+
+
+def test_trace_has_one_side_of_each_request_if_the_server_is_embedded() -> None:
+    assert not re.search(r"/api/chat 200 \d+ ms", oa_protocol("ask", "--trace", "Hello").err)
 
 
 @pytest.mark.clause("OA-2.5")
