@@ -65,6 +65,7 @@ class App:
         self.requests: deque[RequestRecord] = deque()
         self.arrivals: Counter[Step] = Counter()
         self.under_way = 0
+        self._drained: set[str] = set()
         self._recorded = 0
         self._live = live
         self._workers = workers
@@ -158,7 +159,7 @@ class App:
                 self._claim(request)
             case "delete":
                 self._workers.stop_deleted()
-                self._live.tidy()
+                self._live.release()
             case _:
                 pass
         if reply.stream is not None:
@@ -177,7 +178,17 @@ class App:
         )
 
     def _keep_reading(self, reader: Reader) -> None:
-        self._workers.spawn(reader.drain())
+        # One is enough for each message. A client that keeps coming back must not leave a task behind each time.
+        if reader.message_id in self._drained:
+            self._leave(reader)
+        else:
+            self._drained.add(reader.message_id)
+            self._workers.spawn(self._drain(reader))
+
+    async def _drain(self, reader: Reader) -> None:
+        await reader.drain()
+        self._drained.discard(reader.message_id)
+        self._leave(reader)
 
     def _leave(self, reader: Reader) -> None:
         self._live.apply(leave, reader.message_id)

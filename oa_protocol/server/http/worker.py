@@ -55,7 +55,11 @@ class Workers:
 
     def take_up(self) -> None:
         """Let idle workers take messages from the queue. Look up the scripted answer of a new message first."""
-        for newest in self._live.state.waiting[-1:]:
+        state = self._live.state
+        if len(self._jobs) > len(state.waiting) + len(state.running):  # the queue has dropped deleted messages
+            known = {*state.waiting, *state.running}
+            self._jobs = {message_id: job for message_id, job in self._jobs.items() if message_id in known}
+        for newest in state.waiting[-1:]:
             if newest not in self._jobs:
                 self._jobs[newest] = _Job(self._script.take(Answer, "request") or Answer())
         while self._live.state.waiting and len(self._live.state.running) < self._count:
@@ -143,12 +147,12 @@ class Workers:
             case PluginStep():
                 # This is two events, the step and an empty token, so the readers are woken twice.
                 self._live.apply(use_plugin, message_id, piece)
-                self._live.channel(message_id).news.put_nowait(None)
+                self._live.channel(message_id).wake()
             case Finish():
                 return
             case _:
                 assert_never(piece)
-        self._live.channel(message_id).news.put_nowait(None)
+        self._live.channel(message_id).wake()
         await asyncio.sleep(self._token_delay)
 
     async def _wait_for_reader(self, message_id: str) -> None:
@@ -177,14 +181,14 @@ class Workers:
         """Change the state and wake the readers. Stop the tasks of answers that were lost with their worker."""
         running = self._live.state.running
         result = self._live.step(change)
-        self._live.channel(message_id).news.put_nowait(None)
+        self._live.channel(message_id).wake()
         for torn in running:
             if torn not in self._live.state.running and torn in self._jobs:
                 self._stop(torn)
         return result
 
     def _stop(self, message_id: str) -> None:
-        self._live.channel(message_id).news.put_nowait(None)
+        self._live.channel(message_id).wake()
         job = self._jobs.pop(message_id)
         if job.task is not None:
             job.task.cancel()
