@@ -146,11 +146,11 @@ def check_model(state: ServerState, fields: Json) -> None:
 
 def cancel_others(state: ServerState, account: str, parent_id: str) -> ServerState:
     """Cancel the account's waiting messages, except other answers to the same prompt."""
-    for chat in state.chats.values():
-        if chat.account == account:
-            for message in chat.messages:
-                if message.state == "pending" and message.parent_id != parent_id:
-                    state = with_message(state, message._replace(state="cancelled"))
+    for message in map(state.message, state.streams):
+        if message is None or message.state != "pending" or message.parent_id == parent_id:
+            continue
+        if state.chats[message.chat_id].account == account:
+            state = with_message(state, message._replace(state="cancelled"))
     return state
 
 

@@ -40,7 +40,8 @@ class Intake:
 
     The owner of any web site can let the site's name resolve to this machine (DNS rebinding). The scripts of the site
     could then read this server's replies, which contain credentials. But a page can't change what the browser writes
-    into ``Host`` and ``Origin``. So each of them has to be one of our names.
+    into ``Host`` and ``Origin``. So each of them has to be one of our names. If a page embeds one of our URLs, for
+    example as an image, the browser sends no ``Origin``, but it says in ``Sec-Fetch-Site`` that the page is foreign.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -95,6 +96,8 @@ class Intake:
                     " may have sent the request. If the name belongs to this server, add it: Server(allowed_hosts=…),"
                     " or oa-protocol serve --allow-host.",
                 )
+        if request.header("sec-fetch-site") == "cross-site" and not request.header("origin"):
+            raise Refused(403, "A page of another site has sent the request.")
 
 
 def _names_in(request: Request) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import time
@@ -17,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from oa_protocol import __version__
 from oa_protocol.server.core import api_of, handle, leave, step_of
 from oa_protocol.server.faults import Close, Fault, Hang, Hold, Outcome, Raw, Reset, Script, StreamFault
 from oa_protocol.server.faults import Reply as ScriptedReply
@@ -107,8 +109,22 @@ class App:
         except Refused as error:
             await refusal(error.status, error.sentence)(scope, receive, lingering(receive, send))
         else:
-            response = await self._respond(request)
+            response = self._health() if request.path == "/health" else await self._respond(request)
             await response(scope, receive, lingering(receive, send) if request.unread else send)
+
+    def _health(self) -> Response:
+        """Say that the server runs, and how busy it is. Nothing in it is a secret, so it needs no credentials."""
+        state = self._live.state
+        counts = {
+            "chats": len(state.chats),
+            "accounts": len(state.accounts),
+            "waiting": len(state.waiting),
+            "running": len(state.running),
+            "requests": self.under_way,
+        }
+        body = json.dumps({"status": "ok", "version": __version__, **counts}).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        return BareReply(200, [*headers, ("cache-control", "no-store")], body)
 
     @contextmanager
     def _counted(self) -> Generator[None, None, None]:

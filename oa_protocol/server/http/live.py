@@ -77,8 +77,7 @@ class Live:
     def is_alive(self, message_id: str) -> bool:
         """Tell whether the message's stream may still get an event, or has one."""
         state = self.state
-        is_known = message_id in state.owners or message_id in state.waiting or message_id in state.running
-        return is_known and message_id in state.streams
+        return message_id in state.streams and (message_id in state.owners or message_id in state.running)
 
     def release(self) -> None:
         """Don't let the workers of deleted messages wait for a reader."""
