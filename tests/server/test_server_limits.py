@@ -16,7 +16,7 @@ def test_its_health_has_counts_and_needs_no_credentials(inference: Inference) ->
     server = inference.server
     asked(inference)
     reply = httpx.get(f"{server.url}/health")
-    counts = {"chats": 1, "accounts": 1, "waiting": 0, "running": 1, "requests": 1}
+    counts = {"chats": 1, "accounts": 1, "waiting": 0, "running": 1, "requests": 1, "workers": 0}
     assert reply.json() == {"status": "ok", "version": __version__, **counts}
     assert httpx.head(f"{server.url}/health").content == b""
     assert [record.step for record in server.requests] == ["create", "prompt", "request"]
