@@ -39,7 +39,8 @@ NAMES = [
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
-    "bindings.sse", "bindings.website", "cli", "client", "client.client", "client.compat", "client.cookies",
+    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.chat",
+    "client.client", "client.compat", "client.cookies",
     "client.journal", "client.sweep", "client.sync", "engine", "engine.conversation", "engine.errors",
     "engine.events", "engine.inputs", "engine.intents", "engine.moves", "engine.phases", "engine.state",
     "engine.steps", "engine.timers", "server", "server.chats", "server.core", "server.faults", "server.http",

@@ -246,6 +246,16 @@ class Binding(Protocol):
         """Whether "not found" means that the chat is gone only if the list of chats can be read, too (OA-7.5)."""
         return False
 
+    @property
+    def takes_cookies(self) -> bool:
+        """Whether cookies can be credentials here. Otherwise, only a bearer token can."""
+        return True
+
+    @property
+    def models_need_credentials(self) -> bool:
+        """Whether the server lists its models only for an account."""
+        return True
+
     # ---- requests
 
     def create_chat(self, credentials: Credentials) -> HttpRequest:
