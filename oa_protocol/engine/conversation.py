@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import inf
 from typing import assert_never, cast
 
+from oa_protocol.bindings._nesting import MAX_NESTING, TOO_DEEP, is_nested_too_deeply
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, check_text
 from oa_protocol.bindings.json import Chat
 from oa_protocol.bindings.replies import UNREADABLE, Reply
@@ -401,6 +402,9 @@ class Conversation(Steps):
         decoder, emitted = stream.decoder, turn.emitted
         read_event = self.settings.binding.read_event
         for payload in decoder.feed(data):
+            if len(payload) > MAX_NESTING and is_nested_too_deeply(payload):
+                self._on_bad_event(TOO_DEEP, events)
+                return events
             try:
                 event = read_event(payload)
             except UNREADABLE as error:
