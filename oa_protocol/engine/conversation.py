@@ -517,7 +517,7 @@ class Conversation(Steps):
             return
         match outstanding.intent:
             case CreateChat():
-                # The chat's id is only in the reply, so the create goes on, but the owner doesn't wait for ever.
+                # The chat's id is only in the reply, so the create goes on, but the owner doesn't wait forever.
                 outstanding.ends = min(outstanding.ends, self._clock.elapsed + self.settings.cleanup.timeout)
             case Exchange() as exchange:
                 self._outstanding = None

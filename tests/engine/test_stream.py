@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from oa_protocol.bindings._nesting import MAX_NESTING
 from oa_protocol.engine import conversation as engine
 from oa_protocol.engine import steps
 from oa_protocol.engine.errors import (
@@ -335,7 +336,7 @@ def test_the_limits_are_those_of_the_specification() -> None:
     assert steps.MAX_EVENT == 8 * 1024**2
     assert steps.MAX_ANSWER == 64 * 1024**2
     assert steps.MAX_STREAM == 128 * 1024**2
-    assert engine.MAX_NESTING == 500
+    assert MAX_NESTING == 500
 
 
 @pytest.mark.clause("OA-5.10")
