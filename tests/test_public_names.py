@@ -118,9 +118,14 @@ CALLED = [
 
 
 def exported() -> list[object]:
-    """What the package exports, and the server; and a chat as bindings read it, whose name the client's chat has."""
+    """What the package exports, and the server; and a chat as bindings read it."""
     top = [getattr(oa_protocol, name) for name in oa_protocol.__all__]
-    return [*top, *CALLED, json.Chat, *(getattr(oa_protocol.server, name) for name in oa_protocol.server.__all__)]
+    return [
+        *top,
+        *CALLED,
+        json.ChatSnapshot,
+        *(getattr(oa_protocol.server, name) for name in oa_protocol.server.__all__),
+    ]
 
 
 @pytest.mark.parametrize("kind", CALLED, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")

@@ -12,7 +12,7 @@ from typing import assert_never, cast
 
 from oa_protocol.bindings._nesting import MAX_NESTING, TOO_DEEP, is_nested_too_deeply
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, check_text
-from oa_protocol.bindings.json import Chat
+from oa_protocol.bindings.json import ChatSnapshot
 from oa_protocol.bindings.replies import UNREADABLE, Reply
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, TransportError
@@ -203,7 +203,7 @@ class Conversation(Steps):
         requested = isinstance(self.outstanding, RequestAssistant) or self.phase in ANSWER_MAY_RUN
         return requested and not self._current.is_at_work
 
-    def is_waiting_in(self, chat: Chat) -> bool:
+    def is_waiting_in(self, chat: ChatSnapshot) -> bool:
         """Return whether our answer waits for a worker, according to ``chat`` (OA-4.7).
 
         Args:

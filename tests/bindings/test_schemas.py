@@ -96,7 +96,7 @@ def test_every_recorded_message_chat_and_list_is_read(recorded: Recorded) -> Non
         case "message":
             assert BINDING.read_message(recorded.body, said["id"]) == read(said)
         case "chat":
-            chat = schemas.Chat(id=said["id"], messages=[read(message) for message in said["messages"]])
+            chat = schemas.ChatSnapshot(id=said["id"], messages=[read(message) for message in said["messages"]])
             assert BINDING.read_chat(recorded.body) == chat
         case _:
             found = BINDING.read_chat_list(recorded.body)
