@@ -42,7 +42,7 @@ MODULES = [
     "bindings.sse", "bindings.website", "cli", "client", "client.client", "client.compat", "client.cookies",
     "client.journal", "client.sweep", "client.sync", "engine", "engine.conversation", "engine.errors",
     "engine.events", "engine.inputs", "engine.intents", "engine.moves", "engine.phases", "engine.state",
-    "engine.steps", "engine.timers", "models", "models.base", "models.openai", "models.simple",
+    "engine.steps", "engine.timers", "models", "models.base", "models.gguf", "models.openai", "models.simple",
     "server", "server.chats", "server.core", "server.faults", "server.http",
     "server.http.app", "server.http.connection", "server.http.event_stream", "server.http.live",
     "server.http.reader", "server.http.responses", "server.http.runner", "server.http.worker", "server.ids",

@@ -19,7 +19,7 @@ import httpx
 from oa_protocol.bindings._secrets import hide
 from oa_protocol.bindings.replies import seconds_to_wait
 from oa_protocol.bindings.sse import SSEDecoder
-from oa_protocol.models._chunks import read_chunk, read_error
+from oa_protocol.models._completions import body_of, read_chunk, read_error
 from oa_protocol.models.base import AnswerRequest, Finish, ModelError, Piece
 
 LOGGER = logging.getLogger("oa_protocol.models")
@@ -102,7 +102,7 @@ class OpenAICompatible:
             try:
                 response = await self._open(client, request)
                 decoder = SSEDecoder(_EVENT_LIMIT, types=(b"error",))
-                async with aclosing(_body_of(response)) as body:
+                async with aclosing(_bytes_of(response)) as body:
                     async for data in body:
                         for payload in decoder.feed(data):
                             if payload == b"[DONE]":
@@ -122,7 +122,7 @@ class OpenAICompatible:
         headers = {"Accept": "text/event-stream"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
         tries, pause = 1, _FIRST_PAUSE
         while True:
-            sent = self._parameters(request)
+            sent = self._body(request)
             response = await client.send(
                 client.build_request("POST", self._url, json=sent, headers=headers), stream=True
             )
@@ -141,22 +141,11 @@ class OpenAICompatible:
                 case _:
                     raise ModelError(self._refusal(response, body))
 
-    def _parameters(self, request: AnswerRequest) -> dict[str, object]:
-        sampling = request.sampling
-        limit = "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens"
-        wanted = {
-            limit: sampling.max_new_tokens,
-            # Some endpoints read the seed as a signed number of 32 bits.
-            "seed": None if request.seed is None else request.seed % 2**31,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "typical_p": sampling.typical_p,
-            "repetition_penalty": sampling.repetition_penalty,
-            "repeat_penalty": sampling.repetition_penalty,
-        }
-        known = {name: value for name, value in wanted.items() if value is not None and name not in self._left_out}
-        return {"model": self._model, "messages": request.messages, "stream": True, **known}
+    def _body(self, request: AnswerRequest) -> dict[str, object]:
+        body = body_of(request)
+        if "max_tokens" in self._left_out:  # OpenAI's newer models have another name for it.
+            body["max_completion_tokens"] = body["max_tokens"]
+        return {"model": self._model, **{name: body[name] for name in body if name not in self._left_out}}
 
     def _leave_out(self, words: str, sent: dict[str, object]) -> bool:
         """Leave out the parameters that the endpoint says it doesn't know. Return whether there are any."""
@@ -248,7 +237,7 @@ def _is_stream(response: httpx.Response) -> bool:
     return _media_type(response) in ("text/event-stream", "")
 
 
-def _body_of(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+def _bytes_of(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     # httpx hides that this is a generator. If nothing closes it, trio complains.
     return cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
 
@@ -256,7 +245,7 @@ def _body_of(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 async def _read_start(response: httpx.Response) -> bytes:
     """Return the start of an error's body, and close the reply."""
     start = b""
-    async with aclosing(response), aclosing(_body_of(response)) as body:
+    async with aclosing(response), aclosing(_bytes_of(response)) as body:
         async for data in body:
             start += data
             if len(start) > _ERROR_LIMIT:

@@ -248,7 +248,7 @@ def test_a_key_alone_means_openai() -> None:
         ),
     ],
 )
-def test_what_is_missing_or_wrong_is_named_without_secrets(settings: dict[str, str], words: str) -> None:
+def test_what_is_missing_or_wrong_is_named_without_secrets(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         OpenAICompatible(**settings)
     assert KEY not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Reads the chunks of a streamed chat completion, which OpenAI-compatible endpoints and llama.cpp send."""
+"""Chat completions: the request, and the chunks of the reply. OpenAI-compatible endpoints and llama.cpp use them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from oa_protocol.models.base import Finish, ModelError, Piece
+from oa_protocol.models.base import AnswerRequest, Finish, ModelError, Piece
 
 _REASONS: dict[str, Literal["length", "eos_token", "stop_sequence"]] = {
     "stop": "eos_token",
@@ -57,6 +57,25 @@ class _Chunk(Struct):
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_error = msgspec.json.Decoder(ErrorBody).decode
 _DecodeErrors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def body_of(request: AnswerRequest) -> dict[str, object]:
+    """Return the body of the request for a chat completion, without the model's name."""
+    sampling = request.sampling
+    parameters = {
+        "max_tokens": sampling.max_new_tokens,
+        # Some endpoints read the seed as a signed number of 32 bits.
+        "seed": None if request.seed is None else request.seed % 2**31,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "typical_p": sampling.typical_p,
+        # vLLM uses the first name, and llama.cpp the second one.
+        "repetition_penalty": sampling.repetition_penalty,
+        "repeat_penalty": sampling.repetition_penalty,
+    }
+    known = {name: value for name, value in parameters.items() if value is not None}
+    return {"messages": request.messages, "stream": True, **known}
 
 
 def read_error(body: bytes) -> str:
