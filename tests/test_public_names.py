@@ -39,7 +39,8 @@ NAMES = [
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
-    "bindings.sse", "bindings.website", "cli", "client", "client.client", "client.compat", "client.cookies",
+    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.chat",
+    "client.client", "client.compat", "client.cookies",
     "client.journal", "client.sweep", "client.sync", "engine", "engine.conversation", "engine.errors",
     "engine.events", "engine.inputs", "engine.intents", "engine.moves", "engine.phases", "engine.state",
     "engine.steps", "engine.timers", "models", "models.base", "models.gguf", "models.openai", "models.simple",
@@ -118,9 +119,14 @@ CALLED = [
 
 
 def exported() -> list[object]:
-    """What the package exports, and the server; and a chat as bindings read it, whose name the client's chat has."""
+    """What the package exports, and the server; and a chat as bindings read it."""
     top = [getattr(oa_protocol, name) for name in oa_protocol.__all__]
-    return [*top, *CALLED, json.Chat, *(getattr(oa_protocol.server, name) for name in oa_protocol.server.__all__)]
+    return [
+        *top,
+        *CALLED,
+        json.ChatSnapshot,
+        *(getattr(oa_protocol.server, name) for name in oa_protocol.server.__all__),
+    ]
 
 
 @pytest.mark.parametrize("kind", CALLED, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 from msgspec import DecodeError, Struct
 
+from oa_protocol.bindings._nesting import TOO_DEEP, is_nested_too_deeply
 from oa_protocol.bindings.base import Binding, Credentials, Headers
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 
@@ -114,8 +115,8 @@ class Reply(Struct, frozen=True):
             RemoteProtocolError: the body is something else, or is too large.
 
         """
-        problem = f"more than {MAX_BODY:,} bytes"
-        if len(self.body) <= MAX_BODY:
+        problem = self._problem
+        if not problem:
             try:
                 return reader(self.body)
             except UNREADABLE as error:
@@ -137,7 +138,24 @@ class Reply(Struct, frozen=True):
     @property
     def words(self) -> str:
         """The error message in the body, or an empty text."""
-        return self.binding.read_error(self.body) if len(self.body) <= MAX_BODY else ""
+        return "" if self._problem else self.binding.read_error(self.body)
+
+    @property
+    def confirms_deletion(self) -> bool:
+        """Whether this reply to a DELETE confirms that the chat is gone."""
+        return not self._problem and self.binding.is_deleted(self.status, self.body)
+
+    @property
+    def denies_chat(self) -> bool:
+        """Whether this reply to a read of a chat says that there is no such chat."""
+        return not self._problem and self.binding.is_not_found(self.status, self.body)
+
+    @property
+    def _problem(self) -> str:
+        """Why the body must not be decoded at all (OA-5.10), or an empty text."""
+        if len(self.body) > MAX_BODY:
+            return f"more than {MAX_BODY:,} bytes"
+        return TOO_DEEP if is_nested_too_deeply(self.body) else ""
 
     def error(self, doing: str, phase: str | None = None) -> OAError:
         """Return this reply as an error. ``doing`` is what the request was for, for example "creating the chat"."""

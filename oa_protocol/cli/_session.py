@@ -23,7 +23,9 @@ from oa_protocol.cli._interrupts import Interrupts, heartbeat
 from oa_protocol.cli._prompts import are_typed, chat_prompts, one_prompt
 from oa_protocol.cli._terminal import Terminal
 from oa_protocol.cli._words import in_our_words
-from oa_protocol.client.client import Answer, Chat, Client
+from oa_protocol.client.answer import Answer
+from oa_protocol.client.chat import Chat
+from oa_protocol.client.client import Client
 from oa_protocol.client.journal import Journal
 from oa_protocol.engine.errors import (
     AnswerFailed,

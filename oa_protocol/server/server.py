@@ -30,7 +30,7 @@ DEFAULT_ACCOUNT = "default"
 class Server:
     """Both Open Assistant APIs on one port of loopback, with everything in memory.
 
-    The server runs in a thread of its own. It is a context manager, both for ``with`` and, on asyncio and trio, for
+    The server runs in its own thread. It is a context manager, both for ``with`` and, on asyncio and trio, for
     ``async with``. The context starts when the server listens, and ends when its connections, tasks and thread are
     gone. You can still look at ``chats`` and ``requests`` of a stopped server, but you can't start it again. Any thread
     may use all members.
@@ -90,7 +90,7 @@ class Server:
         self._started = False
 
     def start(self) -> None:
-        """Start the server in a thread of its own. Return when it listens.
+        """Start the server in its own thread. Return when it listens.
 
         Raises:
             OSError: The server can't listen on its port, for example because the port is taken.
