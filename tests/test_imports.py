@@ -118,7 +118,8 @@ LAYERS = {
     "tape": {"bindings", "engine"},
     "transports": {"engine"},
     "client": {"bindings", "engine", "tape", "transports"},
-    "server": set[str](),
+    "models": {"bindings"},
+    "server": {"models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
     "cli": {"bindings", "client", "engine", "server", "tape", "transports"},
 }

@@ -73,7 +73,7 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         date = found.get("date")
-        wait = _seconds(found.get("retry-after"), date)
+        wait = seconds_to_wait(found.get("retry-after"), date)
         coding = found.get("content-encoding")
         return cls(binding, status, bytes(body), date, found.get("location"), wait, coding, credentials)
 
@@ -209,7 +209,7 @@ def _text(value: object) -> str:
     raise TypeError(f"headers must be text or bytes, not {type(value).__name__}")
 
 
-def _seconds(retry_after: str | None, date: str | None) -> float | None:
+def seconds_to_wait(retry_after: str | None, date: str | None) -> float | None:
     """Return how many seconds the server asks us to wait, or None if the header can't be read.
 
     A date in ``Retry-After`` is compared with the reply's own ``date``, because the engine has no clock, and the

@@ -12,6 +12,8 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp
 
+from oa_protocol.models.base import Model
+from oa_protocol.models.simple import Lorem
 from oa_protocol.server.faults import Script, Scripted
 from oa_protocol.server.http._intake import Intake
 from oa_protocol.server.http.app import App, RequestRecord
@@ -19,7 +21,6 @@ from oa_protocol.server.http.live import Live
 from oa_protocol.server.http.reader import Timing
 from oa_protocol.server.http.runner import HOST, Runner
 from oa_protocol.server.http.worker import Workers
-from oa_protocol.server.models import Lorem, Model
 from oa_protocol.server.requests import Step
 from oa_protocol.server.state import Account, ChatRecord, Quirks, ServerState, with_account, without_credentials
 
