@@ -1,3 +1,4 @@
+from oa_protocol.server.exchanges import ExchangeRecord as ExchangeRecord
 from oa_protocol.server.faults import Abandon as Abandon
 from oa_protocol.server.faults import Answer as Answer
 from oa_protocol.server.faults import Close as Close
@@ -31,5 +32,8 @@ from oa_protocol.server.state import MessageRecord as MessageRecord
 from oa_protocol.server.state import Quirks as Quirks
 from oa_protocol.server.state import Role as Role
 from oa_protocol.server.state import State as State
+from oa_protocol.server.verdict import Finding as Finding
+from oa_protocol.server.verdict import FindingKind as FindingKind
+from oa_protocol.server.verdict import judge as judge
 
 __all__: list[str]
