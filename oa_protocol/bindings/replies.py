@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 from msgspec import DecodeError, Struct
 
+from oa_protocol.bindings._nesting import TOO_DEEP, is_nested_too_deeply
 from oa_protocol.bindings.base import Binding, Credentials, Headers
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 
@@ -72,7 +73,7 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         date = found.get("date")
-        wait = _seconds(found.get("retry-after"), date)
+        wait = seconds_to_wait(found.get("retry-after"), date)
         coding = found.get("content-encoding")
         return cls(binding, status, bytes(body), date, found.get("location"), wait, coding, credentials)
 
@@ -114,8 +115,8 @@ class Reply(Struct, frozen=True):
             RemoteProtocolError: the body is something else, or is too large.
 
         """
-        problem = f"more than {MAX_BODY:,} bytes"
-        if len(self.body) <= MAX_BODY:
+        problem = self._problem
+        if not problem:
             try:
                 return reader(self.body)
             except UNREADABLE as error:
@@ -137,7 +138,24 @@ class Reply(Struct, frozen=True):
     @property
     def words(self) -> str:
         """The error message in the body, or an empty text."""
-        return self.binding.read_error(self.body) if len(self.body) <= MAX_BODY else ""
+        return "" if self._problem else self.binding.read_error(self.body)
+
+    @property
+    def confirms_deletion(self) -> bool:
+        """Whether this reply to a DELETE confirms that the chat is gone."""
+        return not self._problem and self.binding.is_deleted(self.status, self.body)
+
+    @property
+    def denies_chat(self) -> bool:
+        """Whether this reply to a read of a chat says that there is no such chat."""
+        return not self._problem and self.binding.is_not_found(self.status, self.body)
+
+    @property
+    def _problem(self) -> str:
+        """Why the body must not be decoded at all (OA-5.10), or an empty text."""
+        if len(self.body) > MAX_BODY:
+            return f"more than {MAX_BODY:,} bytes"
+        return TOO_DEEP if is_nested_too_deeply(self.body) else ""
 
     def error(self, doing: str, phase: str | None = None) -> OAError:
         """Return this reply as an error. ``doing`` is what the request was for, for example "creating the chat"."""
@@ -191,7 +209,7 @@ def _text(value: object) -> str:
     raise TypeError(f"headers must be text or bytes, not {type(value).__name__}")
 
 
-def _seconds(retry_after: str | None, date: str | None) -> float | None:
+def seconds_to_wait(retry_after: str | None, date: str | None) -> float | None:
     """Return how many seconds the server asks us to wait, or None if the header can't be read.
 
     A date in ``Retry-After`` is compared with the reply's own ``date``, because the engine has no clock, and the

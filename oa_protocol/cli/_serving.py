@@ -15,20 +15,14 @@ import click
 
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._terminal import Terminal
-from oa_protocol.server import Echo, Lorem, Server
+from oa_protocol.server import Model, Server
 
 
-def serve(port: int, model: str, token_delay: float, workers: int, allowed_hosts: Iterable[str], log: str) -> int:
+def serve(model: Model, port: int, token_delay: float, workers: int, allowed_hosts: Iterable[str], log: str) -> int:
     """Run the embedded server until SIGINT or SIGTERM arrives. Return the exit code."""
     terminal = Terminal()
     handler = _handler(terminal, log)
-    server = Server(
-        Echo() if model == "echo" else Lorem(),
-        port=port,
-        token_delay=token_delay,
-        workers=workers,
-        allowed_hosts=allowed_hosts,
-    )
+    server = Server(model, port=port, token_delay=token_delay, workers=workers, allowed_hosts=allowed_hosts)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = ExitCode.DONE
     try:
@@ -79,8 +73,8 @@ def _handler(terminal: Terminal, log: str) -> logging.Handler:
 
 @contextmanager
 def _logging(handler: logging.Handler) -> Generator[None]:
-    """Write the server's log: a line for each request, and the server's own errors."""
-    logger = logging.getLogger("oa_protocol.server")
+    """Write the log of the server and its model: a line for each request, warnings and errors."""
+    logger = logging.getLogger("oa_protocol")
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)

@@ -6,8 +6,11 @@ from oa_protocol.models.base import Piece as Piece
 from oa_protocol.models.base import PluginStep as PluginStep
 from oa_protocol.models.base import Sampling as Sampling
 from oa_protocol.models.base import Turn as Turn
+from oa_protocol.models.gguf import Gguf as Gguf
+from oa_protocol.models.openai import OpenAICompatible as OpenAICompatible
 from oa_protocol.models.simple import Echo as Echo
 from oa_protocol.models.simple import Lorem as Lorem
+from oa_protocol.server.exchanges import ExchangeRecord as ExchangeRecord
 from oa_protocol.server.faults import Abandon as Abandon
 from oa_protocol.server.faults import Answer as Answer
 from oa_protocol.server.faults import Close as Close
@@ -37,5 +40,8 @@ from oa_protocol.server.state import MessageRecord as MessageRecord
 from oa_protocol.server.state import Quirks as Quirks
 from oa_protocol.server.state import Role as Role
 from oa_protocol.server.state import State as State
+from oa_protocol.server.verdict import Finding as Finding
+from oa_protocol.server.verdict import FindingKind as FindingKind
+from oa_protocol.server.verdict import judge as judge
 
 __all__: list[str]
