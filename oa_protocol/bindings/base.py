@@ -225,10 +225,10 @@ class StreamDecoder(Protocol):
 class Binding(Protocol):
     """One API: it builds the requests and reads the replies. docs/bindings.md shows how to write one.
 
-    The methods that read return this package's types: ``Message``, ``ChatSnapshot``, ``ChatList`` and the stream's events, with
-    the states of OA-3.1. If a body doesn't have the right form, they raise ``ValueError`` or msgspec's ``DecodeError``,
-    and the engine turns that into a ``RemoteProtocolError``. The engine checks each id from the server by ``is_id``
-    before it uses the id in a request.
+    The methods that read return this package's types: ``Message``, ``ChatSnapshot``, ``ChatList`` and the stream's
+    events, with the states of OA-3.1. If a body doesn't have the right form, they raise ``ValueError`` or msgspec's
+    ``DecodeError``, and the engine turns that into a ``RemoteProtocolError``. The engine checks each id from the server
+    by ``is_id`` before it uses the id in a request.
     """
 
     @property

@@ -63,7 +63,8 @@ def test_it(oa_server):
 """,
     )
     done.assert_outcomes(passed=1, errors=1)
-    done.stdout.fnmatch_lines(["the test left chats on the server: ????????-????-7???-????-????????????"])
+    left = "The chat is still on the server. (OA-7.2, chat ????????-????-7???-????-????????????)"
+    done.stdout.fnmatch_lines(["the client did something wrong:", left])
 
 
 def test_a_test_may_be_allowed_to_leave_chats(project: pytest.Pytester) -> None:
@@ -76,6 +77,25 @@ def test_it(oa_server):
 """,
     )
     done.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(("marker", "errors"), [("clean=True", 1), ("", 0), ("clean=True, may_leave_chats=True", 1)])
+def test_a_test_may_require_a_clean_verdict(project: pytest.Pytester, marker: str, errors: int) -> None:
+    done = run(
+        project,
+        f"""
+@pytest.mark.oa_server({marker})
+def test_it(oa_server):
+    chat = create(oa_server)
+    delete(oa_server, chat)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        delete(oa_server, chat)
+    refused.value.close()
+""",
+    )
+    done.assert_outcomes(passed=1, errors=errors)
+    if errors:
+        done.stdout.fnmatch_lines(["the client did something wrong:", "*it was used again*(OA-7.7, chat *)"])
 
 
 def test_the_marker_has_the_servers_settings_and_the_nearest_one_counts(project: pytest.Pytester) -> None:
