@@ -32,6 +32,8 @@ Environment:
   OA_JOURNAL  the journal's path; if it is empty, there is no journal
   OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL
               the endpoint, key and model of --answers openai
+  OA_WORKER_KEY
+              the key with which the server knows the worker
   NO_COLOR    if it is set, nothing is colored
 
 \b
@@ -184,8 +186,9 @@ def replay(file: str) -> int:
 
 
 @group.command(
-    epilog="OA_URL, OA_COOKIES and OA_TOKEN are printed on stdout as lines for a shell. Paste them into another"
-    " terminal, and the other commands use this server there. If you end the server with Ctrl-C, the exit code is 0."
+    epilog="OA_URL, OA_COOKIES, OA_TOKEN and OA_WORKER_KEY are printed on stdout as lines for a shell. Paste them into"
+    " another terminal, and the other commands use this server there."
+    " If you end the server with Ctrl-C, the exit code is 0."
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="The port. 0 means any free port.", show_default=True
@@ -205,7 +208,7 @@ def replay(file: str) -> int:
     type=click.IntRange(min=0),
     default=8,
     show_default=True,
-    help="How many answers are written at a time. With 0, prompts are never answered.",
+    help="How many answers are written at a time. With 0, only workers that connect to it answer.",
 )
 @click.option(
     "allowed_hosts",
@@ -246,6 +249,40 @@ def serve(
     if token_delay is None:
         token_delay = 0.05 if answers in (None, "lorem", "echo") else 0.0
     return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, log)
+
+
+@group.command(
+    epilog="The first Ctrl-C or SIGTERM lets the answers that are being written end, for at most 30 seconds. A second"
+    " one quits at once. The exit code is 0 after a signal, and if the server terminates the worker."
+    " `oa-protocol --help` lists the others."
+)
+@click.argument("url", metavar="WS_URL")
+@answers
+@click.option(
+    "--model-config",
+    metavar="NAME",
+    default="OA_SFT_Llama_30B_6",
+    show_default=True,
+    help="The model for which the server's users choose this worker. The server has to know it.",
+)
+@click.option(
+    "--parallel",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many messages are answered at a time.",
+)
+def worker(url: str, answers: str | None, gguf: str | None, model_config: str, parallel: int) -> int:
+    """Answer the messages of an inference server.
+
+    WS_URL is the server's URL, for example ws://127.0.0.1:8000. OA_WORKER_KEY is the key with which the server knows
+    this worker. If the connection ends, it is made anew. stderr shows what the worker does.
+    """
+    from oa_protocol.cli import _working
+    from oa_protocol.cli._answers import model_of
+
+    return _working.work(model_of(answers, gguf), url, model_config, parallel)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

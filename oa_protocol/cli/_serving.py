@@ -54,7 +54,12 @@ def serve(model: Model, port: int, token_delay: float, workers: int, allowed_hos
 
 def _tell(terminal: Terminal, server: Server) -> None:
     cookies = "; ".join(f"{name}={value}" for name, value in server.cookies.items())
-    for name, value in (("OA_URL", server.url), ("OA_COOKIES", cookies), ("OA_TOKEN", server.token)):
+    for name, value in (
+        ("OA_URL", server.url),
+        ("OA_COOKIES", cookies),
+        ("OA_TOKEN", server.token),
+        ("OA_WORKER_KEY", server.worker_key),
+    ):
         terminal.line(f"export {name}={shlex.quote(value)}")
     terminal.note(
         f"Both APIs are on {server.url} until you press Ctrl-C. Paste the lines above into another terminal, and then"

@@ -1,6 +1,6 @@
 """A worker for an Open Assistant inference server: it connects to the server, and answers its messages with a model::
 
-    await oa_protocol.worker.run("ws://127.0.0.1:8000", Lorem(), api_key="…", model_config="_lorem")
+    await oa_protocol.worker.run("ws://127.0.0.1:8000", Lorem(), api_key="…")
 
 What both say to each other is in ``protocol.py``, without I/O. Names are imported when they are first used.
 """

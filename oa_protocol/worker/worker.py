@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal, assert_never
 from urllib.parse import urlsplit, urlunsplit
@@ -36,6 +36,9 @@ LOGGER = logging.getLogger("oa_protocol.worker")
 
 _REQUEST_LIMIT = 64 * 1024 * 1024
 """The longest request in bytes. It has all the texts of a chat."""
+
+_SHORTEST_SECRET = 16
+"""A shorter key could be an ordinary word of a message."""
 
 State = Literal["connecting", "connected", "waiting", "stopping", "ended"]
 
@@ -110,7 +113,7 @@ class Worker:
         model: Model,
         *,
         api_key: str,
-        model_config: str | ModelConfig = "_lorem",
+        model_config: str | ModelConfig = "OA_SFT_Llama_30B_6",
         parallel: int = 1,
         back_off: BackOff | None = None,
         grace: float = 30.0,
@@ -172,14 +175,18 @@ class Worker:
         opening = _Connect(self._url, additional_headers=headers, max_size=_REQUEST_LIMIT, compression=None)
         try:
             async with opening as socket:
-                await socket.send(encode_hello(self._config, self._parallel, hardware()))
+                await _send(socket, encode_hello(self._config, self._parallel, hardware()))
                 self._set("connected")
                 await self._serve(socket)
         except InvalidStatus as error:
             return _refused(error.response.status_code)
+        except ConnectionClosed as error:
+            reason = _reason(error)
         except (OSError, WebSocketException, RemoteProtocolError) as error:
-            return str(error).replace(self._api_key, "…") or type(error).__name__
-        return ""
+            reason = str(error) or type(error).__name__
+        else:
+            return ""
+        return reason.replace(self._api_key, "…") if len(self._api_key) >= _SHORTEST_SECRET else reason
 
     async def _serve(self, socket: ClientConnection) -> None:
         """Answer requests until the connection is over, or after ``stop`` until all answers are written."""
@@ -206,7 +213,7 @@ class Worker:
                 self._failures = 0  # the server knows the key and the model
             match request:
                 case Ping():
-                    await socket.send(encode_pong(request))
+                    await _send(socket, encode_pong(request))
                 case Work():
                     if not self._stopping.is_set():  # the server gives it to another worker when the connection ends
                         task = asyncio.create_task(self._answer(socket, request))
@@ -214,7 +221,7 @@ class Worker:
                         task.add_done_callback(answers.discard)
                 case BadWork(id=request_id, error=error):
                     LOGGER.warning("%s", error)
-                    await socket.send(Reply(request_id).fail(error))
+                    await _send(socket, Reply(request_id).fail(error))
                     self._count(failed=1)
                 case Ending():
                     self._end(request)
@@ -276,13 +283,25 @@ class Worker:
 
 
 async def run(
-    url: str, model: Model, *, api_key: str, model_config: str | ModelConfig = "_lorem", parallel: int = 1
+    url: str, model: Model, *, api_key: str, model_config: str | ModelConfig = "OA_SFT_Llama_30B_6", parallel: int = 1
 ) -> None:
     """Answer the messages of an inference server until it terminates the worker.
 
     The arguments, and the errors, are those of ``Worker`` and of its ``run``.
     """
     await Worker(url, model, api_key=api_key, model_config=model_config, parallel=parallel).run()
+
+
+async def _send(socket: ClientConnection, text: str) -> None:
+    # If the connection is over, texts that have arrived before are still read. They may say why.
+    with suppress(ConnectionClosed):
+        await socket.send(text)
+
+
+def _reason(error: ConnectionClosed) -> str:
+    if error.rcvd is None:
+        return "the connection was lost"
+    return f"the server closed the connection: {error.rcvd.reason or error.rcvd.code}"
 
 
 async def _first(tasks: tuple[asyncio.Task[None], ...], seconds: float) -> None:

@@ -20,7 +20,7 @@ FULL = Path("/dev/full")
 def environment_of(process: subprocess.Popen[bytes]) -> dict[str, str]:
     """What a shell makes of the lines on stdout."""
     assert process.stdout is not None
-    lines = [process.stdout.readline().decode() for _ in range(3)]
+    lines = [process.stdout.readline().decode() for _ in range(4)]
     shell = subprocess.run(["sh", "-c", f"{''.join(lines)}env"], capture_output=True, text=True, check=True)
     exported = [line.partition("=") for line in shell.stdout.splitlines() if line.startswith("OA_")]
     return {name: value for name, _, value in exported}
@@ -30,7 +30,7 @@ def environment_of(process: subprocess.Popen[bytes]) -> dict[str, str]:
 def test_its_lines_point_the_other_commands_at_it(number: int) -> None:
     with started(["serve", "--answers", "echo", "--token-delay", "0", "--host", "localhost"]) as running:
         pairs = environment_of(running)
-        assert sorted(pairs) == ["OA_COOKIES", "OA_TOKEN", "OA_URL"]
+        assert sorted(pairs) == ["OA_COOKIES", "OA_TOKEN", "OA_URL", "OA_WORKER_KEY"]
         for api in ("website", "inference"):
             done = oa_protocol("ask", "--api", api, "Hello", env=pairs)
             assert (done.code, done.out, done.err) == (0, "Hello\n", "")
@@ -53,7 +53,7 @@ def test_it_shows_each_request_without_secrets_and_says_how_many_chats_are_left(
     assert "Z POST /api/chat 200 " in shown
     assert "Z DELETE /api/chat 200 " in shown
     assert shown.endswith("\n1 chat left.\n")
-    for secret in (pairs["OA_TOKEN"], pairs["OA_COOKIES"], "chat_id"):
+    for secret in (pairs["OA_TOKEN"], pairs["OA_COOKIES"], pairs["OA_WORKER_KEY"], "chat_id"):
         assert secret not in shown
 
 

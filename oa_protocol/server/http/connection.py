@@ -25,6 +25,7 @@ LOGGER = logging.getLogger("oa_protocol.server.http")
 Our own errors are logged in ``app.py``.
 """
 LOGGER.addHandler(logging.NullHandler())
+LOGGER.setLevel(logging.WARNING)  # uvicorn notes each WebSocket that is opened and closed
 
 _NAME = re.compile(rb"^[^:\r\n]+(?=:)", re.MULTILINE)
 # With this value of SO_LINGER (on, 0 s), closing a socket sends a RST instead of a FIN.
