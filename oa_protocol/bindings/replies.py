@@ -16,7 +16,7 @@ MAX_BODY = 8 * 1024 * 1024
 """The largest size of a reply's body, in bytes. A driver may stop reading after one byte more."""
 
 MAX_NESTING = 500
-"""How many arrays and objects may be inside one another. A text that is no longer than this can't be nested more deeply.
+"""How many arrays and objects may be inside one another. A shorter text can't be nested more deeply.
 
 JSON decoders recurse, also into fields that nobody reads. From Python 3.12 on, their own limit fits the stack of a main
 thread, but not the smaller stacks that other threads may have: 100,000 brackets crash Python 3.13 in a thread with 256
