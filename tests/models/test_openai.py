@@ -93,12 +93,16 @@ def test_an_endpoint_that_does_not_run_is_named() -> None:
         ask(model_at(f"http://{nowhere}"))
 
 
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": "two."}]
+
+
 @pytest.mark.parametrize(
     "replies",
     [
         pytest.param([GOOD], id="usual"),
         pytest.param([reply(ONE + chunk("two.", "length"))], id="without done"),
         pytest.param([reply(ONE + chunk(reasoning_content="Hm") + chunk("two.", "eos_token"))], id="with thoughts"),
+        pytest.param([reply(ONE + chunk(PARTS, "eos"))], id="in parts"),
         pytest.param([reply(ONE + b'data: {"choices": []}\n\n' + chunk("two.", "stop"))], id="with figures"),
         pytest.param([reply(ONE + b'data: {"choices": [{}]}\n\n: hm\n\n' + chunk("two.", "stop"))], id="with nothing"),
         pytest.param([BUSY, BUSY, GOOD], id="busy at first"),
