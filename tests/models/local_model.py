@@ -27,7 +27,9 @@ COMMANDS = re.findall(r"^\$ (.+)$", (ROOT / "docs" / "models.md").read_text(enco
 _, DOWNLOAD, CHAT = COMMANDS
 FILE = CHAT.rpartition(" ")[2]
 # A proxy that isn't there: whatever asks the network for something fails.
-OFFLINE = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+OFFLINE: dict[str, str] = dict.fromkeys(
+    ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"
+)
 SHORT = ["--max-new-tokens", "40", "--json"]
 
 
