@@ -79,6 +79,15 @@ def test_an_answer_that_is_not_complete_is_an_error_and_no_chat_is_left(replies:
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", [KEY, "hunter2"])
+@pytest.mark.parametrize("status", ["401 No", "500 {key}", "200 OK"])
+def test_a_key_that_the_endpoint_repeats_is_not_shown(key: str, status: str, caplog: pytest.LogCaptureFixture) -> None:
+    said = refusal(status.format(key=key), {"error": {"message": f"Not {key}"}}, f"X-Key: {key}")
+    with Endpoint(said) as endpoint, pytest.raises(AnswerFailed, match=r"Not \*\*\*") as caught:
+        ask(OpenAICompatible(f"{endpoint.url}/v1", key, "small"))
+    assert key not in f"{caught.value} {caplog.text}"
+
+
 @pytest.mark.parametrize("replies", [[b""], [reply(ONE)]], ids=["before its reply", "after a token"])
 def test_an_endpoint_that_hangs_is_an_error(replies: list[bytes]) -> None:
     with Endpoint(*replies, hangs=True) as endpoint, pytest.raises(AnswerFailed, match="sent nothing for"):
