@@ -120,8 +120,9 @@ LAYERS = {
     "client": {"bindings", "engine", "tape", "transports"},
     "models": {"bindings"},
     "server": {"models"},
+    "worker": {"engine", "models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
-    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports"},
+    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "worker"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 
