@@ -362,7 +362,7 @@ class _Session:
                     self._record(_name(event), **asdict(event))
                     continue
                 self._show(event)
-                if isinstance(event, Queued) and not (queued or self.terminal.shows_progress):
+                if isinstance(event, Queued) and event.queue_position and not (queued or self.terminal.shows_progress):
                     queued = True
                     self.terminal.note(f"Waiting for a worker: position {event.queue_position} of {event.queue_size}.")
             text = answer.text
@@ -377,7 +377,7 @@ class _Session:
                 self.terminal.progress("requesting an answer…")
             case Requested():
                 self.terminal.progress("waiting for the answer…")
-            case Queued(queue_position=position, queue_size=size):
+            case Queued(queue_position=position, queue_size=size) if position:  # at 0, a worker has it already
                 self.terminal.progress(f"waiting for a worker: position {position} of {size}…")
             case PluginStep(current_plugin_action_taken=action, current_plugin_thought=thought):
                 self.terminal.progress(f"a plugin is at work: {action or thought or ''}…")

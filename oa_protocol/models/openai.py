@@ -171,11 +171,11 @@ class OpenAICompatible:
     def _refusal(self, response: httpx.Response, body: bytes) -> str:
         """Return an error message for a reply that isn't a stream of events: what it says, and what to do next."""
         status = response.status_code
-        said = f"{self._origin} replied {status} {response.reason_phrase}"
+        said = f"replied {status} {response.reason_phrase}"
         if status == 200:
-            said = f"{self._origin} replied with {_media_type(response) or 'no content type'}, not a stream of events"
-        words = self._shown(read_error(body)).rstrip(".")
-        said = f"{said}: {words}" if words else said
+            said = f"replied with {_media_type(response)}, not a stream of events"
+        words = read_error(body).rstrip(".")
+        said = f"{self._origin} {self._shown(f'{said}: {words}' if words else said)}"
         if status in (401, 403):
             return f"{said}. Is OPENAI_API_KEY right?"
         if status in (404, 405) or _media_type(response) == "text/html":
@@ -203,7 +203,10 @@ class OpenAICompatible:
 
     def _shown(self, text: str) -> str:
         """Return a text of the endpoint on one line, without the key, and not too long."""
-        text = " ".join(hide(text, [self._key or ""], str(self._url)).split())
+        if self._key is not None:
+            # ``hide`` knows the forms of a long secret. A short key is rather a word, but it may be a secret, too.
+            text = hide(text, [self._key], str(self._url)).replace(self._key, "***")
+        text = " ".join(text.split())
         return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 

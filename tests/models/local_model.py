@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
@@ -27,7 +27,9 @@ COMMANDS = re.findall(r"^\$ (.+)$", (ROOT / "docs" / "models.md").read_text(enco
 _, DOWNLOAD, CHAT = COMMANDS
 FILE = CHAT.rpartition(" ")[2]
 # A proxy that isn't there: whatever asks the network for something fails.
-OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+OFFLINE: dict[str, str] = dict.fromkeys(
+    ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"
+)
 SHORT = ["--max-new-tokens", "40", "--json"]
 
 
@@ -50,7 +52,7 @@ def run(command: str, folder: Path, env: dict[str, str], stdin: str = "") -> str
 
 
 @contextmanager
-def measured(what: str, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+def measured(what: str, capsys: pytest.CaptureFixture[str]) -> Generator[None]:
     began = time.monotonic()
     yield
     say(f"{what}: {time.monotonic() - began:.2f} s", capsys)
