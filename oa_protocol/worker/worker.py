@@ -65,7 +65,7 @@ class BackOff:
 
         Up to half of the pause is random, so that not all workers come back at once.
         """
-        whole = min(self.first * 2 ** min(failures - 1, 30), self.longest)
+        whole = min(self.first * (1 << min(failures - 1, 30)), self.longest)
         return whole * random.uniform(0.5, 1)  # noqa: S311  # nothing here is a secret
 
 

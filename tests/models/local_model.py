@@ -124,3 +124,21 @@ def test_a_generation_stops_within_half_a_second_of_the_delete(
         took = time.monotonic() - left
     say(f"from leaving the chat to the end of the generation: {took:.2f} s", capsys)
     assert took < 0.5
+
+
+def test_a_worker_answers_with_it_for_another_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(workers=0) as server:
+        program = Path(sys.executable).parent / "oa-protocol"
+        command = [program, "worker", server.url, "--answers", "gguf", "--gguf", FILE]
+        env = {**os.environ, **OFFLINE, "OA_WORKER_KEY": server.worker_key}
+        with (
+            measured("a worker, from its command to the end of two turns", capsys),
+            subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE) as worker,
+            sync.Client(server.url, cookies=server.cookies) as client,
+            client.chat(sampling={"max_new_tokens": 40}) as chat,
+        ):
+            for prompt in ("What is the capital of France?", "And of Italy?"):
+                say(f"  {chat.ask(prompt)}", capsys)
+            worker.terminate()
+            assert worker.communicate(timeout=PATIENCE)[1].endswith(b"2 answered, 0 failed.\n")
+        assert not server.chats
