@@ -85,6 +85,25 @@ def test_the_command_line_holds_a_conversation_offline(
         say(f"  {answer}", capsys)
 
 
+def test_a_worker_holds_a_conversation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(workers=0) as server, sync.Client(server.url, cookies=server.cookies) as client:
+        url = server.url.replace("http:", "ws:")
+        arguments = [sys.executable, "-c", "from oa_protocol.cli import main; main()", "worker", url]
+        with subprocess.Popen(
+            [*arguments, "--answers", "gguf", "--gguf", folder / FILE],
+            env={**os.environ, **OFFLINE, "NO_PROXY": "127.0.0.1", "OA_WORKER_KEY": server.worker_key},
+        ) as worker:
+            chat = client.chat(sampling={"max_new_tokens": 40})
+            with measured("worker, from its start to the end of 2 turns", capsys), chat:
+                answers = [chat.ask(prompt) for prompt in ("What is the capital of France?", "And of Italy?")]
+            worker.terminate()
+            assert worker.wait(PATIENCE) == 0
+        assert server.chats == ()
+    assert all(answers)
+    for answer in answers:
+        say(f"  {answer}", capsys)
+
+
 class Watched:
     """A model that notes when the generation of its answer has ended."""
 
