@@ -54,7 +54,7 @@ MODULES = [
     "testing.vectors.check", "testing.vectors.engine", "testing.vectors.files", "testing.vectors.program", "transports",
     "transports.aiohttp", "transports.blocking", "transports.blocking_httpx", "transports.default", "transports.fast",
     "transports.fast.httptools", "transports.fast.sockets", "transports.httpx", "transports.httpx2",
-    "transports.memory",
+    "transports.memory", "worker", "worker.model_configs", "worker.protocol", "worker.worker",
 ]  # fmt: skip
 
 # Whose types a signature may name as well.

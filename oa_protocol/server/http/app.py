@@ -24,13 +24,13 @@ from oa_protocol.server.core import api_of, handle, leave, step_of
 from oa_protocol.server.faults import Close, Fault, Hang, Hold, Outcome, Raw, Reset, Script, StreamFault, WorkerFault
 from oa_protocol.server.faults import Reply as ScriptedReply
 from oa_protocol.server.http._intake import Intake, Refused, lingering
+from oa_protocol.server.http._worker_socket import PATH, WorkerSocket
 from oa_protocol.server.http.connection import CutReply, connection_of, disconnected
 from oa_protocol.server.http.event_stream import EventStream
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.http.reader import Reader, Timing
 from oa_protocol.server.http.responses import BareReply, headers_of, refusal, response_of
 from oa_protocol.server.http.worker import Workers
-from oa_protocol.server.http.worker_socket import PATH, WorkerSocket
 from oa_protocol.server.requests import Api, Reply, Request, Step
 
 LOGGER = logging.getLogger("oa_protocol.server")

@@ -14,12 +14,12 @@ from typing import Any, Concatenate, ParamSpec, assert_never
 import msgspec
 
 from oa_protocol.models.base import AnswerRequest, Finish, Model, ModelError, Piece, PluginStep, Sampling, Turn
+from oa_protocol.server._worker_protocol import Hello, encode_work, is_for
 from oa_protocol.server.faults import Abandon, Answer, Freeze, Hold, Never, Script, WorkerError
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.model_configs import name_of
 from oa_protocol.server.state import ServerState
 from oa_protocol.server.work import abort, emit, finish, give_up, lose, stop, take, tear_down, use_plugin
-from oa_protocol.server.worker_protocol import Hello, encode_work, is_for
 
 LOGGER = logging.getLogger("oa_protocol.server")
 
@@ -135,31 +135,26 @@ class Workers:
         self._live.notify()
         self.take_up()
 
-    def pass_on(self, message_id: str, piece: Piece) -> None:
-        """Send what a remote worker has written."""
-        try:
-            self._put(message_id, piece)
-        except ModelError as error:
-            self._end(message_id, abort, str(error))
-
     def complete(self, message_id: str, content: str, used_plugin: Mapping[str, Any] | None) -> bool:
         """End an answer of a remote worker. Return False if the message was deleted."""
-        if message_id not in self._live.state.owners:
-            self._end(message_id, finish)
-            return False
-        self._jobs[message_id].remote = None
-        self._jobs[message_id].task = self.spawn(self._complete(message_id, content, used_plugin))
-        return True
-
-    async def _complete(self, message_id: str, content: str, used_plugin: Mapping[str, Any] | None) -> None:
-        await self._wait_for_reader(message_id)
-        self._end(message_id, finish, content, used_plugin)
+        return self._end_remote(message_id, lambda state: finish(state, message_id, content, used_plugin))
 
     def fail(self, message_id: str, error: str) -> bool:
         """End an answer that a remote worker can't write. Return False if the message was deleted."""
-        is_known = message_id in self._live.state.owners
-        self._end(message_id, abort, error)
-        return is_known
+        return self._end_remote(message_id, lambda state: abort(state, message_id, error))
+
+    def _end_remote(self, message_id: str, change: Callable[[ServerState], ServerState]) -> bool:
+        async def end() -> None:
+            await self._wait_for_reader(message_id)
+            self._end(message_id, lambda state, _: change(state))
+
+        self._jobs[message_id].remote = None
+        if message_id not in self._live.state.owners:
+            self._end(message_id, lambda state, _: change(state))
+            return False
+        self._jobs[message_id].task = self.spawn(end())
+        self.take_up()
+        return True
 
     @property
     def remotes(self) -> int:
@@ -239,10 +234,11 @@ class Workers:
         return True
 
     async def _send(self, message_id: str, piece: Piece) -> None:
-        self._put(message_id, piece)
+        self.put(message_id, piece)
         await asyncio.sleep(self._token_delay)
 
-    def _put(self, message_id: str, piece: Piece) -> None:
+    def put(self, message_id: str, piece: Piece) -> None:
+        """Put a piece of an answer into its stream. Raise ModelError if the answer is too long."""
         match piece:
             case str():
                 self._live.apply(emit, message_id, piece)
@@ -294,6 +290,7 @@ class Workers:
         if job.task is not None:
             job.task.cancel()
         if job.remote is not None:
+            job.remote.jobs = {key: value for key, value in job.remote.jobs.items() if value != message_id}
             job.remote.outbox.put_nowait(None)
         if message_id in self._live.state.waiting:
             # The message had no token yet, so it went back to the queue, and its next worker does what was scripted.

@@ -11,13 +11,8 @@ from typing import assert_never
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from oa_protocol.models.base import PluginStep
-from oa_protocol.server.faults import Close, End, Hang, Hold, Reset, StreamAction, WorkerFault
-from oa_protocol.server.faults import Send as SendBytes
-from oa_protocol.server.http.connection import connection_of
-from oa_protocol.server.http.worker import LOGGER, RemoteWorker, Workers
-from oa_protocol.server.requests import Request
-from oa_protocol.server.worker_protocol import (
+from oa_protocol.models.base import ModelError, PluginStep
+from oa_protocol.server._worker_protocol import (
     VERSION,
     Failed,
     GeneralError,
@@ -31,6 +26,11 @@ from oa_protocol.server.worker_protocol import (
     decode_response,
     encode_request,
 )
+from oa_protocol.server.faults import Close, End, Hang, Hold, Reset, StreamAction, WorkerFault
+from oa_protocol.server.faults import Send as SendBytes
+from oa_protocol.server.http.connection import connection_of
+from oa_protocol.server.http.worker import LOGGER, RemoteWorker, Workers
+from oa_protocol.server.requests import Request
 
 PATH = "/workers/work"
 
@@ -149,22 +149,23 @@ class WorkerSocket:
         if message_id is None:
             LOGGER.warning("a worker answers a request that it doesn't have")
             raise _Over
-        match response:
-            case Token(text=text):
-                self._workers.pass_on(message_id, text)
+        if isinstance(response, Token | PluginIntermediate):
+            piece = response.text if isinstance(response, Token) else _plugin_step(response)
+            try:
+                self._workers.put(message_id, piece)
                 return
-            case PluginIntermediate():
-                self._workers.pass_on(message_id, _plugin_step(response))
-                return
+            except ModelError as error:
+                # The worker can't be stopped. Its next token is about an unknown request.
+                response = Failed(request_id=response.request_id, error=str(error))
         del worker.jobs[response.request_id or ""]
         match response:
             case GeneratedText(text=text, used_plugin=used_plugin):
-                is_deleted = not self._workers.complete(message_id, text, used_plugin)
+                is_known = self._workers.complete(message_id, text, used_plugin)
             case Failed(error=error):
-                is_deleted = not self._workers.fail(message_id, error)
+                is_known = self._workers.fail(message_id, error)
             case _:
                 assert_never(response)
-        if is_deleted:
+        if not is_known:
             raise _Over
 
     async def _act(self, action: StreamAction) -> None:
