@@ -118,7 +118,10 @@ class OpenAICompatible:
 
     async def _open(self, client: httpx.AsyncClient, request: AnswerRequest) -> httpx.Response:
         """Return the reply to the request, if it is a stream of events."""
-        headers = {"Accept": "text/event-stream"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        # Something that compresses the stream might hold tokens back, and a small reply might fill the memory.
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
         tries, pause = 1, _FIRST_PAUSE
         while True:
             sent = self._body(request)
