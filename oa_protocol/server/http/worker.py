@@ -169,8 +169,9 @@ class Workers:
         if state.quirks.answers_outlive_delete:
             return
         for message_id in state.running:
+            job = self._jobs.get(message_id)  # None, if it was lost with the worker of the one before it
             # A remote worker can't be stopped: the protocol has no request for that.
-            if message_id not in state.owners and self._jobs[message_id].remote is None:
+            if message_id not in state.owners and job is not None and job.remote is None:
                 self._give_back(message_id)
         self.take_up()
 
@@ -219,6 +220,8 @@ class Workers:
                 raise ModelError(text)
             case Freeze():
                 await asyncio.sleep(FROZEN_SECONDS)
+                if answer.after:
+                    await self._wait_for_reader(message_id)
                 self._step(message_id, lambda state: (tear_down(state, message_id), None))
                 self.take_up()
                 return False
