@@ -38,8 +38,8 @@ class Server:
     may use all members.
 
     Its memory is bounded: of more than 10,000 chats, for example, those that were used least recently are forgotten.
-    Workers that run elsewhere can connect to ``/workers/work`` with ``worker_key``. Then a message goes to a worker that
-    has its model, and the server itself answers the others, and those for which an ``Answer`` is scripted.
+    Workers that run elsewhere can connect to ``/workers/work`` with ``worker_key``. Then a message goes to a worker
+    that has its model. The server itself answers the others, and those for which an ``Answer`` is scripted.
 
     Args:
         model: Writes the answers. The default is ``Lorem()``.
