@@ -89,7 +89,14 @@ def tests(session: nox.Session) -> None:
 
 
 # What differs with the versions of what we depend on: HTTP libraries, event loops, click, msgspec, pytest.
-ON_LOWEST = ["tests/cli/test_ask.py", "tests/client", "tests/tape", "tests/testing/test_plugin.py", "tests/transports"]
+ON_LOWEST = [
+    "tests/cli/test_ask.py",
+    "tests/client",
+    "tests/tape",
+    "tests/testing/test_plugin.py",
+    "tests/transports",
+    "tests/worker",
+]
 
 
 @nox.session(python=PYTHONS[:1])
