@@ -48,8 +48,11 @@ def test_a_page_of_another_site_gets_nothing(server: Server, headers: list[str],
 
 
 UPGRADE = (
-    "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg=="
-)  # fmt: skip
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
+)
 
 
 @pytest.mark.parametrize("headers", [[f"Host: {EVIL}"], ["Host: localhost", f"Origin: http://{EVIL}"]], ids="; ".join)
