@@ -215,6 +215,15 @@ def replay(file: str) -> int:
     help="Another name that requests may use for this server, besides localhost and 127.0.0.1. A request with any"
     " other name gets a 403. Repeatable.",
 )
+@click.option(
+    "--log",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
+    show_default=True,
+    help="Where to write a line for each request: time, method, path, status and milliseconds. - is stderr. You may"
+    " move the file away at any time, and a new one is begun.",
+)
 def serve(
     port: int,
     host: str,
@@ -223,11 +232,12 @@ def serve(
     token_delay: float | None,
     workers: int,
     allowed_hosts: tuple[str, ...],
+    log: str,
 ) -> int:
     """Run the embedded server until you press Ctrl-C.
 
-    It serves both APIs on one port, and keeps everything in memory. It prints a line on stderr for each request:
-    method, path, status and milliseconds.
+    It serves both APIs on one port, and keeps everything in memory. If that becomes too much, the chats that were used
+    least recently are forgotten. /health says whether it runs, and how busy it is.
     """
     from oa_protocol.cli import _serving
     from oa_protocol.cli._answers import model_of
@@ -235,7 +245,7 @@ def serve(
     del host  # it was only checked, because both names mean 127.0.0.1, on which the server always listens
     if token_delay is None:
         token_delay = 0.05 if answers in (None, "lorem", "echo") else 0.0
-    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts)
+    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, log)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -10,7 +10,10 @@ from oa_protocol.server.ids import digest, timestamp
 from oa_protocol.server.model_configs import MODEL_CONFIGS
 from oa_protocol.server.render import listed_chat_value
 from oa_protocol.server.state import (
+    CHAT_LIMIT,
+    CHATS_LIMIT,
     FINISHED,
+    MEMORY_LIMIT,
     ChatRecord,
     MessageRecord,
     Role,
@@ -33,7 +36,7 @@ def create(state: ServerState, account: str) -> tuple[ServerState, ChatRecord]:
     state, chat_id = new_id(state)
     now = timestamp(state.now)
     chat = ChatRecord(chat_id, account, now, now)
-    return with_chat(state, chat), chat
+    return _within_limits(with_chat(state, chat), chat_id), chat
 
 
 def list_chats(state: ServerState, account: str, page: Json) -> Json:
@@ -81,10 +84,14 @@ def update(state: ServerState, account: str, chat_id: str, fields: Json) -> Serv
 
 def delete(state: ServerState, account: str, chat_id: str) -> ServerState:
     """Delete the chat at once, even if an answer is running. Its messages stay in the queue and with their workers."""
-    gone = find_chat(state, account, chat_id)
+    return _forget(state, find_chat(state, account, chat_id))
+
+
+def _forget(state: ServerState, gone: ChatRecord) -> ServerState:
     ids = {message.id for message in gone.messages}
     state = state._replace(
-        chats={other: chat for other, chat in state.chats.items() if other != chat_id},
+        chats={other: chat for other, chat in state.chats.items() if other != gone.id},
+        held=state.held - gone.size,
         owners={message_id: owner for message_id, owner in state.owners.items() if message_id not in ids},
     )
     for message_id in ids:
@@ -139,11 +146,11 @@ def check_model(state: ServerState, fields: Json) -> None:
 
 def cancel_others(state: ServerState, account: str, parent_id: str) -> ServerState:
     """Cancel the account's waiting messages, except other answers to the same prompt."""
-    for chat in state.chats.values():
-        if chat.account == account:
-            for message in chat.messages:
-                if message.state == "pending" and message.parent_id != parent_id:
-                    state = with_message(state, message._replace(state="cancelled"))
+    for message in map(state.message, state.streams):
+        if message is None or message.state != "pending" or message.parent_id == parent_id:
+            continue
+        if state.chats[message.chat_id].account == account:
+            state = with_message(state, message._replace(state="cancelled"))
     return state
 
 
@@ -202,7 +209,7 @@ def _own_chat(state: ServerState, account: str, chat_id: str) -> ChatRecord:
 
 def _check_room(state: ServerState, chat: ChatRecord) -> None:
     limit = state.quirks.max_messages
-    if limit is not None and len(chat.messages) >= limit:
+    if (limit is not None and len(chat.messages) >= limit) or chat.size > CHAT_LIMIT:
         raise ClientError(413, "Maximum number of messages reached for this chat")
 
 
@@ -221,7 +228,16 @@ def _add(
     state, message_id = new_id(state, chat)
     message = MessageRecord(message_id, chat.id, parent_id, role, is_now, content, timestamp(state.now))
     state = with_chat(state, chat._replace(messages=(*chat.messages, message)))
-    return state._replace(owners={**state.owners, message_id: chat.id}), message
+    state = state._replace(owners={**state.owners, message_id: chat.id})
+    return _within_limits(state, chat.id), message
+
+
+def _within_limits(state: ServerState, in_use: str) -> ServerState:
+    """Forget the chats that were used least recently, except the one in use, while all together are too big."""
+    while len(state.chats) > CHATS_LIMIT or (state.held > MEMORY_LIMIT and len(state.chats) > 1):
+        others = (chat for chat in state.chats.values() if chat.id != in_use)
+        state = _forget(state, min(others, key=lambda chat: (chat.modified_at, chat.id)))
+    return state
 
 
 def _work_parameters(state: ServerState, message_id: str, fields: Json) -> str:

@@ -39,7 +39,8 @@ class Server:
 
     Args:
         model: Writes the answers. The default is ``Lorem()``.
-        workers: How many answers are written at a time. With 0, prompts are never answered.
+        workers: How many answers the server itself writes at a time. With 0, only workers that run elsewhere and
+            connect to ``/workers/work`` answer prompts.
         token_delay: Seconds between two tokens.
         reader_grace: The server ends an answer when a client has asked for its message or stream, and at the latest
             this many seconds after the last token. Otherwise, a quick answer could end before a client opens its
@@ -77,7 +78,7 @@ class Server:
         self._script = Script()
         self._live = Live(state)
         self.account()
-        crew = Workers(
+        self._crew = Workers(
             Lorem() if model is None else model,
             self._live,
             self._script,
@@ -86,9 +87,9 @@ class Server:
             reader_grace=reader_grace,
         )
         intake = Intake(allowed_hosts)
-        self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval), intake)
+        self._app = App(self._live, self._crew, self._script, Timing(pending_interval, ping_interval), intake)
         self._witness = Witness(self._app, self._live)
-        self._runner = Runner(self._witness, on_change=self._live.notify, on_stop=crew.aclose)
+        self._runner = Runner(self._witness, on_change=self._live.notify, on_stop=self._crew.aclose)
         self._lock = threading.Lock()
         self._started = False
 
@@ -161,6 +162,16 @@ class Server:
     def token(self) -> str:
         """The default account's bearer token."""
         return self.account().token
+
+    @property
+    def worker_key(self) -> str:
+        """The key with which workers connect to ``/workers/work``."""
+        return self._app.worker_key
+
+    @property
+    def workers(self) -> int:
+        """The number of workers that are connected. The server's own don't count."""
+        return self._crew.remotes
 
     def account(self, name: str = DEFAULT_ACCOUNT) -> Account:
         """Return the account with this name. Create it if it doesn't exist."""
