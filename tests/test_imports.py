@@ -18,7 +18,7 @@ def layer(folder: str) -> list[str]:
     return [folder, *(f"{folder}.{path.stem}" for path in sorted((PACKAGE / folder).glob("[a-z]*.py")))]
 
 
-BASE = ["_version", "bindings._base_url", "bindings._nesting", "bindings._secrets"]
+BASE = ["_version", "bindings._base_url", "bindings._secrets"]
 LEAVES = ["engine", "engine.phases", "engine.events", "engine.intents", "engine.errors"]
 BINDINGS, ENGINE, TAPE = layer("bindings"), layer("engine"), [*layer("tape"), "tape._har_file"]
 
@@ -103,7 +103,7 @@ def _module(imported: str) -> str:
         pytest.param(["engine.phases", "engine.errors", "engine.intents"], [], id="leaves"),
         pytest.param(["engine.events"], ["engine.errors"], id="events"),
         pytest.param(BINDINGS, [*BASE, *LEAVES, *BINDINGS], id="bindings"),
-        pytest.param(ENGINE, ["bindings._nesting", *BINDINGS, *ENGINE], id="engine"),
+        pytest.param(ENGINE, [*BINDINGS, *ENGINE], id="engine"),
         pytest.param(TAPE, ["bindings._secrets", *BINDINGS, *ENGINE, *TAPE], id="tape"),
     ],
 )
