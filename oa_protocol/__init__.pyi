@@ -8,11 +8,11 @@ from oa_protocol.bindings.json import ParameterConfig as ParameterConfig
 from oa_protocol.bindings.json import SamplingParameters as SamplingParameters
 from oa_protocol.bindings.website import Website as Website
 from oa_protocol.client import sync as sync
-from oa_protocol.client.client import Answer as Answer
-from oa_protocol.client.client import Chat as Chat
+from oa_protocol.client.answer import Answer as Answer
+from oa_protocol.client.answer import TextStream as TextStream
+from oa_protocol.client.chat import Chat as Chat
 from oa_protocol.client.client import Client as Client
 from oa_protocol.client.client import CookieSource as CookieSource
-from oa_protocol.client.client import TextStream as TextStream
 from oa_protocol.client.compat import OpenAssistant as OpenAssistant
 from oa_protocol.client.cookies import load_cookies as load_cookies
 from oa_protocol.client.sweep import SweepResult as SweepResult

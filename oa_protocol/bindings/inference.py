@@ -46,6 +46,16 @@ class InferenceServer(OpenAssistantJson):
         """False, because the server's 404 says what it didn't find."""
         return False
 
+    @property
+    def takes_cookies(self) -> bool:
+        """False, because the server reads nothing but bearer tokens."""
+        return False
+
+    @property
+    def models_need_credentials(self) -> bool:
+        """False, because the server lists its models to anybody."""
+        return False
+
     def create_chat(self, credentials: Credentials) -> HttpRequest:
         """Return the request ``POST /chats``."""
         # The server refuses this request if it has no JSON body.

@@ -47,6 +47,16 @@ class Website(OpenAssistantJson):
         """True, because the website also says 404 if its own key is rejected upstream, or if chat is switched off."""
         return True
 
+    @property
+    def takes_cookies(self) -> bool:
+        """True, because a browser's session is a cookie."""
+        return True
+
+    @property
+    def models_need_credentials(self) -> bool:
+        """True, because the website lists nothing to strangers."""
+        return True
+
     def create_chat(self, credentials: Credentials) -> HttpRequest:
         """Return the request ``POST /api/chat``."""
         return build_request("POST", f"{self.base_url}/api/chat", credentials, body=b"{}")

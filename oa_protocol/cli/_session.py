@@ -23,7 +23,9 @@ from oa_protocol.cli._interrupts import Interrupts, heartbeat
 from oa_protocol.cli._prompts import are_typed, chat_prompts, one_prompt
 from oa_protocol.cli._terminal import Terminal
 from oa_protocol.cli._words import in_our_words
-from oa_protocol.client.client import Answer, Chat, Client
+from oa_protocol.client.answer import Answer
+from oa_protocol.client.chat import Chat
+from oa_protocol.client.client import Client
 from oa_protocol.client.journal import Journal
 from oa_protocol.engine.errors import (
     AnswerFailed,
@@ -73,6 +75,8 @@ class Settings:
     repetition_penalty: float | None = None
     max_new_tokens: int | None = None
     timeout: float | None = None
+    answers: str | None = None
+    gguf: str | None = None
     history: bool = False
 
     @property
@@ -281,6 +285,10 @@ class _Session:
         settings = self._settings
         timeouts = Timeouts(answer=settings.timeout)
         if settings.url is not None:
+            if settings.answers or settings.gguf:
+                raise click.UsageError(
+                    "--answers and --gguf are for the embedded server, but --url or OA_URL names another one"
+                )
             return Client(
                 settings.url,
                 api=settings.api,
@@ -293,10 +301,13 @@ class _Session:
         if settings.cookies or settings.token or settings.proxy:
             raise click.UsageError("--cookies, --token-file and --proxy need a server: give its --url, or set OA_URL")
 
+        from oa_protocol.cli._answers import model_of
         from oa_protocol.server import Server
         from oa_protocol.transports.default import default_transport_factory
 
-        server = stack.enter_context(Server())
+        if settings.gguf:
+            self.terminal.progress("loading the model…")
+        server = stack.enter_context(Server(model_of(settings.answers, settings.gguf)))
         self.terminal.note(f"No --url and no OA_URL: talking to an embedded server at {server.url}")
         return Client(
             server.url,

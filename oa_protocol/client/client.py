@@ -1,4 +1,4 @@
-"""The friendly API: a client of one server, its chats, and their answers."""
+"""The friendly API: a client of one server."""
 
 # These classes use one another's private parts, and their counterparts in sync.py do so, too.
 # pyright: reportPrivateUsage=false
@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 import os
-import shlex
-import warnings
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, cast
 
@@ -18,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from oa_protocol.bindings import json as schemas
-from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, check_text
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.json import ModelConfig, SamplingParameters
 from oa_protocol.bindings.replies import Reply
@@ -29,30 +25,23 @@ from oa_protocol.client._carrier import Shared, fetch
 from oa_protocol.client._driver import Driver
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._shield import run_to_completion
+from oa_protocol.client.chat import _LEAVING, Chat
 from oa_protocol.client.journal import Journal
 from oa_protocol.client.sweep import Sweeper, SweepResult
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import (
-    AnswerFailed,
     AuthenticationError,
     ChatLeakedWarning,
     ClosedError,
-    MaybeSent,
     OAError,
 )
-from oa_protocol.engine.events import Answered, Corrected, Event, Failed, LeakRecord, Message, Token
-from oa_protocol.engine.inputs import ExchangeFailed, Prompt, StreamEnded
-from oa_protocol.engine.intents import Exchange
-from oa_protocol.engine.phases import Phase
+from oa_protocol.engine.events import LeakRecord
 from oa_protocol.engine.timers import Cleanup, Timeouts, check_count
 from oa_protocol.transports import TransportFactory
 from oa_protocol.transports.default import default_transport_factory, proxy_of_environment
 
 if TYPE_CHECKING:
     from oa_protocol.tape import TapeFile
-
-# The stack levels from ``_report`` to the caller of ``close`` or the end of a ``with``, for ``warnings.warn``.
-_LEAVING = 3
 
 Api = Literal["website", "inference"]
 CookieSource = Mapping[str, str] | str | os.PathLike[str]
@@ -109,7 +98,7 @@ class Client:
             raise ValueError("proxy works only with the default transport: pass it to your own transport instead")
         self.leaked: list[LeakRecord] = []
         self._binding = _binding(api, base_url)
-        takes_cookies = self._binding.api != "inference"
+        takes_cookies = self._binding.takes_cookies
         # If credentials are given, the server sees no others, so those of the environment are left out.
         if token is None and not (takes_cookies and cookies is not None):
             cookies = cookies if cookies is not None else os.environ.get("OA_COOKIES") or None
@@ -311,8 +300,8 @@ class Client:
 
         """
         self._check_open()
-        tells_anybody = self._binding.api == "inference"  # credentials there are a token, which is loaded already
-        credentials = self._credentials if tells_anybody else await self._some_credentials()
+        needed = self._binding.models_need_credentials
+        credentials = await self._some_credentials() if needed else self._credentials
         request = self._binding.list_models(credentials)
         status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
         reply = Reply.of(self._binding, status, headers, body, credentials)
@@ -371,310 +360,6 @@ class Client:
             return None
         self._credentials = credentials
         return credentials
-
-
-class Chat:
-    """One chat on the server. However you leave it, it is deleted there, or named in ``client.leaked``.
-
-    Make one with ``Client.chat``.
-    """
-
-    def __init__(self, driver: Driver, client: Client) -> None:
-        self._driver = driver
-        self._client = client
-        self._process = os.getpid()
-        self._turns = _Turns(driver, self._note_use)
-
-    def __repr__(self) -> str:
-        return f"<Chat {self.id} {self.phase.name}>"
-
-    @property
-    def id(self) -> str | None:
-        """The chat's id on the server, or None before it is created there."""
-        return self._driver.conversation.chat_id
-
-    @property
-    def phase(self) -> Phase:
-        """The phase that the conversation is in."""
-        return self._driver.conversation.phase
-
-    @property
-    def answer(self) -> Answer | None:
-        """The answer that was begun last, or None."""
-        return self._turns.current
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._leave(error)
-
-    async def aclose(self) -> None:
-        """Leave the chat, as the end of ``async with`` does. You may call it again."""
-        await self._leave(None)
-
-    async def _leave(self, error: BaseException | None) -> None:
-        try:
-            await self._end()
-        except BaseException as interruption:
-            self._report(error or interruption)
-            raise
-        self._report(error)
-
-    async def _end(self) -> None:
-        """End the conversation. Call ``_report`` afterwards, which names what it left."""
-        await self._driver.aclose()
-
-    @property
-    def _needs_closing(self) -> bool:
-        """Whether there was a prompt, and the owner has not left."""
-        # In a forked child the chat still belongs to the parent, which deletes it.
-        used = self in self._client._open_chats and self._process == os.getpid()
-        return used and not self._driver.conversation.is_over
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether the owner has left, and the chat is either gone or given up."""
-        return self._driver.is_closed and self._driver.conversation.is_over
-
-    def __del__(self) -> None:
-        # An open client refers to its chats. So if this one is garbage, its client is garbage and unclosed, too.
-        if self._needs_closing:
-            where = f", left on {self._driver.conversation.binding.base_url}" if self.id else ""
-            text = f"unclosed {self!r}{where}: use `async with client.chat()`"
-            warnings.warn(text, ChatLeakedWarning if self.id else ResourceWarning, stacklevel=2)
-
-    def send(self, text: str) -> Answer:
-        """Return the answer to ``text``. Iterate over it for its events; nothing is sent until you do.
-
-        If you stop iterating half-way, the next answer first reads this one to its end.
-
-        Args:
-            text: the prompt.
-
-        Returns:
-            An asynchronous iterator of events, up to ``Answered``. Iterating raises the exceptions of
-            ``oa_protocol.engine.errors``.
-
-        Raises:
-            TypeError, ValueError: no server can store this text.
-
-        """
-        check_text("prompt", text)
-        return Answer(self._turns, text)
-
-    async def ask(self, text: str) -> str:
-        """Return the text of the whole answer to ``text``. Raises what ``send`` and iterating raise."""
-        answer = self.send(text)
-        async for _ in answer:
-            pass
-        return answer.text
-
-    def stream(self, text: str) -> TextStream:
-        """Return the answer to ``text`` as pieces of text. Iterate over it; nothing is sent until you do.
-
-        Iterating raises ``AnswerFailed`` if the stream was cut, and the final text doesn't continue the pieces that you
-        already have. The whole text is on the exception.
-
-        Args:
-            text: the prompt.
-
-        Returns:
-            An asynchronous iterator of strings. Iterating raises the exceptions of ``oa_protocol.engine.errors``.
-
-        Raises:
-            TypeError, ValueError: no server can store this text.
-
-        """
-        return TextStream(self.send(text))
-
-    def _note_use(self) -> None:
-        self._client._check_open()
-        self._client._open_chats[self] = None
-
-    def _report(self, in_flight: BaseException | None, *, stacklevel: int = _LEAVING) -> None:
-        """Name what was left, once: on the client, on the exception in flight, and in a warning.
-
-        ``stacklevel`` is as for ``warnings.warn``. Raises ``ChatLeakedWarning`` if warnings are errors and no exception
-        is in flight.
-        """
-        if self not in self._client._open_chats or not self._is_over:
-            return  # it was named before, or the client will end it
-        records = self._driver.conversation.leaked
-        self._client.leaked.extend(records)
-        del self._client._open_chats[self]
-        if not records:
-            return
-        named = "; ".join(f"chat {record.chat_id or '(id unknown)'}: {record.reason}" for record in records)
-        text = f"left, or maybe left, on {self._driver.conversation.binding.base_url}: {named}"
-        if self._client._journal is not None:
-            text += f". `oa-protocol sweep --journal {shlex.quote(str(self._client._journal.path))}` deletes it later"
-        if in_flight is None or isinstance(in_flight, GeneratorExit):  # Python swallows this one, and its notes
-            warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)
-            return
-        in_flight.add_note(text)
-        # If warnings are errors, this one must not replace the exception in flight, which has the same text as a note.
-        with suppress(ChatLeakedWarning):
-            warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)
-
-
-class _Turns:
-    """What a chat and its answers share: the driver, and which answer is being read."""
-
-    def __init__(self, driver: Driver, note_use: Callable[[], None]) -> None:
-        self.driver = driver
-        self.note_use = note_use
-        self.current: Answer | None = None
-
-    async def begin(self, answer: Answer, prompt: str) -> None:
-        """Hand in the prompt of ``answer``. If an earlier answer was given up half-way, read it to its end first."""
-        self.driver.check_open()
-        if self.current is not None:
-            await self.current._finish()
-        self.note_use()
-        self.driver.conversation.handle(Prompt(prompt), anyio.current_time())
-        self.current = answer
-
-    def resume(self) -> None:
-        """Go on with a conversation that was driven elsewhere. What was in flight there is lost."""
-        self.note_use()
-        driver, conversation, now = self.driver, self.driver.conversation, anyio.current_time()
-        is_asked = not (conversation.awaits_prompt or conversation.error or conversation.is_over)
-        if conversation.has_stream:
-            driver.undelivered += conversation.handle(StreamEnded(), now)
-        if isinstance(conversation.outstanding, Exchange):
-            lost = MaybeSent("it was in flight when the conversation was handed over")
-            driver.undelivered += conversation.handle(ExchangeFailed(lost), now)
-        if is_asked:
-            self.current = Answer(self, "")
-            self.current._begun = True
-
-
-class Answer:
-    """The answer to one prompt, as an asynchronous iterator of its events, up to ``Answered``.
-
-    Attributes:
-        message: the server's final message, or None until it has come.
-
-    """
-
-    def __init__(self, turns: _Turns, prompt: str) -> None:
-        self.message: Message | None = None
-        self._turns = turns
-        self._prompt = prompt
-        self._events: deque[Event] = deque()
-        self._tokens: list[str] = []
-        self._begun = False
-        self._done = False
-
-    @property
-    def text(self) -> str:
-        """The whole answer if it is complete. Otherwise the tokens so far, even if you gave it up."""
-        if self.message is not None:
-            return self.message.content or ""
-        unread = [event.text for event in self._events if isinstance(event, Token)] if self._done else []
-        return "".join(self._tokens + unread)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        while (event := self._take()) is None:
-            if not await self._advance():
-                raise StopAsyncIteration
-        return event
-
-    def _take(self) -> Event | None:
-        """Return the next event that is here already, or None. If the answer failed, raise its error."""
-        if not self._events:
-            return None
-        event = self._events.popleft()
-        if isinstance(event, Token):  # nearly all events are tokens, and this is faster than the match below
-            self._tokens.append(event.text)
-            return event
-        match event:
-            case Answered(message=message):
-                self.message = message
-            case Failed(error=error):
-                self._done = True
-                self._events.clear()
-                raise error
-            case _:
-                pass
-        return event
-
-    async def _finish(self) -> None:
-        """Read to the end, even of a failed answer. Keep the events, in case somebody still iterates over it."""
-        while await self._advance():
-            pass
-        for event in self._events:
-            if isinstance(event, Answered):
-                self.message = event.message
-
-    async def _advance(self) -> bool:
-        """Begin, or do one more thing, and keep its events for ``_take``. Return False if there is nothing left to do.
-
-        The events are kept, and not returned, so that a cancellation between two calls loses none.
-        """
-        if self._done:
-            return False
-        if not self._begun:
-            await self._turns.begin(self, self._prompt)
-            self._begun = True
-        driver = self._turns.driver
-        try:
-            events = await driver.step()
-        except StopAsyncIteration as stop:
-            # It comes from a transport or a binding. Passed on, it would look like the end of the answer.
-            raise RuntimeError(f"StopAsyncIteration was raised in phase {driver.conversation.phase.name}") from stop
-        if events is not None:
-            self._events.extend(events)
-            return True
-        self._done = True
-        error = driver.conversation.error
-        if error is not None and self.message is None and not self._events:
-            self._events.append(Failed(error))
-        return True
-
-
-class TextStream:
-    """The pieces of an answer's text, as an asynchronous iterator.
-
-    Attributes:
-        answer: the answer itself, which has the final text at the end.
-
-    """
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str:
-        answer = self.answer
-        while True:
-            event = answer._take()
-            if event is None:  # the same as anext(answer), but without one more coroutine for each token
-                if not await answer._advance():
-                    raise StopAsyncIteration
-            elif piece := streamed_text(event):
-                return piece
-
-
-def streamed_text(event: Event) -> str:
-    """Return the text that ``event`` adds to the stream. Raise AnswerFailed if what was streamed turns out wrong."""
-    if isinstance(event, Token):
-        return event.text
-    if isinstance(event, Corrected) and event.cut:
-        raise AnswerFailed(
-            "the stream was cut, and the final text does not continue what was streamed; "
-            "the exception's text is the whole answer",
-            text=event.text,
-        )
-    return ""
 
 
 def _no_credentials() -> AuthenticationError:

@@ -1,6 +1,6 @@
 """The friendly API for programs without an event loop: the same client, for threads.
 
-Each client runs the asynchronous client in an event loop on a thread of its own, and each call here waits for that
+Each client runs the asynchronous client in an event loop on its own thread, and each call here waits for that
 thread. So everything that ``oa_protocol.Client`` promises holds here, too. If Ctrl-C comes during a call, the
 ``KeyboardInterrupt`` is raised once the request that is under way is settled, and the chat is deleted, or named, before
 its ``with`` block ends.
@@ -24,9 +24,12 @@ from typing import TYPE_CHECKING, Self
 
 from oa_protocol.bindings.base import Binding
 from oa_protocol.bindings.json import ModelConfig, SamplingParameters
-from oa_protocol.client import client as asynchronous
 from oa_protocol.client._loop_thread import LoopThread
-from oa_protocol.client.client import Api, CookieSource, streamed_text
+from oa_protocol.client.answer import Answer as AsyncAnswer
+from oa_protocol.client.answer import streamed_text
+from oa_protocol.client.chat import Chat as AsyncChat
+from oa_protocol.client.client import Api, CookieSource
+from oa_protocol.client.client import Client as AsyncClient
 from oa_protocol.client.sweep import SweepResult
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
@@ -66,7 +69,7 @@ class Client:
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._client = asynchronous.Client(
+        self._client = AsyncClient(
             base_url,
             api=api,
             cookies=cookies,
@@ -172,7 +175,7 @@ class Chat:
     answer then, ``ClosedError`` is raised there.
     """
 
-    def __init__(self, client: Client, thread: LoopThread, chat: asynchronous.Chat) -> None:
+    def __init__(self, client: Client, thread: LoopThread, chat: AsyncChat) -> None:
         self._client = client  # a client that is garbage is closed, so its chats keep it alive
         self._thread = thread
         self._chat = chat
@@ -264,7 +267,7 @@ class Chat:
 class Answer:
     """The answer to one prompt, as an iterator of its events, up to ``Answered``."""
 
-    def __init__(self, chat: Chat, thread: LoopThread, answer: asynchronous.Answer) -> None:
+    def __init__(self, chat: Chat, thread: LoopThread, answer: AsyncAnswer) -> None:
         self._chat = chat  # a chat that is garbage warns that it is unclosed, so its answers keep it alive
         self._thread = thread
         self._answer = answer

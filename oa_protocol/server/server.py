@@ -12,6 +12,8 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp
 
+from oa_protocol.models.base import Model
+from oa_protocol.models.simple import Lorem
 from oa_protocol.server.faults import Script, Scripted
 from oa_protocol.server.http._intake import Intake
 from oa_protocol.server.http._witness import Witness
@@ -20,7 +22,6 @@ from oa_protocol.server.http.live import Live
 from oa_protocol.server.http.reader import Timing
 from oa_protocol.server.http.runner import HOST, Runner
 from oa_protocol.server.http.worker import Workers
-from oa_protocol.server.models import Lorem, Model
 from oa_protocol.server.requests import Step
 from oa_protocol.server.state import Account, ChatRecord, Quirks, ServerState, with_account, without_credentials
 from oa_protocol.server.verdict import Finding, judge
@@ -31,7 +32,7 @@ DEFAULT_ACCOUNT = "default"
 class Server:
     """Both Open Assistant APIs on one port of loopback, with everything in memory.
 
-    The server runs in a thread of its own. It is a context manager, both for ``with`` and, on asyncio and trio, for
+    The server runs in its own thread. It is a context manager, both for ``with`` and, on asyncio and trio, for
     ``async with``. The context starts when the server listens, and ends when its connections, tasks and thread are
     gone. You can still look at ``chats`` and ``requests`` of a stopped server, but you can't start it again. Any thread
     may use all members.
@@ -92,7 +93,7 @@ class Server:
         self._started = False
 
     def start(self) -> None:
-        """Start the server in a thread of its own. Return when it listens.
+        """Start the server in its own thread. Return when it listens.
 
         Raises:
             OSError: The server can't listen on its port, for example because the port is taken.

@@ -20,7 +20,7 @@ pytest_plugins = ["pytester"]
 def test_the_page_is_a_test_file_that_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_page="\n\n".join(CODE))
     done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--hypothesis-seed=0")
-    # The greeting and the peer's test run on asyncio and on trio, the suite for servers on each vector.
+    # The greeting, the verdict and the peer's test run on asyncio and on trio, the suite for servers on each vector.
     done.assert_outcomes(passed=11 + 3 + len(list(vectors_for("inference"))))
 
 

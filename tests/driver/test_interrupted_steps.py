@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from oa_protocol import AnswerFailed, Cleanup, Phase, Timeouts
-from oa_protocol.client.client import Answer as ClientAnswer
+from oa_protocol.client.answer import Answer as ClientAnswer
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer, Fault, Freeze, Hold, Reply, Reset, Step, StreamFault
 from oa_protocol.transports import Response

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-def call(server, method, path, body=None):
+def call(server, method, path, body=None, timeout=10):
     request = urllib.request.Request(
         server.url + path,
         method=method,
@@ -20,11 +20,11 @@ def call(server, method, path, body=None):
         headers={"authorization": f"Bearer {server.token}", "content-type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as reply:
+    with opener.open(request, timeout=timeout) as reply:
         return json.loads(reply.read() or b"null")
 
-def create(server):
-    return call(server, "POST", "/chats", {})["id"]
+def create(server, **options):
+    return call(server, "POST", "/chats", {}, **options)["id"]
 
 def delete(server, chat_id):
     return call(server, "DELETE", f"/chats/{chat_id}")
@@ -139,6 +139,10 @@ def test_it(oa_server, oa_faults):
         create(oa_server)
     assert (refused.value.code, refused.value.read(), refused.value.headers["retry-after"]) == (503, b"busy", "7")
     refused.value.close()
+    assert not oa_server.chats
+    oa_faults.hang("create")
+    with pytest.raises(TimeoutError):
+        create(oa_server, timeout=0.1)
     assert not oa_server.chats
     oa_faults.lose_reply("create")
     with pytest.raises(OSError):
