@@ -33,14 +33,14 @@ NAMES = [
     "LoadCredentials", "LocalProtocolError", "MaybeSent", "Message", "ModelConfig", "NeverCreated", "NotSent",
     "OAError", "OpenAssistant", "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted",
     "ProtocolError", "Queued", "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response",
-    "SamplingParameters", "SendPrompt", "StreamData", "StreamEnded", "StreamOpened", "SweepResult", "TextStream",
-    "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website",
+    "SamplingParameters", "SendPrompt", "StreamData", "StreamEnded", "StreamOpened", "SweepResult", "Telemetry",
+    "TextStream", "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website",
     "load_cookies", "sync",
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
     "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.chat", "client.client",
-    "client.compat", "client.cookies", "client.journal", "client.sweep", "client.sync", "engine",
+    "client.compat", "client.cookies", "client.journal", "client.sweep", "client.sync", "client.telemetry", "engine",
     "engine.conversation", "engine.errors", "engine.events", "engine.inputs", "engine.intents", "engine.moves",
     "engine.phases", "engine.state", "engine.steps", "engine.timers", "models", "models.base", "models.gguf",
     "models.openai", "models.simple", "server", "server.chats", "server.core", "server.exchanges", "server.faults",
@@ -133,7 +133,7 @@ def test_what_a_public_call_takes_and_returns_is_exported(kind: type) -> None:
     known = exported()
     odd: set[str] = set()
     for method, function in methods(kind):
-        names = vars(sys.modules[function.__module__]) | {"TapeFile": TapeFile}
+        names = vars(sys.modules[function.__module__]) | {"TapeFile": TapeFile, "Telemetry": oa_protocol.Telemetry}
         for argument, annotation in typing.get_type_hints(function, globalns=names).items():
             for each in named(annotation):
                 if each not in known and each.__module__.partition(".")[0] not in _FOREIGN:

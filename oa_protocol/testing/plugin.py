@@ -47,7 +47,9 @@ def _write_page(item: pytest.Item, report: pytest.TestReport) -> None:
     """Write the page about the last failure of the kit, if the test has failed because of it."""
     pages = sys.modules.get("oa_protocol.testing._pages")
     folder = item.config.getoption("--oa-html")
-    for failure in pages.noted if pages and folder and report.failed else ():
+    if pages is None or not folder or not report.failed:
+        return
+    for failure in pages.noted:
         if failure.problem.partition("\n")[0] in report.longreprtext:
             name = re.sub(r"[^\w.-]+", "_", item.nodeid)[-120:]
             # Two tests may have the same name then, so the name ends with a checksum.
