@@ -16,6 +16,7 @@ from oa_protocol.client.client import CookieSource as CookieSource
 from oa_protocol.client.compat import OpenAssistant as OpenAssistant
 from oa_protocol.client.cookies import load_cookies as load_cookies
 from oa_protocol.client.sweep import SweepResult as SweepResult
+from oa_protocol.client.telemetry import Telemetry as Telemetry
 from oa_protocol.engine.conversation import Conversation as Conversation
 from oa_protocol.engine.errors import AnswerFailed as AnswerFailed
 from oa_protocol.engine.errors import ApiError as ApiError

@@ -178,11 +178,14 @@ def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa
     " of a website, if its name ends in .har."
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-def replay(file: str) -> int:
+@click.option(
+    "--html", type=click.Path(dir_okay=False), metavar="FILE", help="Also write a page with diagrams to FILE."
+)
+def replay(file: str, html: str | None) -> int:
     """Print a tape, and check this engine against it."""
     from oa_protocol.cli import _replaying
 
-    return _replaying.replay(file)
+    return _replaying.replay(file, html)
 
 
 @group.command(

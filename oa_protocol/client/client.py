@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, cast
 
@@ -41,6 +42,7 @@ from oa_protocol.transports import TransportFactory
 from oa_protocol.transports.default import default_transport_factory, proxy_of_environment
 
 if TYPE_CHECKING:
+    from oa_protocol.client.telemetry import Telemetry
     from oa_protocol.tape import TapeFile
 
 Api = Literal["website", "inference"]
@@ -68,6 +70,7 @@ class Client:
         cleanup: how long cleaning up may take, in seconds, and how often a DELETE is sent (see ``Cleanup``).
         journal: the path of a file that lists the chats still to be deleted. A chat is written down before it is
             created, and crossed out when it is gone. ``sweep`` deletes what a killed process left in it.
+        telemetry: where the spans and metrics of OpenTelemetry go. By default, there are none.
 
     Attributes:
         leaked: every chat that is, or may be, left on the server.
@@ -90,6 +93,7 @@ class Client:
         retries: int = 2,
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         check_count("retries", retries, 0)
         _check_type("timeouts", timeouts, Timeouts)
@@ -111,6 +115,7 @@ class Client:
         self._credentials = given if known else Credentials()
         timeouts = timeouts or Timeouts()
         self._retries = retries
+        self._telemetry = telemetry
         self._open_chats: dict[Chat, None] = {}  # not a set, because a set has no order
         self._is_closed = False
         if transport is None:
@@ -266,26 +271,24 @@ class Client:
         return chat
 
     def _conversation(self, options: AnswerOptions, tape: TapeFile | None) -> Conversation:
-        shared = self._shared
-        if tape is None:
-            return Conversation(
-                self._binding,
-                self._credentials,
-                options,
-                retries=self._retries,
-                timeouts=shared.timeouts,
-                cleanup=shared.cleanup,
-            )
-        from oa_protocol.tape import Recorder  # imported only here, because most chats aren't recorded
+        make: Callable[..., Conversation] = Conversation
+        # What most chats don't need is imported only here.
+        if self._telemetry is not None:
+            from oa_protocol.client._observed import observed
 
-        return Recorder(
+            make = observed(self._telemetry._observer(self._binding, options), tape)
+        elif tape is not None:
+            from oa_protocol.tape import Recorder
+
+            make = partial(Recorder, tape=tape)
+        shared = self._shared
+        return make(
             self._binding,
             self._credentials,
             options,
             retries=self._retries,
             timeouts=shared.timeouts,
             cleanup=shared.cleanup,
-            tape=tape,
         )
 
     async def models(self) -> list[ModelConfig]:

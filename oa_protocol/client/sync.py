@@ -39,6 +39,7 @@ from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.transports import TransportFactory
 
 if TYPE_CHECKING:
+    from oa_protocol.client.telemetry import Telemetry
     from oa_protocol.tape import TapeFile
 
 # At exit, a client's thread gets this many seconds more than its cleanup may take.
@@ -68,6 +69,7 @@ class Client:
         retries: int = 2,
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._client = AsyncClient(
             base_url,
@@ -80,6 +82,7 @@ class Client:
             retries=retries,
             cleanup=cleanup,
             journal=journal,
+            telemetry=telemetry,
         )
         patience = (cleanup or Cleanup()).timeout + _GRACE
         self._thread = LoopThread(self._client.aclose, patience=patience)
