@@ -15,6 +15,10 @@ from oa_protocol.client.client import Client as Client
 from oa_protocol.client.client import CookieSource as CookieSource
 from oa_protocol.client.compat import OpenAssistant as OpenAssistant
 from oa_protocol.client.cookies import load_cookies as load_cookies
+from oa_protocol.client.slots import AccountSlot as AccountSlot
+from oa_protocol.client.slots import InProcessSlot as InProcessSlot
+from oa_protocol.client.slots import LockFileSlot as LockFileSlot
+from oa_protocol.client.slots import Ticket as Ticket
 from oa_protocol.client.sweep import SweepResult as SweepResult
 from oa_protocol.engine.conversation import Conversation as Conversation
 from oa_protocol.engine.errors import AnswerFailed as AnswerFailed
@@ -30,6 +34,7 @@ from oa_protocol.engine.errors import NotSent as NotSent
 from oa_protocol.engine.errors import OAError as OAError
 from oa_protocol.engine.errors import ProtocolError as ProtocolError
 from oa_protocol.engine.errors import RemoteProtocolError as RemoteProtocolError
+from oa_protocol.engine.errors import SlotError as SlotError
 from oa_protocol.engine.errors import TransportError as TransportError
 from oa_protocol.engine.events import Answered as Answered
 from oa_protocol.engine.events import Corrected as Corrected

@@ -27,6 +27,7 @@ from oa_protocol.client.answer import Answer
 from oa_protocol.client.chat import Chat
 from oa_protocol.client.client import Client
 from oa_protocol.client.journal import Journal
+from oa_protocol.client.slots import LockFileSlot
 from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
@@ -291,6 +292,7 @@ class _Session:
                 proxy=settings.proxy,
                 timeouts=timeouts,
                 journal=self._journal or None,
+                slot=account_slot(self.terminal),
             )
         if settings.cookies or settings.token or settings.proxy:
             raise click.UsageError("--cookies, --token-file and --proxy need a server: give its --url, or set OA_URL")
@@ -456,6 +458,17 @@ class _Session:
 
 def _state_path() -> Path:
     return user_state_path("oa-protocol", appauthor=False)
+
+
+def account_slot(terminal: Terminal) -> LockFileSlot | None:
+    """Return the slot that all processes of this user share, so that they don't cancel one another's requests."""
+    folder = _state_path() / "slots"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        terminal.note(f"Other processes that use this account aren't waited for, because {folder}: {error.strerror}.")
+        return None
+    return LockFileSlot(folder)
 
 
 def _name(event: Event) -> str:

@@ -27,6 +27,7 @@ from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._shield import run_to_completion
 from oa_protocol.client.chat import _LEAVING, Chat
 from oa_protocol.client.journal import Journal
+from oa_protocol.client.slots import AccountSlot
 from oa_protocol.client.sweep import Sweeper, SweepResult
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import (
@@ -68,6 +69,8 @@ class Client:
         cleanup: how long cleaning up may take, in seconds, and how often a DELETE is sent (see ``Cleanup``).
         journal: the path of a file that lists the chats still to be deleted. A chat is written down before it is
             created, and crossed out when it is gone. ``sweep`` deletes what a killed process left in it.
+        slot: the account's slot, if other clients or processes use the same account at the same time (see docs/bulk.md
+            and ``oa_protocol.client.slots``). By default only the chats of this client take turns.
 
     Attributes:
         leaked: every chat that is, or may be, left on the server.
@@ -90,6 +93,7 @@ class Client:
         retries: int = 2,
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
+        slot: AccountSlot | None = None,
     ) -> None:
         check_count("retries", retries, 0)
         _check_type("timeouts", timeouts, Timeouts)
@@ -127,7 +131,7 @@ class Client:
             load_credentials=self._load,
             timeouts=timeouts,
             cleanup=cleanup,
-            slot=PendingSlot(self._is_waiting),
+            slot=PendingSlot(self._is_waiting, slot, self._account),
             accounts=Accounts(transport, cleanup.timeout / 4),
             journal=self._journal,
         )
@@ -166,6 +170,7 @@ class Client:
                 # that is blocked even longer.
                 seconds = self._shared.cleanup.timeout + 2.0
                 await run_to_completion(self._end_each, seconds=seconds, at_last=self._abandon_chats)
+            await self._shared.slot.aclose()
         finally:
             if self._journal is not None:
                 self._journal.close()
@@ -337,6 +342,11 @@ class Client:
         if credentials is None:
             raise _no_credentials()
         return credentials
+
+    async def _account(self, conversation: Conversation) -> str:
+        """Return the name of the conversation's account on its server, for a slot."""
+        binding = conversation.binding
+        return f"{binding.base_url} {await self._shared.accounts.name(binding, conversation.credentials)}"
 
     async def _is_waiting(self, conversation: Conversation) -> bool:
         """Ask the server whether a chat's answer still waits for a worker. Its owner may have stopped iterating."""

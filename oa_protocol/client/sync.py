@@ -30,6 +30,7 @@ from oa_protocol.client.answer import streamed_text
 from oa_protocol.client.chat import Chat as AsyncChat
 from oa_protocol.client.client import Api, CookieSource
 from oa_protocol.client.client import Client as AsyncClient
+from oa_protocol.client.slots import AccountSlot
 from oa_protocol.client.sweep import SweepResult
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
@@ -68,6 +69,7 @@ class Client:
         retries: int = 2,
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
+        slot: AccountSlot | None = None,
     ) -> None:
         self._client = AsyncClient(
             base_url,
@@ -80,6 +82,7 @@ class Client:
             retries=retries,
             cleanup=cleanup,
             journal=journal,
+            slot=slot,
         )
         patience = (cleanup or Cleanup()).timeout + _GRACE
         self._thread = LoopThread(self._client.aclose, patience=patience)

@@ -24,6 +24,7 @@ from oa_protocol import (
     Phase,
     ProtocolError,
     RemoteProtocolError,
+    SlotError,
     TransportError,
 )
 from oa_protocol.server import Answer, Fault, Hold
@@ -43,6 +44,7 @@ ERRORS: list[Exception] = [
     RemoteProtocolError("text"),
     AnswerFailed("text", phase="STREAMING", text="so far"),
     JournalError("text"),
+    SlotError("text"),
     ChatLeakedWarning("text"),
 ]
 
