@@ -10,6 +10,9 @@ from oa_protocol.bindings.website import Website as Website
 from oa_protocol.client import sync as sync
 from oa_protocol.client.answer import Answer as Answer
 from oa_protocol.client.answer import TextStream as TextStream
+from oa_protocol.client.bulk import Bulk as Bulk
+from oa_protocol.client.bulk import BulkPrompt as BulkPrompt
+from oa_protocol.client.bulk import BulkResult as BulkResult
 from oa_protocol.client.chat import Chat as Chat
 from oa_protocol.client.client import Client as Client
 from oa_protocol.client.client import CookieSource as CookieSource

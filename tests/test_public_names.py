@@ -26,20 +26,21 @@ PACKAGE = Path(oa_protocol.__file__).parent
 
 NAMES = [
     "Abandon", "AccountSlot", "Answer", "AnswerFailed", "AnswerOptions", "Answered", "ApiError", "AuthenticationError",
-    "Binding", "Chat", "ChatLeakedWarning", "Cleanup", "Client", "Close", "CloseStream", "ClosedError", "Conversation",
-    "CookieSource", "Corrected", "CreateChat", "Created", "Credentials", "CredentialsFound", "DeleteChat", "Deleted",
-    "Event", "Exchange", "ExchangeFailed", "Failed", "FetchChat", "FetchMessage", "HTTPStatusError", "HttpRequest",
-    "InProcessSlot", "InferenceServer", "Input", "Intent", "Interrupted", "JournalError", "LeakRecord", "Leaked",
-    "ListChats", "LoadCredentials", "LocalProtocolError", "LockFileSlot", "MaybeSent", "Message", "ModelConfig",
-    "NeverCreated", "NotSent", "OAError", "OpenAssistant", "OpenStream", "ParameterConfig", "Phase", "PluginStep",
-    "Prompt", "Prompted", "ProtocolError", "Queued", "RemoteProtocolError", "ReplyReceived", "RequestAssistant",
-    "Requested", "Response", "SamplingParameters", "SendPrompt", "SlotError", "StreamData", "StreamEnded",
-    "StreamOpened", "SweepResult", "TextStream", "Ticket", "TimePassed", "Timeouts", "Token", "Transport",
-    "TransportError", "TransportFactory", "Website", "load_cookies", "sync",
+    "Binding", "Bulk", "BulkPrompt", "BulkResult", "Chat", "ChatLeakedWarning", "Cleanup", "Client", "Close",
+    "CloseStream", "ClosedError", "Conversation", "CookieSource", "Corrected", "CreateChat", "Created", "Credentials",
+    "CredentialsFound", "DeleteChat", "Deleted", "Event", "Exchange", "ExchangeFailed", "Failed", "FetchChat",
+    "FetchMessage", "HTTPStatusError", "HttpRequest", "InProcessSlot", "InferenceServer", "Input", "Intent",
+    "Interrupted", "JournalError", "LeakRecord", "Leaked", "ListChats", "LoadCredentials", "LocalProtocolError",
+    "LockFileSlot", "MaybeSent", "Message", "ModelConfig", "NeverCreated", "NotSent", "OAError", "OpenAssistant",
+    "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted", "ProtocolError", "Queued",
+    "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response", "SamplingParameters",
+    "SendPrompt", "SlotError", "StreamData", "StreamEnded", "StreamOpened", "SweepResult", "TextStream", "Ticket",
+    "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website", "load_cookies",
+    "sync",
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
-    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.chat",
+    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.bulk", "client.chat",
     "client.client", "client.compat", "client.cookies",
     "client.journal", "client.slots", "client.sweep", "client.sync", "engine", "engine.conversation", "engine.errors",
     "engine.events", "engine.inputs", "engine.intents", "engine.moves", "engine.phases", "engine.state",
@@ -113,7 +114,7 @@ def named(annotation: Any) -> Iterator[type]:
 MADE_BY_USERS = [oa_protocol.Client, oa_protocol.Conversation, sync.Client, Server]
 CALLED = [
     *MADE_BY_USERS, oa_protocol.InProcessSlot, oa_protocol.LockFileSlot, oa_protocol.Ticket,
-    oa_protocol.Chat, oa_protocol.Answer, oa_protocol.TextStream, oa_protocol.OpenAssistant,
+    oa_protocol.Bulk, sync.Bulk, oa_protocol.Chat, oa_protocol.Answer, oa_protocol.TextStream, oa_protocol.OpenAssistant,
     sync.Chat, sync.Answer, sync.TextStream,
 ]  # fmt: skip
 

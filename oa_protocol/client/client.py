@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, cast
 
@@ -25,6 +25,7 @@ from oa_protocol.client._carrier import Shared, fetch
 from oa_protocol.client._driver import Driver
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._shield import run_to_completion
+from oa_protocol.client.bulk import Bulk, BulkPrompt, _Work
 from oa_protocol.client.chat import _LEAVING, Chat
 from oa_protocol.client.journal import Journal
 from oa_protocol.client.slots import AccountSlot
@@ -116,6 +117,7 @@ class Client:
         timeouts = timeouts or Timeouts()
         self._retries = retries
         self._open_chats: dict[Chat, None] = {}  # not a set, because a set has no order
+        self._works: set[_Work] = set()
         self._is_closed = False
         if transport is None:
             if proxy is None:
@@ -164,6 +166,8 @@ class Client:
     async def _end_chats(self) -> None:
         """End the chats that are still open. Call ``_tell_leaks`` afterwards, which names what they left."""
         self._is_closed = True
+        for work in list(self._works):
+            work.fail(ClosedError("the client was closed before all prompts were asked"))
         try:
             if not all(chat._is_over for chat in self._open_chats):
                 # Each chat ends itself in time, or else its driver stops it 0.9 s later. This limit is only for a loop
@@ -243,6 +247,31 @@ class Client:
         )
         driver = Driver(self._conversation(options, tape), self._shared)
         return Chat(driver, self)
+
+    def bulk(
+        self,
+        prompts: Iterable[str | BulkPrompt] | AsyncIterable[str | BulkPrompt],
+        *,
+        concurrency: int = 8,
+        retries: int = 2,
+    ) -> Bulk:
+        """Ask many prompts, each in a chat of its own. Iterate over the result for the answers as they are finished.
+
+        A prompt that fails is a result with an error. If the credentials are refused, that is raised at once, because
+        the other prompts would fail, too.
+
+        Args:
+            prompts: texts, or ``BulkPrompt`` for a prompt with a key and settings of its own. They are taken only when
+                they can be asked, so there may be any number of them. An asynchronous generator is closed at the end.
+            concurrency: how many are asked at a time. A result counts until it is used.
+            retries: how often a prompt is asked again if it failed for a reason that may pass. The pause before that
+                is 1 s at first, and doubles each time.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used. The error names it.
+
+        """
+        return Bulk(_Work(self, prompts, concurrency, retries))
 
     async def resume(self, conversation: Conversation) -> Chat:
         """Return a chat that goes on with ``conversation``, for example one that you have unpickled.
