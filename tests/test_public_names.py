@@ -114,8 +114,8 @@ def named(annotation: Any) -> Iterator[type]:
 MADE_BY_USERS = [oa_protocol.Client, oa_protocol.Conversation, sync.Client, Server]
 CALLED = [
     *MADE_BY_USERS, oa_protocol.InProcessSlot, oa_protocol.LockFileSlot, oa_protocol.Ticket,
-    oa_protocol.Bulk, sync.Bulk, oa_protocol.Chat, oa_protocol.Answer, oa_protocol.TextStream, oa_protocol.OpenAssistant,
-    sync.Chat, sync.Answer, sync.TextStream,
+    oa_protocol.Bulk, sync.Bulk, oa_protocol.Chat, oa_protocol.Answer, oa_protocol.TextStream,
+    oa_protocol.OpenAssistant, sync.Chat, sync.Answer, sync.TextStream,
 ]  # fmt: skip
 
 

@@ -39,12 +39,19 @@ def lock_file(path: Path, flags: int = 0) -> Lock | None:
     """Lock the file ``path``. Return None if another process holds its lock."""
     descriptor = os.open(path, os.O_RDWR | flags, 0o600)
     lock = Lock(descriptor)
-    try:
-        _lock_descriptor(descriptor)
-    except _HELD:
+    if not lock_descriptor(descriptor):
         lock.close()
         return None
     return lock
+
+
+def lock_descriptor(descriptor: int) -> bool:
+    """Lock an open file until it is closed. Return False if it is locked already."""
+    try:
+        _lock(descriptor)
+    except _HELD:
+        return False
+    return True
 
 
 if sys.platform == "win32":  # pragma: no cover  # the same for another platform
@@ -52,7 +59,7 @@ if sys.platform == "win32":  # pragma: no cover  # the same for another platform
 
     _HELD = PermissionError
 
-    def _lock_descriptor(descriptor: int) -> None:
+    def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
 else:
@@ -60,5 +67,5 @@ else:
 
     _HELD = BlockingIOError
 
-    def _lock_descriptor(descriptor: int) -> None:
+    def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
