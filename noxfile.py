@@ -27,6 +27,7 @@ CORE = [
     "oa_protocol/client/_shield.py",
     "oa_protocol/client/_driver.py",
     "oa_protocol/client/_carrier.py",
+    "oa_protocol/client/_background.py",
     "oa_protocol/client/_content_coding.py",
     "oa_protocol/client/_read_timeout.py",
 ]

@@ -39,12 +39,31 @@ NAMES = [
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
-    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.chat", "client.client",
-    "client.compat", "client.cookies", "client.journal", "client.sweep", "client.sync", "client.telemetry", "engine",
-    "engine.conversation", "engine.errors", "engine.events", "engine.inputs", "engine.intents", "engine.moves",
-    "engine.phases", "engine.state", "engine.steps", "engine.timers", "models", "models.base", "models.gguf",
-    "models.openai", "models.simple", "server", "server.chats", "server.core", "server.exchanges", "server.faults",
-    "server.http", "server.http.app", "server.http.connection", "server.http.event_stream", "server.http.live",
+    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.bulk", "client.chat", "client.client",
+    "client.compat", "client.cookies", "client.journal", "client.slots", "client.sweep", "client.sync",
+    "client.telemetry", "engine", "engine.conversation", "engine.errors", "engine.events", "engine.inputs",
+    "engine.intents", "engine.moves", "engine.phases", "engine.state", "engine.steps", "engine.timers", "models",
+    "models.base", "models.gguf", "models.openai", "models.simple", "server", "server.chats", "server.core",
+    "server.exchanges", "server.faults", "server.http", "server.http.app", "server.http.connection",
+    "server.http.event_stream", "server.http.live", "server.http.reader", "server.http.responses", "server.http.runner",
+    "server.http.worker", "server.ids", "server.inference", "server.model_configs", "server.render", "server.requests",
+    "server.server", "server.state", "server.validation", "server.verdict", "server.website", "server.work", "tape",
+    "tape.format", "tape.har", "tape.html", "tape.normalize", "tape.recorder", "tape.redact", "tape.replay",
+    "tape.transcript", "testing", "testing.conformance", "testing.error_table", "testing.explore", "testing.explorer",
+    "testing.faults", "testing.machine", "testing.peers", "testing.playbook", "testing.plugin", "testing.servers",
+    "testing.strategies", "testing.vectors", "testing.vectors.check", "testing.vectors.engine", "testing.vectors.files",
+    "testing.vectors.program", "transports", "transports.aiohttp", "transports.blocking", "transports.blocking_httpx",
+    "transports.default", "transports.fast", "transports.fast.httptools", "transports.fast.sockets", "transports.httpx",
+    "transports.httpx2", "transports.memory", "worker", "worker.model_configs", "worker.protocol", "worker.worker",
+]  # fmt: skip
+MODULES = [
+    "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
+    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.bulk", "client.chat",
+    "client.client", "client.compat", "client.cookies",
+    "client.journal", "client.slots", "client.sweep", "client.sync", "engine", "engine.conversation", "engine.errors",
+    "engine.events", "engine.inputs", "engine.intents", "engine.moves", "engine.phases", "engine.state",
+    "engine.steps", "engine.timers", "server", "server.chats", "server.core", "server.faults", "server.http",
+    "server.http.app", "server.http.connection", "server.http.event_stream", "server.http.live",
     "server.http.reader", "server.http.responses", "server.http.runner", "server.http.worker", "server.ids",
     "server.inference", "server.model_configs", "server.render", "server.requests", "server.server", "server.state",
     "server.validation", "server.verdict", "server.website", "server.work", "tape", "tape.format", "tape.har",
@@ -111,8 +130,9 @@ def named(annotation: Any) -> Iterator[type]:
 
 MADE_BY_USERS = [oa_protocol.Client, oa_protocol.Conversation, sync.Client, Server]
 CALLED = [
-    *MADE_BY_USERS, oa_protocol.Chat, oa_protocol.Answer, oa_protocol.TextStream, oa_protocol.OpenAssistant,
-    sync.Chat, sync.Answer, sync.TextStream,
+    *MADE_BY_USERS, oa_protocol.InProcessSlot, oa_protocol.LockFileSlot, oa_protocol.Ticket,
+    oa_protocol.Bulk, sync.Bulk, oa_protocol.Chat, oa_protocol.Answer, oa_protocol.TextStream,
+    oa_protocol.OpenAssistant, sync.Chat, sync.Answer, sync.TextStream,
 ]  # fmt: skip
 
 

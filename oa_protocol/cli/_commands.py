@@ -6,7 +6,7 @@ This module imports only click, so that ``--help`` and completion are quick.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -131,6 +131,66 @@ def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     from oa_protocol.cli import _session
 
     return _session.chat(_settings(options))
+
+
+@group.command(
+    epilog="A prompt in a JSON line or in CSV has the fields prompt, id, model, system_prompt, user_profile and"
+    " user_response_instructions. JSON lines also have sampling and plugins. Each result has the id of its prompt. A"
+    " prompt without an id gets a hash of itself. The exit code is 5 if a prompt failed. `oa-protocol --help` lists the"
+    " other exit codes."
+)
+@click.argument("source", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("out", metavar="OUT", type=click.Path(dir_okay=False))
+@click.option(
+    "form",
+    "--format",
+    type=click.Choice(["lines", "jsonl", "csv"]),
+    help="How IN is written.  [default: by its name; .jsonl, .ndjson and .csv, and otherwise one prompt per line]",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="How many prompts are asked at a time, for each account.",
+)
+@click.option("--retry-failed", is_flag=True, help="Ask those prompts again whose last result is a failure.")
+@click.option(
+    "--accounts",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A file with several accounts that share the work: on each line a bearer token, or for the website the path of"
+    " a cookies file or the value of a Cookie header. Only you may be able to read it.",
+)
+@answer
+@connection
+@journal
+@output
+def bulk(
+    source: str,
+    out: str,
+    form: Literal["lines", "jsonl", "csv"] | None,
+    concurrency: int,
+    retry_failed: bool,
+    accounts: str | None,
+    **options: Any,  # noqa: ANN401  # named in Settings
+) -> int:
+    """Ask all prompts in the file IN, and append the answers to the file OUT, as JSON lines.
+
+    If you run it again, it goes on where it stopped. Ctrl-C finishes the prompts that are under way, and a second
+    Ctrl-C quits at once. If IN is -, it is stdin.
+    """
+    from oa_protocol.cli import _bulk
+
+    return _bulk.bulk(
+        _settings(options),
+        source,
+        out,
+        form=form,
+        concurrency=concurrency,
+        retry_failed=retry_failed,
+        accounts=accounts,
+    )
 
 
 @group.command(epilog="`oa-protocol --help` lists the exit codes.")
