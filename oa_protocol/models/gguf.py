@@ -18,7 +18,7 @@ from oa_protocol.models.base import AnswerRequest, Finish, ModelError, Piece
 CONTEXT = 8192
 """The longest conversation, in tokens. It bounds the memory that a model with a very long context would take."""
 
-_BATCH = 32
+_BATCH = 16
 """How many tokens of a prompt are read at a time. Generating can be stopped between two batches."""
 
 

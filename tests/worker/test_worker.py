@@ -406,6 +406,16 @@ def test_the_pauses_double_up_to_a_limit_and_differ() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_server_on_this_machine_is_not_looked_for_behind_a_proxy(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with Working(server, Echo()) as working:
+        await working.until(state="connected")
+        assert working.states.count("connecting") == 1
+
+
+@pytest.mark.anyio
 async def test_an_unknown_model_config_is_refused(server: Server) -> None:
     async with Working(server, Echo(), model_config="Carper_RLHF_13B_1") as working:
         await working.until(state="waiting")
