@@ -462,10 +462,12 @@ class AsksForATunnelWithoutAHost(Sound):
     async def open(self, request: HttpRequest) -> Response:
         module: Any = httptools
         spell = module._spell_head
+
+        def spell_head(method: str, target: str, fields: object) -> object:
+            return spell(method, target, () if method == "CONNECT" else fields)
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                module, "_spell_head", lambda *head: spell(*head[:2], () if head[0] == "CONNECT" else head[2])
-            )
+            patch.setattr(module, "_spell_head", spell_head)
             return await super().open(request)
 
 
@@ -886,7 +888,10 @@ def assert_told(bug: Callable[..., Transport], caught_by: dict[str, str]) -> Non
 
 @pytest.mark.parametrize("made", [None, object()])
 def test_a_make_that_returns_no_transport_is_refused(made: object) -> None:
-    failure = failure_of(lambda **_: cast("Transport", made), "test_closing_twice_is_harmless", patience=2.0)
+    def make() -> Transport:
+        return cast("Transport", made)
+
+    failure = failure_of(make, "test_closing_twice_is_harmless", patience=2.0)
     assert failure == (
         f"TypeError: make() returned no transport, but {made!r}; wrap a BlockingClient in BlockingTransport"
     )
