@@ -126,6 +126,13 @@ def nightly(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def dask(session: nox.Session) -> None:
+    """The example with Dask, on a cluster of processes, of which one is killed."""
+    install(session, "dask")
+    session.run("pytest", "tests/dask", *session.posargs)
+
+
+@nox.session(default=False)
 def links(session: nox.Session) -> None:
     """The links to other sites, which needs a network."""
     session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))
