@@ -125,7 +125,8 @@ LAYERS = {
     "models": {"bindings"},
     "server": {"models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
-    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports"},
+    "watching": {"client", "engine", "server", "tape"},
+    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "watching"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 

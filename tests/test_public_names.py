@@ -35,7 +35,7 @@ NAMES = [
     "ProtocolError", "Queued", "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response",
     "SamplingParameters", "SendPrompt", "StreamData", "StreamEnded", "StreamOpened", "SweepResult", "Telemetry",
     "TextStream", "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website",
-    "load_cookies", "sync",
+    "load_cookies", "sync", "watch",
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
@@ -54,7 +54,7 @@ MODULES = [
     "testing.vectors", "testing.vectors.check", "testing.vectors.engine", "testing.vectors.files",
     "testing.vectors.program", "transports", "transports.aiohttp", "transports.blocking", "transports.blocking_httpx",
     "transports.default", "transports.fast", "transports.fast.httptools", "transports.fast.sockets",
-    "transports.httpx", "transports.httpx2", "transports.memory",
+    "transports.httpx", "transports.httpx2", "transports.memory", "watching", "watching.factory", "watching.page",
 ]  # fmt: skip
 
 # Whose types a signature may name as well.

@@ -218,6 +218,7 @@ def replay(file: str, html: str | None) -> int:
     help="Another name that requests may use for this server, besides localhost and 127.0.0.1. A request with any"
     " other name gets a 403. Repeatable.",
 )
+@click.option("--watch", is_flag=True, help="Print the URL of a live page that shows every conversation.")
 def serve(
     port: int,
     host: str,
@@ -226,6 +227,7 @@ def serve(
     token_delay: float | None,
     workers: int,
     allowed_hosts: tuple[str, ...],
+    watch: bool,
 ) -> int:
     """Run the embedded server until you press Ctrl-C.
 
@@ -238,7 +240,7 @@ def serve(
     del host  # it was only checked, because both names mean 127.0.0.1, on which the server always listens
     if token_delay is None:
         token_delay = 0.05 if answers in (None, "lorem", "echo") else 0.0
-    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts)
+    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, watched=watch)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -7,17 +7,20 @@ import shlex
 import signal
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import click
 
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._terminal import Terminal
 from oa_protocol.server import Model, Server
+from oa_protocol.watching import watch
 
 
-def serve(model: Model, port: int, token_delay: float, workers: int, allowed_hosts: Iterable[str]) -> int:
-    """Run the embedded server until SIGINT or SIGTERM arrives. Return the exit code."""
+def serve(
+    model: Model, port: int, token_delay: float, workers: int, allowed_hosts: Iterable[str], *, watched: bool = False
+) -> int:
+    """Run the embedded server, with a live page if ``watched``, until SIGINT or SIGTERM. Return the exit code."""
     terminal = Terminal()
     server = Server(model, port=port, token_delay=token_delay, workers=workers, allowed_hosts=allowed_hosts)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -29,8 +32,10 @@ def serve(model: Model, port: int, token_delay: float, workers: int, allowed_hos
             raise click.ClickException(
                 f"the server cannot listen on port {port}: {error.strerror or error}. --port 0 picks a free port."
             ) from error
-        with _requests_on(terminal):
+        with _requests_on(terminal), watch(server) if watched else nullcontext() as page:
             _tell(terminal, server)
+            if page is not None:
+                terminal.note(f"Watch it at {page.url}")
             while True:
                 # A signal interrupts a sleep on every system, but not every wait for a lock. If it arrives just before
                 # the sleep, it is noticed up to a second late.
