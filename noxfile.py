@@ -133,6 +133,13 @@ def dask(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The pages in a real browser, which is the system's Chromium."""
+    install(session, "page")
+    session.run("pytest", "tests/browser/clicking.py", *session.posargs)
+
+
+@nox.session(default=False)
 def links(session: nox.Session) -> None:
     """The links to other sites, which needs a network."""
     session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))

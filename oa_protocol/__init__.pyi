@@ -86,5 +86,6 @@ from oa_protocol.engine.timers import Timeouts as Timeouts
 from oa_protocol.transports import Response as Response
 from oa_protocol.transports import Transport as Transport
 from oa_protocol.transports import TransportFactory as TransportFactory
+from oa_protocol.watching.factory import watch as watch
 
 __all__: list[str]

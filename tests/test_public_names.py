@@ -36,7 +36,7 @@ NAMES = [
     "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response", "SamplingParameters",
     "SendPrompt", "SlotError", "StreamData", "StreamEnded", "StreamOpened", "SweepResult", "Telemetry", "TextStream",
     "Ticket", "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website",
-    "load_cookies", "sync",
+    "load_cookies", "sync", "watch",
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
@@ -55,7 +55,8 @@ MODULES = [
     "testing.strategies", "testing.vectors", "testing.vectors.check", "testing.vectors.engine", "testing.vectors.files",
     "testing.vectors.program", "transports", "transports.aiohttp", "transports.blocking", "transports.blocking_httpx",
     "transports.default", "transports.fast", "transports.fast.httptools", "transports.fast.sockets", "transports.httpx",
-    "transports.httpx2", "transports.memory", "worker", "worker.model_configs", "worker.protocol", "worker.worker",
+    "transports.httpx2", "transports.memory", "watching", "watching.factory", "watching.page", "worker",
+    "worker.model_configs", "worker.protocol", "worker.worker",
 ]  # fmt: skip
 
 # Whose types a signature may name as well.

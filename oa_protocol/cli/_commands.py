@@ -290,6 +290,7 @@ def replay(file: str, html: str | None) -> int:
     help="Where to write a line for each request: time, method, path, status and milliseconds. - is stderr. You may"
     " move the file away at any time, and a new one is begun.",
 )
+@click.option("--watch", is_flag=True, help="Print the URL of a live page that shows every conversation.")
 def serve(
     port: int,
     host: str,
@@ -299,6 +300,7 @@ def serve(
     workers: int,
     allowed_hosts: tuple[str, ...],
     log: str,
+    watch: bool,
 ) -> int:
     """Run the embedded server until you press Ctrl-C.
 
@@ -311,7 +313,7 @@ def serve(
     del host  # it was only checked, because both names mean 127.0.0.1, on which the server always listens
     if token_delay is None:
         token_delay = 0.05 if answers in (None, "lorem", "echo") else 0.0
-    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, log)
+    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, log, watched=watch)
 
 
 @group.command(

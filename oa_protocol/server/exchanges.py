@@ -74,7 +74,7 @@ class ExchangeRecord:
     """The reply is a stream with its final message."""
 
     def __str__(self) -> str:
-        outcome = {"open": "no reply yet", "whole": "", "cut": "cut", "left": "the client left"}[self.end]
+        outcome = {"open": "still open", "whole": "", "cut": "cut", "left": "the client left"}[self.end]
         status = str(self.status) if self.status else ""
         return f"{self.began:8.3f} s  {self.method} {self.target} → {', '.join(filter(None, (status, outcome)))}"
 

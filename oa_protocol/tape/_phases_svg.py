@@ -201,15 +201,15 @@ def _frame(frame: Frame) -> str:
 def _box(phase: Phase, order: int | None) -> str:
     x, y = PLACES[phase]
     left, top = x - HALF_WIDTH, y - HALF_HEIGHT
-    group, number = "<g>", ""
+    kind, number = "phase", ""
     if order is not None:
-        group = '<g class="taken">'
+        kind = "phase taken"
         number = (
             f'<circle class="number" cx="{left}" cy="{top}" r="9"/>'
             f'<text class="order" x="{left}" y="{top + 4}">{order}</text>'
         )
     return (
-        f"{group}<title>{phase.value}</title>"
+        f'<g class="{kind}" data-phase="{phase.name}"><title>{phase.value}</title>'
         f'<rect class="box {KINDS.get(phase, "")}" x="{left}" y="{top}" '
         f'width="{2 * HALF_WIDTH}" height="{2 * HALF_HEIGHT}" rx="7"/>'
         f'<text class="name" x="{x}" y="{y + 4}">{phase.name}</text>{number}</g>'
