@@ -157,7 +157,7 @@ class ChatSummary(Struct, frozen=True, kw_only=True):
     hidden: bool = False
 
 
-class Chat(Struct, frozen=True, kw_only=True):
+class ChatSnapshot(Struct, frozen=True, kw_only=True):
     """A chat with its messages, which are in no particular order. ``tree`` has them in order.
 
     ``active_thread_tail_message_id`` is the last message of the branch that the server shows, if it remembers one.
@@ -246,7 +246,7 @@ class OpenAssistantJson:
 
     has_branches = True
     is_id = staticmethod(is_id)
-    read_chat = staticmethod(msgspec.json.Decoder(Chat).decode)
+    read_chat = staticmethod(msgspec.json.Decoder(ChatSnapshot).decode)
     read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)
     read_models = staticmethod(msgspec.json.Decoder(list[ModelConfig]).decode)
     # This is the decoder itself, without a wrapper, because it is called for each token.
