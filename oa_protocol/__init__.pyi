@@ -3,6 +3,7 @@ from oa_protocol.bindings.base import AnswerOptions as AnswerOptions
 from oa_protocol.bindings.base import Binding as Binding
 from oa_protocol.bindings.base import Credentials as Credentials
 from oa_protocol.bindings.inference import InferenceServer as InferenceServer
+from oa_protocol.bindings.json import ChatSummary as ChatSummary
 from oa_protocol.bindings.json import ModelConfig as ModelConfig
 from oa_protocol.bindings.json import ParameterConfig as ParameterConfig
 from oa_protocol.bindings.json import SamplingParameters as SamplingParameters

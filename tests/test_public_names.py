@@ -26,7 +26,8 @@ PACKAGE = Path(oa_protocol.__file__).parent
 
 NAMES = [
     "Abandon", "Answer", "AnswerFailed", "AnswerOptions", "Answered", "ApiError", "AuthenticationError", "Binding",
-    "Chat", "ChatLeakedWarning", "Cleanup", "Client", "Close", "CloseStream", "ClosedError", "Conversation",
+    "Chat", "ChatLeakedWarning", "ChatSummary", "Cleanup", "Client", "Close", "CloseStream", "ClosedError",
+    "Conversation",
     "CookieSource", "Corrected", "CreateChat", "Created", "Credentials", "CredentialsFound", "DeleteChat", "Deleted",
     "Event", "Exchange", "ExchangeFailed", "Failed", "FetchChat", "FetchMessage", "HTTPStatusError", "HttpRequest",
     "InferenceServer", "Input", "Intent", "Interrupted", "JournalError", "Keep", "Kept", "LeakRecord", "Leaked",
