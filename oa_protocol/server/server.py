@@ -38,6 +38,10 @@ class Server:
     gone. You can still look at ``chats`` and ``requests`` of a stopped server, but you can't start it again. Any thread
     may use all members.
 
+    Its memory is bounded: of more than 10,000 chats, for example, those that were used least recently are forgotten.
+    Workers that run elsewhere can connect to ``/workers/work`` with ``worker_key``. Then a message goes to a worker
+    that has its model. The server itself answers the others, and those for which an ``Answer`` is scripted.
+
     Args:
         model: Writes the answers. The default is ``Lorem()``.
         workers: How many answers the server itself writes at a time. With 0, only workers that run elsewhere and
@@ -191,8 +195,8 @@ class Server:
     def requests(self) -> tuple[RequestRecord, ...]:
         """The last 10,000 requests, oldest first, or fewer if they would take more than 64 MiB.
 
-        A request is recorded before it is carried out or disturbed. A body that is too long isn't kept. Requests that
-        are refused because of their ``Host`` or ``Origin`` aren't recorded.
+        A request is recorded before it is carried out or disturbed. A body that is too long isn't kept. Requests for
+        ``/health``, and requests that are refused because of their ``Host`` or ``Origin``, aren't recorded.
         """
         with self._live.changed:
             return tuple(self._app.requests)

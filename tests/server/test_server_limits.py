@@ -1,5 +1,7 @@
 """What a server that runs for long doesn't keep, and what it says about its health."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import httpx

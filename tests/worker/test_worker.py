@@ -1,5 +1,7 @@
 """A worker and an embedded server, over sockets."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -84,7 +86,12 @@ class Working:
     """Runs a worker in the background, while its context is open."""
 
     def __init__(self, server: Server, model: Model, **options: Any) -> None:
-        arguments = {"api_key": server.worker_key, "model_config": MODEL, "back_off": AT_ONCE, **options}
+        arguments: dict[str, Any] = {
+            "api_key": server.worker_key,
+            "model_config": MODEL,
+            "back_off": AT_ONCE,
+            **options,
+        }
         self.worker = Worker(server.url, model, on_change=self._note, **arguments)
         self.states: list[str] = []
         self._changed = asyncio.Event()
