@@ -172,7 +172,7 @@ class ChatSnapshot(Struct, frozen=True, kw_only=True):
     def tree(self) -> MessageTree:
         """The messages as a tree. Their ids sort by time (OA-3.2)."""
         messages = sorted(self.messages, key=lambda message: message.id)
-        return MessageTree(tuple(messages), self.active_thread_tail_message_id)
+        return MessageTree(tuple(messages), self.active_thread_tail_message_id, self.title)
 
 
 class ChatList(Struct, frozen=True, kw_only=True):

@@ -20,11 +20,13 @@ class MessageTree(Struct, frozen=True):
         messages: all messages, the oldest first.
         tail_id: the id of the message at which the shown branch ends, or None if the server doesn't say. Then the
             newest message counts.
+        title: the title of the chat, or None if it is empty.
 
     """
 
     messages: tuple[Message, ...] = ()
     tail_id: str | None = None
+    title: str | None = None
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self.messages)
