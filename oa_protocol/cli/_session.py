@@ -166,7 +166,7 @@ def delete(settings: Settings, chat_ids: Sequence[str]) -> int:
 def _about_chats(settings: Settings, work: Callable[[Client, Terminal], Awaitable[None]]) -> int:
     if settings.url is None:
         raise click.UsageError("there is no server that has chats: give --url, or set OA_URL")
-    session = _Session(settings)
+    session = Session(settings)
     return session.run(lambda client: work(client, session.terminal))
 
 
