@@ -27,6 +27,7 @@ CORE = [
     "oa_protocol/client/_shield.py",
     "oa_protocol/client/_driver.py",
     "oa_protocol/client/_carrier.py",
+    "oa_protocol/client/_background.py",
     "oa_protocol/client/_content_coding.py",
     "oa_protocol/client/_read_timeout.py",
 ]
@@ -129,6 +130,20 @@ def nightly(session: nox.Session) -> None:
     for backend in ("asyncio", "trio", "sync"):
         for transport in ("httptools", "httpx"):
             session.run("python", "-m", "tests.chaos.run", f"--backend={backend}", f"--transport={transport}")
+
+
+@nox.session(default=False)
+def dask(session: nox.Session) -> None:
+    """The example with Dask, on a cluster of processes, of which one is killed."""
+    install(session, "dask")
+    session.run("pytest", "tests/dask", *session.posargs)
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The pages in a real browser, which is the system's Chromium."""
+    install(session, "page")
+    session.run("pytest", "tests/browser/clicking.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from oa_protocol.models.base import Model
 from oa_protocol.models.simple import Lorem
+from oa_protocol.server.exchanges import ExchangeRecord
 from oa_protocol.server.faults import Script, Scripted
 from oa_protocol.server.http._intake import Intake
 from oa_protocol.server.http._witness import Witness
@@ -200,6 +201,11 @@ class Server:
         with self._live.changed:
             return tuple(self._app.requests)
 
+    @property
+    def exchanges(self) -> tuple[ExchangeRecord, ...]:
+        """The last 10,000 requests with their outcomes, in the order in which they arrived."""
+        return self._witness.exchanges
+
     def verdict(self, answers: Collection[str] = ()) -> tuple[Finding, ...]:
         """Judge what the clients did, from the last 10,000 requests and their replies.
 
@@ -212,7 +218,7 @@ class Server:
             client has finished.
 
         """
-        return judge(self._witness.exchanges, chats=self.chats, answers=answers)
+        return judge(self.exchanges, chats=self.chats, answers=answers)
 
     @property
     def under_way(self) -> int:

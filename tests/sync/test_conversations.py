@@ -186,11 +186,14 @@ def test_leaving_a_client_closes_its_chats(site: Site) -> None:
     [
         ("Client", "__init__"),
         ("Client", "chat"),
+        ("Client", "open"),
         ("Client", "models"),
         ("Client", "sweep"),
         ("Chat", "send"),
         ("Chat", "ask"),
         ("Chat", "stream"),
+        ("Chat", "regenerate"),
+        ("Chat", "edit"),
     ],
 )
 def test_a_method_takes_what_its_asynchronous_twin_takes(kind: str, name: str) -> None:
