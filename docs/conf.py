@@ -31,6 +31,8 @@ suppress_warnings = ["misc.highlighting_failure"]  # Pygments doesn't know Merma
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
+# Without this name, which isn't imported at run time, none of the annotations beside it could be resolved.
+autodoc_type_aliases = {"TapeFile": "oa_protocol.tape.TapeFile"}
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 default_role = "code"

@@ -118,9 +118,10 @@ LAYERS = {
     "tape": {"bindings", "engine"},
     "transports": {"engine"},
     "client": {"bindings", "engine", "tape", "transports"},
-    "server": set[str](),
+    "models": {"bindings"},
+    "server": {"models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
-    "cli": {"bindings", "client", "engine", "server", "tape", "transports"},
+    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 

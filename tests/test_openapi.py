@@ -141,7 +141,8 @@ def test_every_request_of_the_bindings_is_in_it(binding: Binding, who: Credentia
 
 
 STRUCTS: dict[str, Any] = {
-    name: getattr(schemas, name) for name in ("Chat", "ChatList", "Created", "ErrorBody", "Message", "ModelConfig")
+    name: getattr(schemas, name)
+    for name in ("ChatSnapshot", "ChatList", "Created", "ErrorBody", "Message", "ModelConfig")
 }
 
 

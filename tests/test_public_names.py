@@ -40,22 +40,21 @@ NAMES = [
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
-    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.bulk", "client.chat",
-    "client.client", "client.compat", "client.cookies",
-    "client.journal", "client.slots", "client.sweep", "client.sync", "engine", "engine.conversation", "engine.errors",
-    "engine.events", "engine.inputs", "engine.intents", "engine.moves", "engine.phases", "engine.state",
-    "engine.steps", "engine.timers", "server", "server.chats", "server.core", "server.faults", "server.http",
-    "server.http.app", "server.http.connection", "server.http.event_stream", "server.http.live",
+    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.bulk", "client.chat", "client.client",
+    "client.compat", "client.cookies", "client.journal", "client.slots", "client.sweep", "client.sync", "engine",
+    "engine.conversation", "engine.errors", "engine.events", "engine.inputs", "engine.intents", "engine.moves",
+    "engine.phases", "engine.state", "engine.steps", "engine.timers", "models", "models.base", "models.gguf",
+    "models.openai", "models.simple", "server", "server.chats", "server.core", "server.exchanges", "server.faults",
+    "server.http", "server.http.app", "server.http.connection", "server.http.event_stream", "server.http.live",
     "server.http.reader", "server.http.responses", "server.http.runner", "server.http.worker", "server.ids",
-    "server.inference", "server.model_configs", "server.models", "server.render", "server.requests",
-    "server.server", "server.state", "server.validation", "server.website", "server.work", "tape", "tape.format",
-    "tape.har", "tape.normalize", "tape.recorder", "tape.redact", "tape.replay", "tape.transcript", "testing",
+    "server.inference", "server.model_configs", "server.render", "server.requests", "server.server", "server.state",
+    "server.validation", "server.verdict", "server.website", "server.work", "tape", "tape.format", "tape.har",
+    "tape.normalize", "tape.recorder", "tape.redact", "tape.replay", "tape.transcript", "testing",
     "testing.conformance", "testing.error_table", "testing.explore", "testing.explorer", "testing.faults",
     "testing.machine", "testing.peers", "testing.playbook", "testing.plugin", "testing.servers", "testing.strategies",
     "testing.vectors", "testing.vectors.check", "testing.vectors.engine", "testing.vectors.files",
-    "testing.vectors.program", "transports",
-    "transports.aiohttp", "transports.blocking", "transports.blocking_httpx", "transports.default",
-    "transports.fast", "transports.fast.httptools", "transports.fast.sockets", "transports.httpx",
+    "testing.vectors.program", "transports", "transports.aiohttp", "transports.blocking", "transports.blocking_httpx",
+    "transports.default", "transports.fast", "transports.fast.httptools", "transports.fast.sockets", "transports.httpx",
     "transports.httpx2", "transports.memory",
 ]  # fmt: skip
 
@@ -120,9 +119,14 @@ CALLED = [
 
 
 def exported() -> list[object]:
-    """What the package exports, and the server; and a chat as bindings read it, whose name the client's chat has."""
+    """What the package exports, and the server; and a chat as bindings read it."""
     top = [getattr(oa_protocol, name) for name in oa_protocol.__all__]
-    return [*top, *CALLED, json.Chat, *(getattr(oa_protocol.server, name) for name in oa_protocol.server.__all__)]
+    return [
+        *top,
+        *CALLED,
+        json.ChatSnapshot,
+        *(getattr(oa_protocol.server, name) for name in oa_protocol.server.__all__),
+    ]
 
 
 @pytest.mark.parametrize("kind", CALLED, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")

@@ -15,7 +15,7 @@ from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings._base_url import check_base_url as check_base_url
 from oa_protocol.bindings._secrets import hide
 from oa_protocol.bindings.ids import check_id
-from oa_protocol.bindings.json import Chat, ChatList, ModelConfig, StreamEvent
+from oa_protocol.bindings.json import ChatList, ChatSnapshot, ModelConfig, StreamEvent
 from oa_protocol.engine.events import Message
 from oa_protocol.engine.intents import HttpRequest
 
@@ -225,10 +225,10 @@ class StreamDecoder(Protocol):
 class Binding(Protocol):
     """One API: it builds the requests and reads the replies. docs/bindings.md shows how to write one.
 
-    The methods that read return this package's types: ``Message``, ``Chat``, ``ChatList`` and the stream's events, with
-    the states of OA-3.1. If a body doesn't have the right form, they raise ``ValueError`` or msgspec's ``DecodeError``,
-    and the engine turns that into a ``RemoteProtocolError``. The engine checks each id from the server by ``is_id``
-    before it uses the id in a request.
+    The methods that read return this package's types: ``Message``, ``ChatSnapshot``, ``ChatList`` and the stream's
+    events, with the states of OA-3.1. If a body doesn't have the right form, they raise ``ValueError`` or msgspec's
+    ``DecodeError``, and the engine turns that into a ``RemoteProtocolError``. The engine checks each id from the server
+    by ``is_id`` before it uses the id in a request.
     """
 
     @property
@@ -344,7 +344,7 @@ class Binding(Protocol):
         """Return the message ``message_id`` from the reply to ``fetch_message``."""
         ...
 
-    def read_chat(self, body: bytes, /) -> Chat:
+    def read_chat(self, body: bytes, /) -> ChatSnapshot:
         """Return the chat with its messages from the reply to ``fetch_chat``. The chat's id may be empty.
 
         The engine looks for a prompt there so that it doesn't send the prompt twice. If that does no harm in your API,

@@ -118,7 +118,7 @@ class ChatSummary(Struct, frozen=True, kw_only=True):
     created_at: str | None = None
 
 
-class Chat(Struct, frozen=True, kw_only=True):
+class ChatSnapshot(Struct, frozen=True, kw_only=True):
     """A chat with its messages, which are in no particular order. Sort them by id to get the order of time (OA-3.2)."""
 
     id: str
@@ -195,7 +195,7 @@ class OpenAssistantJson:
     """The methods that read JSON, which are the same for both APIs. ``Binding`` documents them."""
 
     is_id = staticmethod(is_id)
-    read_chat = staticmethod(msgspec.json.Decoder(Chat).decode)
+    read_chat = staticmethod(msgspec.json.Decoder(ChatSnapshot).decode)
     read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)
     read_models = staticmethod(msgspec.json.Decoder(list[ModelConfig]).decode)
     # This is the decoder itself, without a wrapper, because it is called for each token.

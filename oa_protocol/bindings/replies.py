@@ -15,9 +15,22 @@ from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusE
 MAX_BODY = 8 * 1024 * 1024
 """The largest size of a reply's body, in bytes. A driver may stop reading after one byte more."""
 
+MAX_NESTING = 500
+"""How many arrays and objects may be inside one another. A shorter text can't be nested more deeply.
+
+JSON decoders recurse, also into fields that nobody reads. From Python 3.12 on, their own limit fits the stack of a main
+thread, but not the smaller stacks that other threads may have: 100,000 brackets crash Python 3.13 in a thread with 256
+KiB. So the depth is checked before anything is decoded.
+"""
+
+TOO_DEEP = f"more than {MAX_NESTING} arrays and objects are inside one another"
+
 _SNIPPET = 200
 _BUSY = frozenset({429, 503})
 _AWAY = _BUSY | {502, 504}
+
+_JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 _DELAY = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*", re.ASCII)
 _WORD = re.compile(r"[A-Za-z]+|[0-9]+")
@@ -72,7 +85,7 @@ class Reply(Struct, frozen=True):
             raise TypeError(f"body must be bytes, not {type(body).__name__}")
         found = {name.lower(): value for name, value in header_pairs(headers)}
         date = found.get("date")
-        wait = _seconds(found.get("retry-after"), date)
+        wait = seconds_to_wait(found.get("retry-after"), date)
         coding = found.get("content-encoding")
         return cls(binding, status, bytes(body), date, found.get("location"), wait, coding, credentials)
 
@@ -114,8 +127,8 @@ class Reply(Struct, frozen=True):
             RemoteProtocolError: the body is something else, or is too large.
 
         """
-        problem = f"more than {MAX_BODY:,} bytes"
-        if len(self.body) <= MAX_BODY:
+        problem = self._problem
+        if not problem:
             try:
                 return reader(self.body)
             except UNREADABLE as error:
@@ -137,7 +150,24 @@ class Reply(Struct, frozen=True):
     @property
     def words(self) -> str:
         """The error message in the body, or an empty text."""
-        return self.binding.read_error(self.body) if len(self.body) <= MAX_BODY else ""
+        return "" if self._problem else self.binding.read_error(self.body)
+
+    @property
+    def confirms_deletion(self) -> bool:
+        """Whether this reply to a DELETE confirms that the chat is gone."""
+        return not self._problem and self.binding.is_deleted(self.status, self.body)
+
+    @property
+    def denies_chat(self) -> bool:
+        """Whether this reply to a read of a chat says that there is no such chat."""
+        return not self._problem and self.binding.is_not_found(self.status, self.body)
+
+    @property
+    def _problem(self) -> str:
+        """Why the body must not be decoded at all (OA-5.10), or an empty text."""
+        if len(self.body) > MAX_BODY:
+            return f"more than {MAX_BODY:,} bytes"
+        return TOO_DEEP if is_nested_too_deeply(self.body) else ""
 
     def error(self, doing: str, phase: str | None = None) -> OAError:
         """Return this reply as an error. ``doing`` is what the request was for, for example "creating the chat"."""
@@ -169,6 +199,18 @@ class Reply(Struct, frozen=True):
         return f". {hint}" if hint else ""
 
 
+def is_nested_too_deeply(text: bytes) -> bool:
+    """Return whether more than ``MAX_NESTING`` arrays and objects are inside one another."""
+    if text.count(b"[") + text.count(b"{") <= MAX_NESTING:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_JSON_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_NESTING:
+            return True
+    return False
+
+
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:
     """Return header fields as pairs of text, in whatever form an HTTP library has them.
 
@@ -191,7 +233,7 @@ def _text(value: object) -> str:
     raise TypeError(f"headers must be text or bytes, not {type(value).__name__}")
 
 
-def _seconds(retry_after: str | None, date: str | None) -> float | None:
+def seconds_to_wait(retry_after: str | None, date: str | None) -> float | None:
     """Return how many seconds the server asks us to wait, or None if the header can't be read.
 
     A date in ``Retry-After`` is compared with the reply's own ``date``, because the engine has no clock, and the

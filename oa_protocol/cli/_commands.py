@@ -12,7 +12,7 @@ import click
 
 from oa_protocol import __version__
 from oa_protocol.cli._exit_codes import ExitCode, table
-from oa_protocol.cli._options import answer, connection, journal, output, recording
+from oa_protocol.cli._options import answer, answers, connection, journal, output, recording
 
 if TYPE_CHECKING:
     from oa_protocol.cli._session import Settings
@@ -30,6 +30,8 @@ Environment:
   OA_COOKIES  the path of a cookies file, or the value of a Cookie header
   OA_TOKEN    a bearer token
   OA_JOURNAL  the journal's path; if it is empty, there is no journal
+  OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL
+              the endpoint, key and model of --answers openai
   NO_COLOR    if it is set, nothing is colored
 
 \b
@@ -87,6 +89,7 @@ def group(context: click.Context) -> None:
 @group.command(epilog="`oa-protocol --help` lists the exit codes.")
 @click.argument("prompt", required=False)
 @answer
+@answers
 @recording
 @connection
 @journal
@@ -111,6 +114,7 @@ def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in 
     " `oa-protocol --help` lists the exit codes."
 )
 @answer
+@answers
 @recording
 @connection
 @journal
@@ -249,20 +253,12 @@ def replay(file: str) -> int:
 @click.option(
     "--host", default="127.0.0.1", callback=_loopback, show_default=True, help="The host: 127.0.0.1 or localhost."
 )
-@click.option(
-    "--model",
-    type=click.Choice(["lorem", "echo"]),
-    default="lorem",
-    show_default=True,
-    help="lorem answers in Latin words, and echo repeats the prompt.",
-)
+@answers
 @click.option(
     "--token-delay",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    default=0.05,
-    show_default=True,
-    help="The pause between two tokens.",
+    help="The pause between two tokens.  [default: 0.05 for lorem and echo, otherwise none]",
 )
 @click.option(
     "--workers",
@@ -279,16 +275,27 @@ def replay(file: str) -> int:
     help="Another name that requests may use for this server, besides localhost and 127.0.0.1. A request with any"
     " other name gets a 403. Repeatable.",
 )
-def serve(port: int, host: str, model: str, token_delay: float, workers: int, allowed_hosts: tuple[str, ...]) -> int:
+def serve(
+    port: int,
+    host: str,
+    answers: str | None,
+    gguf: str | None,
+    token_delay: float | None,
+    workers: int,
+    allowed_hosts: tuple[str, ...],
+) -> int:
     """Run the embedded server until you press Ctrl-C.
 
     It serves both APIs on one port, and keeps everything in memory. It prints a line on stderr for each request:
     method, path, status and milliseconds.
     """
     from oa_protocol.cli import _serving
+    from oa_protocol.cli._answers import model_of
 
     del host  # it was only checked, because both names mean 127.0.0.1, on which the server always listens
-    return _serving.serve(port, model, token_delay, workers, allowed_hosts)
+    if token_delay is None:
+        token_delay = 0.05 if answers in (None, "lorem", "echo") else 0.0
+    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

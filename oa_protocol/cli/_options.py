@@ -143,6 +143,17 @@ recording = click.option(
     " credentials.",
 )
 
+answers = _together(
+    click.option(
+        "--answers",
+        type=click.Choice(["lorem", "echo", "openai", "gguf"]),
+        help="What writes the answers: lorem (Latin words), echo (repeats the prompt), openai (a model behind the"
+        " OpenAI-compatible endpoint that OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL name) or gguf (a model in a"
+        " file, offline).  [default: lorem]",
+    ),
+    click.option("--gguf", metavar="FILE", help="The file of the model, for --answers gguf."),
+)
+
 answer = _together(
     click.option("--model", metavar="NAME", help="The model that answers.  [default: OA_SFT_Llama_30B_6]"),
     click.option("--system-prompt", metavar="TEXT", help="Instructions that come before the prompt."),

@@ -13,19 +13,13 @@ import click
 
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._terminal import Terminal
-from oa_protocol.server import Echo, Lorem, Server
+from oa_protocol.server import Model, Server
 
 
-def serve(port: int, model: str, token_delay: float, workers: int, allowed_hosts: Iterable[str]) -> int:
+def serve(model: Model, port: int, token_delay: float, workers: int, allowed_hosts: Iterable[str]) -> int:
     """Run the embedded server until SIGINT or SIGTERM arrives. Return the exit code."""
     terminal = Terminal()
-    server = Server(
-        Echo() if model == "echo" else Lorem(),
-        port=port,
-        token_delay=token_delay,
-        workers=workers,
-        allowed_hosts=allowed_hosts,
-    )
+    server = Server(model, port=port, token_delay=token_delay, workers=workers, allowed_hosts=allowed_hosts)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = ExitCode.DONE
     try:
@@ -67,8 +61,8 @@ def _tell(terminal: Terminal, server: Server) -> None:
 
 @contextmanager
 def _requests_on(terminal: Terminal) -> Generator[None]:
-    """Show the server's log on stderr: a line for each request, and the server's own errors."""
-    logger, handler = logging.getLogger("oa_protocol.server"), _Lines(terminal)
+    """Show the log of the server and its model on stderr: a line for each request, warnings and errors."""
+    logger, handler = logging.getLogger("oa_protocol"), _Lines(terminal)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

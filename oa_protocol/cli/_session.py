@@ -78,6 +78,8 @@ class Settings:
     repetition_penalty: float | None = None
     max_new_tokens: int | None = None
     timeout: float | None = None
+    answers: str | None = None
+    gguf: str | None = None
     history: bool = False
 
     @property
@@ -294,14 +296,21 @@ class Session:
         """Return a client of the user's server, or of an embedded one that runs until ``stack`` is closed."""
         settings = self._settings
         if settings.url is not None:
+            if settings.answers or settings.gguf:
+                raise click.UsageError(
+                    "--answers and --gguf are for the embedded server, but --url or OA_URL names another one"
+                )
             return self._client(settings.url, settings.cookies, settings.token)
         if settings.cookies or settings.token or settings.proxy:
             raise click.UsageError("--cookies, --token-file and --proxy need a server: give its --url, or set OA_URL")
 
+        from oa_protocol.cli._answers import model_of
         from oa_protocol.server import Server
         from oa_protocol.transports.default import default_transport_factory
 
-        server = stack.enter_context(Server())
+        if settings.gguf:
+            self.terminal.progress("loading the model…")
+        server = stack.enter_context(Server(model_of(settings.answers, settings.gguf)))
         self.terminal.note(f"No --url and no OA_URL: talking to an embedded server at {server.url}")
         return Client(
             server.url,

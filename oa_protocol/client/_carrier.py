@@ -311,7 +311,7 @@ def clock() -> Callable[[], float]:
 async def fetch(
     open_transport: TransportFactory, request: HttpRequest, seconds: float
 ) -> tuple[int, Sequence[tuple[str, str]], bytes]:
-    """Send one request that belongs to no conversation, over a transport of its own.
+    """Send one request that belongs to no conversation, over its own transport.
 
     Returns:
         The reply's status, header fields and body.
@@ -346,7 +346,7 @@ async def read_body(response: Response) -> bytes:
 async def close_quietly(resource: Response | Transport) -> None:
     """Close it, even when cancelled. Errors are ignored, because it may already be broken; an interruption is raised.
 
-    Closing runs in a task of its own, which is cancelled after ``CLOSE_TIMEOUT``, but not waited for. Some libraries
+    Closing runs in its own task, which is cancelled after ``CLOSE_TIMEOUT``, but not waited for. Some libraries
     wait for the server's TLS close notice under a shield of their own, and can't be cancelled there.
     """
     done, scope = anyio.Event(), anyio.CancelScope()

@@ -1,4 +1,4 @@
-"""Runs an event loop on a thread of its own, and lets other threads carry out operations in it.
+"""Runs an event loop on its own thread, and lets other threads carry out operations in it.
 
 A signal's handler, or anything else that interrupts a thread, can raise only in the thread that waits, and never in the
 loop. In the loop the operation is cancelled in the usual way, and cleans up. A loop that still runs at the end of the

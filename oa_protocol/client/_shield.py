@@ -74,8 +74,8 @@ class _Runner:
         self.interrupted = self.interrupted or found
 
     async def host(self) -> None:
-        """Run the operation in a task of its own, and catch the interruptions of this one."""
-        ended, struck = anyio.Event(), None
+        """Run the operation in its own task, and catch the interruptions of this one."""
+        ended, caught = anyio.Event(), None
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
                 group.start_soon(self.run, ended)
@@ -86,11 +86,11 @@ class _Runner:
                         if group.cancel_scope.cancel_called:
                             # The child has failed, and the group has cancelled this wait because of it. On leaving, the
                             # group raises what the child raised, which says more than this cancellation.
-                            struck = interruption
+                            caught = interruption
                             break
                         self.note(interruption)
-        if struck is not None:  # the group raised nothing, because the child was merely cancelled
-            self.note(struck)
+        if caught is not None:  # the group raised nothing, because the child was merely cancelled
+            self.note(caught)
 
     async def run(self, ended: anyio.Event) -> None:
         """Call the operation until it is done, or the time is up. This is the child task."""

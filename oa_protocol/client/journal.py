@@ -4,7 +4,7 @@ A line is written before a create is sent. The chat's id is added when it is kno
 confirmed gone, or was certainly never made. If the process is killed in between, the line stays, and ``sweep`` finds
 it. The journal is an SQLite database that several processes may share. It has no credentials in it, and no text.
 
-Each client that writes lines is an owner. It holds a lock on a file of its own until it is closed, or its process ends.
+Each client that writes lines is an owner. It holds a lock on its own file until it is closed, or its process ends.
 So others can find out whether it still uses its chats. These files are in one folder, whose name is in the journal. So
 each owner is found, even if the journal is opened by different paths, for example by a symbolic link or a hard link.
 """

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 import anyio
 
 from oa_protocol.bindings.base import Binding, Credentials
-from oa_protocol.bindings.json import Chat
+from oa_protocol.bindings.json import ChatSnapshot
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.client._accounts import session_name
 from oa_protocol.client._carrier import Shared, fetch
@@ -178,7 +178,7 @@ class Sweeper:
                 await anyio.sleep(min(_LOOK_EVERY, left))
                 left -= _LOOK_EVERY
 
-    async def _read(self, chat_id: str) -> Chat | None:
+    async def _read(self, chat_id: str) -> ChatSnapshot | None:
         """Read a chat. Return None if it can't be read for any reason."""
         if self._unreachable is not None or not self._binding.is_id(chat_id):
             return None
@@ -324,7 +324,7 @@ async def _none() -> None:
     return None
 
 
-def _is_running(chat: Chat | None) -> bool:
+def _is_running(chat: ChatSnapshot | None) -> bool:
     return chat is not None and any(message.state in ("pending", "in_progress") for message in chat.messages)
 
 

@@ -1,6 +1,6 @@
 """The friendly API for programs without an event loop: the same client, for threads.
 
-Each client runs the asynchronous client in an event loop on a thread of its own, and each call here waits for that
+Each client runs the asynchronous client in an event loop on its own thread, and each call here waits for that
 thread. So everything that ``oa_protocol.Client`` promises holds here, too. If Ctrl-C comes during a call, the
 ``KeyboardInterrupt`` is raised once the request that is under way is settled, and the chat is deleted, or named, before
 its ``with`` block ends.

@@ -11,8 +11,8 @@ from math import inf
 from typing import assert_never, cast
 
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, check_text
-from oa_protocol.bindings.json import Chat
-from oa_protocol.bindings.replies import UNREADABLE, Reply
+from oa_protocol.bindings.json import ChatSnapshot
+from oa_protocol.bindings.replies import MAX_NESTING, TOO_DEEP, UNREADABLE, Reply, is_nested_too_deeply
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, TransportError
 from oa_protocol.engine.inputs import (
@@ -202,7 +202,7 @@ class Conversation(Steps):
         requested = isinstance(self.outstanding, RequestAssistant) or self.phase in ANSWER_MAY_RUN
         return requested and not self._current.is_at_work
 
-    def is_waiting_in(self, chat: Chat) -> bool:
+    def is_waiting_in(self, chat: ChatSnapshot) -> bool:
         """Return whether our answer waits for a worker, according to ``chat`` (OA-4.7).
 
         Args:
@@ -401,6 +401,9 @@ class Conversation(Steps):
         decoder, emitted = stream.decoder, turn.emitted
         read_event = self.settings.binding.read_event
         for payload in decoder.feed(data):
+            if len(payload) > MAX_NESTING and is_nested_too_deeply(payload):
+                self._on_bad_event(TOO_DEEP, events)
+                return events
             try:
                 event = read_event(payload)
             except UNREADABLE as error:
@@ -513,7 +516,7 @@ class Conversation(Steps):
             return
         match outstanding.intent:
             case CreateChat():
-                # The chat's id is only in the reply, so the create goes on, but the owner doesn't wait for ever.
+                # The chat's id is only in the reply, so the create goes on, but the owner doesn't wait forever.
                 outstanding.ends = min(outstanding.ends, self._clock.elapsed + self.settings.cleanup.timeout)
             case Exchange() as exchange:
                 self._outstanding = None

@@ -24,7 +24,7 @@ from math import inf
 from msgspec import Struct
 
 from oa_protocol.bindings.base import StreamDecoder
-from oa_protocol.bindings.json import Chat
+from oa_protocol.bindings.json import ChatSnapshot
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.errors import AuthenticationError, OAError
 from oa_protocol.engine.intents import Intent
@@ -195,7 +195,7 @@ class Turn:
                 return [ev.Token(final[len(said) :])]
         return [ev.Corrected(final, cut)]
 
-    def find_prompt(self, chat: Chat) -> str | None:
+    def find_prompt(self, chat: ChatSnapshot) -> str | None:
         """Return the id of our prompt in ``chat``, or None if it isn't there.
 
         Its content and its parent identify it, because we don't know its id.
@@ -207,22 +207,22 @@ class Turn:
         ]
         return max(ids, default=None)
 
-    def find_answer(self, chat: Chat) -> str | None:
+    def find_answer(self, chat: ChatSnapshot) -> str | None:
         """Return the id of the newest answer under our prompt that may still finish or is complete, or None."""
         ours = self._answers(chat)
         left_behind = [message.id for message in ours if message.state == "pending"][: self.left_pending]
         ids = [message.id for message in ours if message.state in _MAY_FINISH and message.id not in left_behind]
         return ids[-1] if ids else None
 
-    def is_running(self, chat: Chat) -> bool:
+    def is_running(self, chat: ChatSnapshot) -> bool:
         """Return whether an answer to our prompt is still waiting or running in ``chat``."""
         return self.is_waiting(chat) or any(message.state == "in_progress" for message in self._answers(chat))
 
-    def is_waiting(self, chat: Chat) -> bool:
+    def is_waiting(self, chat: ChatSnapshot) -> bool:
         """Return whether an answer to our prompt is waiting for a worker in ``chat``."""
         return sum(message.state == "pending" for message in self._answers(chat)) > self.left_pending
 
-    def _answers(self, chat: Chat) -> list[ev.Message]:
+    def _answers(self, chat: ChatSnapshot) -> list[ev.Message]:
         """Return the assistant messages under our prompt, oldest first. Their ids sort by time (OA-3.2)."""
         answers = [m for m in chat.messages if m.role == "assistant" and m.parent_id == self.prompt_id]
         return sorted(answers, key=lambda message: message.id)

@@ -181,7 +181,10 @@ class Steps(Moves):
 
     def _on_undecodable(self, payload: bytes, error: Exception, events: Events) -> None:
         if not self.settings.binding.is_unknown_event(payload):
-            self._fail(self._broken(f"the stream has data that is not an event of this protocol: {error}"), events)
+            self._on_bad_event(error, events)
+
+    def _on_bad_event(self, problem: Exception | str, events: Events) -> None:
+        self._fail(self._broken(f"the stream has data that is not an event of this protocol: {problem}"), events)
 
     def _on_stream_event(self, event: _OtherEvent, stream: Stream, turn: Turn, events: Events) -> None:
         match event:
@@ -296,7 +299,7 @@ class Steps(Moves):
     # ---- delete
 
     def _on_delete(self, outcome: Outcome, events: Events) -> None:
-        if isinstance(outcome, Reply) and self.settings.binding.is_deleted(outcome.status, outcome.body):
+        if isinstance(outcome, Reply) and outcome.confirms_deletion:
             self._gone(events)
             return
         attempt = self._attempt
@@ -315,10 +318,9 @@ class Steps(Moves):
         self._pause(wait)
 
     def _on_chat_after_delete(self, outcome: Outcome, events: Events) -> None:
-        binding = self.settings.binding
-        if not isinstance(outcome, Reply) or not binding.is_not_found(outcome.status, outcome.body):
+        if not isinstance(outcome, Reply) or not outcome.denies_chat:
             self._still_there(events)
-        elif binding.list_confirms_gone:
+        elif self.settings.binding.list_confirms_gone:
             self._way_out.check = GoneCheck(listing=True)
         else:
             self._gone(events)

@@ -1,3 +1,16 @@
+from oa_protocol.models.base import AnswerRequest as AnswerRequest
+from oa_protocol.models.base import Finish as Finish
+from oa_protocol.models.base import Model as Model
+from oa_protocol.models.base import ModelError as ModelError
+from oa_protocol.models.base import Piece as Piece
+from oa_protocol.models.base import PluginStep as PluginStep
+from oa_protocol.models.base import Sampling as Sampling
+from oa_protocol.models.base import Turn as Turn
+from oa_protocol.models.gguf import Gguf as Gguf
+from oa_protocol.models.openai import OpenAICompatible as OpenAICompatible
+from oa_protocol.models.simple import Echo as Echo
+from oa_protocol.models.simple import Lorem as Lorem
+from oa_protocol.server.exchanges import ExchangeRecord as ExchangeRecord
 from oa_protocol.server.faults import Abandon as Abandon
 from oa_protocol.server.faults import Answer as Answer
 from oa_protocol.server.faults import Close as Close
@@ -17,11 +30,6 @@ from oa_protocol.server.faults import StreamAction as StreamAction
 from oa_protocol.server.faults import StreamFault as StreamFault
 from oa_protocol.server.faults import WorkerError as WorkerError
 from oa_protocol.server.http.app import RequestRecord as RequestRecord
-from oa_protocol.server.models import Echo as Echo
-from oa_protocol.server.models import Lorem as Lorem
-from oa_protocol.server.models import Model as Model
-from oa_protocol.server.models import PluginStep as PluginStep
-from oa_protocol.server.models import Turn as Turn
 from oa_protocol.server.requests import Api as Api
 from oa_protocol.server.requests import Step as Step
 from oa_protocol.server.server import Server as Server
@@ -31,5 +39,8 @@ from oa_protocol.server.state import MessageRecord as MessageRecord
 from oa_protocol.server.state import Quirks as Quirks
 from oa_protocol.server.state import Role as Role
 from oa_protocol.server.state import State as State
+from oa_protocol.server.verdict import Finding as Finding
+from oa_protocol.server.verdict import FindingKind as FindingKind
+from oa_protocol.server.verdict import judge as judge
 
 __all__: list[str]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-from oa_protocol.server.models import PluginStep
+from oa_protocol.models.base import PluginStep
 from oa_protocol.server.requests import Step
 
 

@@ -63,3 +63,8 @@ _MODEL_LIST: list[dict[str, Any]] = [
 def model_list(allowed: tuple[str, ...] | None) -> list[dict[str, Any]]:
     """Return the models that are in ``allowed``. If it is None, return all of them."""
     return [model for model in _MODEL_LIST if allowed is None or model["name"] in allowed]
+
+
+def name_of(config: dict[str, Any]) -> str:
+    """Return the name of the model that has this ``model_config``."""
+    return next(name for name, known in MODEL_CONFIGS.items() if known == config)

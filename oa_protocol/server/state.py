@@ -32,6 +32,8 @@ class Quirks:
 
     ping_comment: bool = False
     """Send pings as comments (``: ping - …``). By default, they are events whose data isn't JSON."""
+    answers_outlive_delete: bool = False
+    """The worker goes on writing the answer of a deleted chat, as on the real server (WIRE 24). By default it stops."""
     delete_tears_worker: bool = False
     """When a worker comes upon a deleted message, all other running answers are aborted."""
     chat_enabled: bool = True

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from oa_protocol.models.base import PluginStep
 from oa_protocol.server.ids import timestamp
-from oa_protocol.server.models import PluginStep
 from oa_protocol.server.render import message_value
 from oa_protocol.server.state import Event, MessageRecord, ServerState, Stream, with_message, with_stream
 from oa_protocol.server.validation import ClientError
@@ -115,6 +115,11 @@ def give_up(state: ServerState, message_id: str, final: Literal["cancelled", "ti
     """Change the message's state without an event in its stream."""
     state, message = _report(lose(state, message_id), message_id)
     return state if message is None else with_message(state, message._replace(state=final))
+
+
+def stop(state: ServerState, message_id: str) -> ServerState:
+    """Take a deleted message from its worker."""
+    return _report(state, message_id)[0]
 
 
 def time_out(state: ServerState, message_id: str) -> ServerState:

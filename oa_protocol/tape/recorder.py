@@ -129,7 +129,7 @@ class Recorder(Conversation):
         """Return ``now`` in the tape's count, which is seconds since the first step, rounded up to a microsecond.
 
         If a deadline has passed by the caller's clock, it must have passed in this count, too, in spite of rounding.
-        Otherwise, a caller whose clock stands still until something happens would hand in ``TimePassed`` for ever.
+        Otherwise, a caller whose clock stands still until something happens would hand in ``TimePassed`` forever.
         """
         if self._start is None:
             self._start = now

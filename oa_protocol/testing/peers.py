@@ -207,7 +207,7 @@ class Peer:
     Args:
         serve: the script for one connection. It runs in the connection's own thread.
         scheme: the scheme of ``url``, ``http`` or ``https``.
-        patience: a connection is closed if nothing happens on it for this many seconds. So nothing blocks for ever.
+        patience: a connection is closed if nothing happens on it for this many seconds. So nothing blocks forever.
         host: an address of the loopback interface.
         port: the port, or 0 for a free one.
 

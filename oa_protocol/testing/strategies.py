@@ -537,7 +537,7 @@ FAULTY: tuple[Step, ...] = ("create", "prompt", "request", "message", "chat", "l
 
 
 def faults() -> st.SearchStrategy[Scripted]:
-    """Draw behaviours of the embedded server, for ``Server.script``. None of them makes a client wait for ever.
+    """Draw behaviours of the embedded server, for ``Server.script``. None of them makes a client wait forever.
 
     >>> @given(st.lists(faults(), max_size=3))
     ... def test_a_server_can_be_made_to_behave_so(behaviours):

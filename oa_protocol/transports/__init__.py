@@ -1,6 +1,6 @@
 """What a transport is: anything that sends an HTTP request and hands back its reply as it arrives.
 
-Each conversation gets a transport of its own, and another one for its cleanup. So nothing that is stuck in the first
+Each conversation gets its own transport, and another one for its cleanup. So nothing that is stuck in the first
 one can hold up a DELETE. ``oa_protocol.transports.default`` chooses the transport if you don't.
 """
 

@@ -27,7 +27,7 @@ from oa_protocol.transports.httpx import (
 
 
 class BlockingHttpxTransport(BlockingTransport):
-    """Sends requests over ``httpx.HTTPTransport``. Each has a connection of its own, so that it can be interrupted.
+    """Sends requests over ``httpx.HTTPTransport``. Each has its own connection, so that it can be interrupted.
 
     Args:
         connect_timeout: how long connecting may take, in seconds. It also bounds how long a thread may go on after a

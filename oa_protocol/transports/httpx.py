@@ -1,9 +1,9 @@
 """The transport on httpx, for asyncio and trio. It is the default if httptools isn't installed.
 
-Each conversation has a connection pool of its own. A shared pool is slow with many streams. Under cancellation, it
+Each conversation has its own connection pool. A shared pool is slow with many streams. Under cancellation, it
 loses connections until no DELETE gets through.
 
-Each request has a connection of its own, because httpx doesn't say whether more has come than the reply. If the
+Each request has its own connection, because httpx doesn't say whether more has come than the reply. If the
 connection were used again, httpx would read the rest as the next reply, and a DELETE that was refused would look
 confirmed.
 """

@@ -30,7 +30,7 @@ _MOST_UNREAD = 64 * 1024
 
 
 class MemoryTransport:
-    """Hands requests to an application, each in a task of its own.
+    """Hands requests to an application, each in its own task.
 
     Args:
         application: an ASGI 3 application.

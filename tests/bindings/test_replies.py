@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -13,9 +15,11 @@ from msgspec import DecodeError
 from oa_protocol.bindings.base import Headers
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.replies import MAX_BODY, Reply
+from oa_protocol.bindings.website import Website
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
 from oa_protocol.engine.intents import CreateChat, RequestAssistant
 
+WEBSITE = Website("http://oa.test")
 BINDING = InferenceServer("http://oa.test")
 DOING = "reading the chat"
 
@@ -192,3 +196,33 @@ def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_read() -> None
         reply(200, body + b" ").decode(BINDING.read_chat_id, "a new chat", None)
     words = b'{"detail":"a"' + b" " * MAX_BODY + b"}"
     assert type(reply(500, words).error(DOING)) is HTTPStatusError
+
+
+@pytest.mark.clause("OA-5.10")
+def test_json_that_is_nested_too_deeply_says_nothing() -> None:
+    too_deep = b'{"id":"a","detail":"Chat not found","x":' + b"[" * 500 + b"]" * 500 + b"}"
+    with pytest.raises(RemoteProtocolError, match="more than 500 arrays and objects are inside one another"):
+        reply(200, too_deep).decode(BINDING.read_chat_id, "a new chat", None)
+    assert not reply(404, too_deep).denies_chat
+    assert not Reply.of(WEBSITE, 404, (), too_deep).confirms_deletion
+    assert type(reply(404, too_deep).error(DOING)) is HTTPStatusError
+    assert reply(404, too_deep.replace(b"[]", b"1")).denies_chat
+
+
+NESTED = """
+import threading
+from oa_protocol import InferenceServer
+from oa_protocol.bindings.replies import Reply
+body = b'{"id":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+reply = Reply.of(InferenceServer("http://oa.test"), 500, (), body)
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=lambda: print(repr(reply.words)))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.clause("OA-5.10")
+def test_nested_json_does_not_crash_a_thread_with_a_small_stack() -> None:
+    done = subprocess.run([sys.executable, "-c", NESTED], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "''\n"), done.stderr

@@ -26,7 +26,7 @@ def environment_of(process: subprocess.Popen[bytes]) -> dict[str, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_its_lines_point_the_other_commands_at_it(number: int) -> None:
-    with started(["serve", "--model", "echo", "--token-delay", "0", "--host", "localhost"]) as running:
+    with started(["serve", "--answers", "echo", "--token-delay", "0", "--host", "localhost"]) as running:
         pairs = environment_of(running)
         assert sorted(pairs) == ["OA_COOKIES", "OA_TOKEN", "OA_URL"]
         for api in ("website", "inference"):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from oa_protocol.bindings.replies import MAX_NESTING
 from oa_protocol.engine import conversation as engine
 from oa_protocol.engine import steps
 from oa_protocol.engine.errors import (
@@ -273,7 +274,7 @@ def test_a_message_that_is_none_fails_the_answer_though_the_stream_is_open(story
         b'data: {"event_type": "token", "text": "\xff"}\r\n\r\n',
         b'data: {"event_type": "token", "text": "\\ud800"}\r\n\r\n',
         b'data: {"event_type": "pending", "queue_position": "x", "queue_size": 1}\r\n\r\n',
-        b'data: {"event_type": "x", "y": ' + b"[" * 100_000 + b"\r\n\r\n",
+        b'data: {"event_type": "x", "y": ' + b"[" * 500 + b"]" * 500 + b"}\r\n\r\n",
     ],
     ids=lambda data: repr(data)[:60],
 )
@@ -289,6 +290,13 @@ def test_it_does_so_among_tokens_too(story: Story, data: bytes) -> None:
     tokens = b'data: {"event_type": "token", "text": "Hi"}\r\n\r\n'
     script = story.streaming() >> StreamData(tokens + data) << Token("Hi")
     assert script << Fails(RemoteProtocolError, "not an event of this protocol") << Phase.FAILED
+
+
+@pytest.mark.clause("OA-5.10")
+@pytest.mark.parametrize("more", [b"[" * 499 + b"]" * 499, b'"' + b"[" * 501 + b'"', b"[" + b"{},[]," * 501 + b"1]"])
+def test_json_may_be_nested_500_deep(story: Story, more: bytes) -> None:
+    data = b'data: {"event_type":"token","text":"Hi","x":%s}\r\n\r\n' % more
+    assert story.streaming() >> StreamData(data) << Token("Hi")
 
 
 @pytest.mark.clause("OA-5.3", "OA-5.10")
@@ -328,6 +336,7 @@ def test_the_limits_are_those_of_the_specification() -> None:
     assert steps.MAX_EVENT == 8 * 1024**2
     assert steps.MAX_ANSWER == 64 * 1024**2
     assert steps.MAX_STREAM == 128 * 1024**2
+    assert MAX_NESTING == 500
 
 
 @pytest.mark.clause("OA-5.10")

@@ -5,6 +5,9 @@ gives the prompts of a dead worker to the others. Each worker process has a jour
 a dead worker are deleted at the end.
 """
 
+# Dask has no types, and is installed only where this runs.
+# pyright: basic, reportMissingImports=false
+
 from __future__ import annotations
 
 import asyncio

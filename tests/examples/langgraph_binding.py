@@ -9,7 +9,7 @@ from msgspec.json import decode, encode
 
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, build_request, check_base_url
 from oa_protocol.bindings.ids import is_id
-from oa_protocol.bindings.json import Chat, ChatList, ChatSummary, DecodeErrors, ErrorBody, ModelConfig
+from oa_protocol.bindings.json import ChatList, ChatSnapshot, ChatSummary, DecodeErrors, ErrorBody, ModelConfig
 from oa_protocol.bindings.sse import SSEDecoder
 from oa_protocol.engine.events import Message, Token, WorkerError
 from oa_protocol.engine.intents import HttpRequest
@@ -159,11 +159,13 @@ class LangGraph(Binding):
             return Message(id=message_id, role="assistant", state="cancelled")
         return Message(id=message_id, role="assistant", state=state, content=messages[-1].text)
 
-    def read_chat(self, body: bytes) -> Chat:
+    def read_chat(self, body: bytes) -> ChatSnapshot:
         # The prompts aren't among the runs. They needn't be, because they can be sent twice.
         runs = decode(body, type=list[Run])
         found = [(run.run_id, STATES[run.status], run.metadata.prompt_id) for run in runs]
-        return Chat(id="", messages=[Message(id=i, role="assistant", state=s, parent_id=p) for i, s, p in found])
+        return ChatSnapshot(
+            id="", messages=[Message(id=i, role="assistant", state=s, parent_id=p) for i, s, p in found]
+        )
 
     def read_chat_list(self, body: bytes) -> ChatList:
         threads = decode(body, type=list[Thread])

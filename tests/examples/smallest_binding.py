@@ -6,7 +6,7 @@ from msgspec import Struct
 from msgspec.json import Decoder, encode
 
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, build_request, check_base_url
-from oa_protocol.bindings.json import Chat, ChatList, ChatSummary, DecodeErrors, ModelConfig
+from oa_protocol.bindings.json import ChatList, ChatSnapshot, ChatSummary, DecodeErrors, ModelConfig
 from oa_protocol.bindings.sse import SSEDecoder
 from oa_protocol.engine.events import Answered, Message, Token
 from oa_protocol.engine.intents import HttpRequest
@@ -103,9 +103,9 @@ class Talks(Binding):
     def read_message(self, body: bytes, message_id: str) -> Message:
         return read_line(body).message
 
-    def read_chat(self, body: bytes) -> Chat:
+    def read_chat(self, body: bytes) -> ChatSnapshot:
         talk = read_talk(body)
-        return Chat(id=talk.id, messages=[line.message for line in talk.lines])
+        return ChatSnapshot(id=talk.id, messages=[line.message for line in talk.lines])
 
     def read_chat_list(self, body: bytes) -> ChatList:
         return ChatList(chats=[ChatSummary(id=talk.id) for talk in Decoder(list[Talk]).decode(body)])

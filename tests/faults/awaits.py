@@ -10,7 +10,7 @@ import gc
 import signal
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ import trio
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, MaybeSent, NotSent, Timeouts, TransportError
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.server import Server
+from oa_protocol.server import AnswerRequest, Server
 from oa_protocol.transports import Response, Transport, TransportFactory
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
 from oa_protocol.transports.httpx import HttpxTransport
@@ -47,8 +47,9 @@ class Few:
 
     WORDS = ("One ", "two.")
 
-    def answer(self, prompt: str, history: object) -> tuple[str, ...]:
-        return self.WORDS
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[str, None]:
+        for word in self.WORDS:
+            yield word
 
 
 FULL = "".join(Few.WORDS)

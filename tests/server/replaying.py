@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from oa_protocol.models.base import PluginStep
 from oa_protocol.server.core import (
     Reply,
     Request,
@@ -30,7 +31,6 @@ from oa_protocol.server.core import (
     use_plugin,
     with_account,
 )
-from oa_protocol.server.models import PluginStep
 from oa_protocol.server.state import MessageRecord, Quirks
 
 CAPTURES = Path(__file__).parents[1] / "captures"

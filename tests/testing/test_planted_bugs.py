@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from oa_protocol.bindings.base import Binding
 from oa_protocol.bindings.inference import InferenceServer
-from oa_protocol.bindings.json import Chat
+from oa_protocol.bindings.json import ChatSnapshot
 from oa_protocol.bindings.replies import Reply
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine import events as ev
@@ -273,7 +273,7 @@ def an_interrupted_request_is_sent_again_without_looking(patch: Patch) -> None:
 
 
 def what_a_503_left_behind_is_adopted(patch: Patch) -> None:
-    def newest(self: Turn, chat: Chat) -> str | None:
+    def newest(self: Turn, chat: ChatSnapshot) -> str | None:
         return max(
             (m.id for m in chat.messages if m.role == "assistant" and m.parent_id == self.prompt_id), default=None
         )
@@ -286,7 +286,7 @@ def no_answer_is_adopted(patch: Patch) -> None:
 
 
 def a_prompt_is_known_by_its_text_alone(patch: Patch) -> None:
-    def any_parent(self: Turn, chat: Chat) -> str | None:
+    def any_parent(self: Turn, chat: ChatSnapshot) -> str | None:
         return max((m.id for m in chat.messages if m.role == "prompter" and m.content == self.prompt), default=None)
 
     patch.setattr(Turn, "find_prompt", any_parent)

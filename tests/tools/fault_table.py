@@ -17,6 +17,7 @@ import anyio
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, OAError, OpenAssistant, Timeouts
 from oa_protocol.server import (
     Answer,
+    AnswerRequest,
     Close,
     End,
     Fault,
@@ -229,8 +230,9 @@ ROWS = (
 
 
 class Trois:
-    def answer(self, prompt: str, history: object) -> tuple[str, ...]:
-        return PIECES
+    async def answer(self, request: AnswerRequest) -> AsyncGenerator[str, None]:
+        for piece in PIECES:
+            yield piece
 
 
 async def run_row(row: Row, api: Api, times: int) -> Outcome:

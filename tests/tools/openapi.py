@@ -11,8 +11,8 @@ import yaml
 
 from oa_protocol import __version__
 from oa_protocol.bindings.json import (
-    Chat,
     ChatList,
+    ChatSnapshot,
     Created,
     ErrorBody,
     ModelConfig,
@@ -66,7 +66,7 @@ def _often_words(description: str) -> Json:
     return {"description": f"{description} The body may also be plain text, or empty.", "content": content}
 
 
-_CHAT, _CHATS, _CREATED = _json("The chat.", _ref("Chat")), _json("A page.", _ref("ChatList")), _ref("Created")
+_CHAT, _CHATS, _CREATED = _json("The chat.", _ref("ChatSnapshot")), _json("A page.", _ref("ChatList")), _ref("Created")
 _MESSAGE = _json("The message.", _ref("Message"))
 _MODELS = _json("The models.", {"type": "array", "items": _ref("ModelConfig")})
 _STREAM: Json = {
@@ -117,7 +117,7 @@ def _website() -> Json:
 
     both = [_query("chat_id"), _query("message_id")]
     read_or_list: Json = {"description": "With `chat_id` that chat, else a page of 20 chats, newest first."}
-    read_or_list["content"] = {"application/json": {"schema": {"anyOf": [_ref("Chat"), _ref("ChatList")]}}}
+    read_or_list["content"] = {"application/json": {"schema": {"anyOf": [_ref("ChatSnapshot"), _ref("ChatList")]}}}
     chat = [_query("chat_id", required=False), *_PAGING]
     stream = {"200": _STREAM}
     return {
@@ -198,7 +198,7 @@ def _inference() -> Json:
 
 def _schemas() -> Json:
     (event, *_), found = msgspec.json.schema_components(
-        [StreamEvent, NewPrompt, NewAnswer, Created, Message, Chat, ChatList, ModelConfig, ErrorBody],
+        [StreamEvent, NewPrompt, NewAnswer, Created, Message, ChatSnapshot, ChatList, ModelConfig, ErrorBody],
         ref_template="#/components/schemas/{name}",
     )
     for schema in found.values():

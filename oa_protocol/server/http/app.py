@@ -157,6 +157,7 @@ class App:
             case "message" if reply.status == 200:
                 self._claim(request)
             case "delete":
+                self._workers.stop_deleted()
                 self._live.tidy()
             case _:
                 pass

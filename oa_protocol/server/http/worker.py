@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, assert_never
 
+import msgspec
+
+from oa_protocol.models.base import AnswerRequest, Finish, Model, ModelError, Piece, PluginStep, Sampling, Turn
 from oa_protocol.server.faults import Abandon, Answer, Freeze, Hold, Never, Script, WorkerError
 from oa_protocol.server.http.live import Live
-from oa_protocol.server.models import Model, PluginStep, Turn
+from oa_protocol.server.model_configs import name_of
 from oa_protocol.server.state import ServerState
-from oa_protocol.server.work import abort, emit, finish, give_up, lose, take, tear_down, use_plugin
+from oa_protocol.server.work import abort, emit, finish, give_up, lose, stop, take, tear_down, use_plugin
 
 LOGGER = logging.getLogger("oa_protocol.server")
 
@@ -26,10 +31,6 @@ P = ParamSpec("P")
 class _Job:
     answer: Answer
     task: asyncio.Task[None] | None = None
-
-
-class _GaveUp(Exception):
-    """The worker can't answer. The error's text is sent to the client."""
 
 
 class Workers:
@@ -66,6 +67,16 @@ class Workers:
                 continue
             del self._jobs[message_id]
 
+    def stop_deleted(self) -> None:
+        """Stop writing the answers of deleted chats, and let their workers take other messages."""
+        state = self._live.state
+        if state.quirks.answers_outlive_delete:
+            return
+        for message_id in state.running:
+            if message_id not in state.owners:
+                self._give_back(message_id)
+        self.take_up()
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` in a task, until it ends or the server stops."""
         task = asyncio.get_running_loop().create_task(work)
@@ -82,28 +93,33 @@ class Workers:
 
     async def _work(self, message_id: str, answer: Answer) -> None:
         try:
-            if not await self._send_pieces(message_id, answer):
-                return
+            async with aclosing(self._pieces(message_id, answer)) as pieces:
+                if not await self._send_pieces(message_id, answer, pieces):
+                    return
         except Exception as error:
-            if not isinstance(error, _GaveUp):
+            if not isinstance(error, ModelError):
                 LOGGER.exception("the answer %s failed", message_id)
             await self._wait_for_reader(message_id)
-            self._end(message_id, abort, str(error))
+            self._end(message_id, abort, str(error) or type(error).__name__)
         else:
             await self._wait_for_reader(message_id)
             self._end(message_id, finish, answer.final)
 
-    async def _send_pieces(self, message_id: str, answer: Answer) -> bool:
+    def _pieces(self, message_id: str, answer: Answer) -> AsyncGenerator[Piece, None]:
+        if answer.pieces is not None:
+            return _scripted(answer.pieces)
+        return self._model.answer(_request(self._live.state, message_id))
+
+    async def _send_pieces(self, message_id: str, answer: Answer, pieces: AsyncGenerator[Piece, None]) -> bool:
         """Send the answer. Return False if it was given up before its end."""
-        pieces = self._pieces(message_id, answer)
         for _ in range(answer.after):
-            piece = next(pieces, None)
+            piece = await anext(pieces, None)
             if piece is None:
                 break
             await self._send(message_id, piece)
         match answer.then:
             case WorkerError(text=text):
-                raise _GaveUp(text)
+                raise ModelError(text)
             case Freeze():
                 await asyncio.sleep(FROZEN_SECONDS)
                 self._step(message_id, lambda state: (tear_down(state, message_id), None))
@@ -116,29 +132,22 @@ class Workers:
                 await hold.wait()
             case Never() | None:
                 pass
-        for piece in pieces:
+        async for piece in pieces:
             await self._send(message_id, piece)
         return True
 
-    def _pieces(self, message_id: str, answer: Answer) -> Iterator[str | PluginStep]:
-        if answer.pieces is not None:
-            yield from answer.pieces
-            return
-        turns = _turns(self._live.state, message_id)
-        if not turns:
-            return
-        try:
-            yield from self._model.answer(turns[-1].content, tuple(turns[:-1]))
-        except Exception as error:
-            raise _GaveUp(str(error)) from error
-
-    async def _send(self, message_id: str, piece: str | PluginStep) -> None:
-        if isinstance(piece, PluginStep):
-            # This is two events, the step and an empty token, so the readers are woken twice.
-            self._live.apply(use_plugin, message_id, piece)
-            self._live.channel(message_id).news.put_nowait(None)
-        else:
-            self._live.apply(emit, message_id, piece)
+    async def _send(self, message_id: str, piece: Piece) -> None:
+        match piece:
+            case str():
+                self._live.apply(emit, message_id, piece)
+            case PluginStep():
+                # This is two events, the step and an empty token, so the readers are woken twice.
+                self._live.apply(use_plugin, message_id, piece)
+                self._live.channel(message_id).news.put_nowait(None)
+            case Finish():
+                return
+            case _:
+                assert_never(piece)
         self._live.channel(message_id).news.put_nowait(None)
         await asyncio.sleep(self._token_delay)
 
@@ -161,6 +170,9 @@ class Workers:
         self._step(message_id, lambda state: (change(state, message_id, *args, **kwargs), None))
         self.take_up()
 
+    def _give_back(self, message_id: str) -> None:
+        self._step(message_id, lambda state: (stop(state, message_id), None))
+
     def _step(self, message_id: str, change: Callable[[ServerState], tuple[ServerState, str | None]]) -> str | None:
         """Change the state and wake the readers. Stop the tasks of answers that were lost with their worker."""
         running = self._live.state.running
@@ -181,12 +193,30 @@ class Workers:
             self._jobs[message_id] = _Job(job.answer)
 
 
-def _turns(state: ServerState, message_id: str) -> list[Turn]:
-    """Return the messages from the chat's first one to the prompt that is answered. Return none if it was deleted."""
-    turns: list[Turn] = []
+async def _scripted(pieces: tuple[Piece, ...]) -> AsyncGenerator[Piece, None]:
+    for piece in pieces:
+        yield piece
+
+
+def _request(state: ServerState, message_id: str) -> AnswerRequest:
+    """Return the request that a message answers, with the messages from the chat's first one to its prompt."""
     message = state.message(message_id)
+    if message is None:
+        raise ModelError("The message was deleted.")
+    parameters = json.loads(message.work_parameters)
+    turns: list[Turn] = []
     while message is not None and message.parent_id is not None:
         message = state.message(message.parent_id)
         if message is not None:
             turns.insert(0, Turn(message.role, message.content or ""))
-    return turns
+    return AnswerRequest(
+        prompt=turns[-1].content,
+        history=tuple(turns[:-1]),
+        model=name_of(parameters["model_config"]),
+        sampling=msgspec.convert(parameters["sampling_parameters"], Sampling),
+        seed=parameters["seed"],
+        system_prompt=parameters["system_prompt"],
+        user_profile=parameters["user_profile"],
+        user_response_instructions=parameters["user_response_instructions"],
+        plugins=tuple(parameters["plugins"]),
+    )

@@ -103,7 +103,7 @@ class _Running:
     def _read(self) -> None:
         """Put each line of the program's output into the queue, and an empty text at its end.
 
-        This runs in a thread of its own, because a read from a pipe can't have a timeout on every platform.
+        This runs in its own thread, because a read from a pipe can't have a timeout on every platform.
         """
         with cast("IO[str]", self._process.stdout) as output:
             for line in output:

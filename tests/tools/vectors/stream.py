@@ -35,6 +35,11 @@ _NO_EVENTS: dict[str, Bytes] = {
     "a list": "data: []\r\n\r\n",
     "null": "data: null\r\n\r\n",
     "nested too deep": ["data: ", {"repeat": ["[", 100_000]}, {"repeat": ["]", 100_000]}, "\r\n\r\n"],
+    "a token with a field that is nested too deep": [
+        'data: {"event_type": "token", "text": "Hi", "more": ',
+        *({"repeat": ["[", 500]}, {"repeat": ["]", 500]}),
+        "}\r\n\r\n",
+    ],
     "without a type": sse({"text": "Hi"}),
     "with a type that is no text": sse({"event_type": 1}),
     "a token without text": sse({"event_type": "token"}),

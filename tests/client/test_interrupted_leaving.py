@@ -31,7 +31,7 @@ FOLDER = str(Path(oa_protocol.client.__file__).parent)
 HASTY = Cleanup(drain=0, timeout=3)
 
 
-class Strike:
+class Interruption:
     """Raises KeyboardInterrupt at the line of this number that runs in the client, once it is begun."""
 
     def __init__(self, number: int) -> None:
@@ -52,38 +52,40 @@ class Strike:
         return self._trace
 
 
-async def leave(client: Client, strike: Strike) -> None:
+async def leave(client: Client, interruption: Interruption) -> None:
     async with client, client.chat() as chat:
         async for _ in chat.stream("One two three"):
             break
-        strike.begin()
+        interruption.begin()
 
 
-async def leave_client(client: Client, strike: Strike) -> None:
+async def leave_client(client: Client, interruption: Interruption) -> None:
     async with client:
         await client.chat().ask("One two three")
-        strike.begin()
+        interruption.begin()
 
 
-def leave_in_thread(client: sync.Client, strike: Strike) -> None:
+def leave_in_thread(client: sync.Client, interruption: Interruption) -> None:
     with client, client.chat() as chat:
         for _ in chat.stream("One two three"):
             break
-        strike.begin()
+        interruption.begin()
 
 
-def leave_client_in_thread(client: sync.Client, strike: Strike) -> None:
+def leave_client_in_thread(client: sync.Client, interruption: Interruption) -> None:
     with client:
         client.chat().ask("One two three")
-        strike.begin()
+        interruption.begin()
 
 
-def seen_after(left: Callable[[], set[str]], run: Callable[[Any, Strike], object], client: Any, strike: Strike) -> str:
-    """Leave while ``strike`` interrupts, forget the client, and return every text that names a chat."""
+def seen_after(
+    left: Callable[[], set[str]], run: Callable[[Any, Interruption], object], client: Any, interruption: Interruption
+) -> str:
+    """Leave while ``interruption`` interrupts, forget the client, and return every text that names a chat."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # interrupted connections are left to the garbage collector
         try:
-            run(client, strike)
+            run(client, interruption)
         except BaseException as error:  # an interruption may become another exception on its way
             error.__traceback__ = None
         finally:
@@ -98,7 +100,7 @@ def seen_after(left: Callable[[], set[str]], run: Callable[[Any, Strike], object
     return " ".join(named + [str(each.message) for each in caught if each.category is ChatLeakedWarning])
 
 
-def at_every_line(run: Callable[[Any, Strike], object], client: Callable[..., Any]) -> None:
+def at_every_line(run: Callable[[Any, Interruption], object], client: Callable[..., Any]) -> None:
     found: dict[str, int] = {}
     named = ""
     with Server(model=Echo()) as server:
@@ -107,11 +109,11 @@ def at_every_line(run: Callable[[Any, Strike], object], client: Callable[..., An
             return {chat.id for chat in server.chats} - found.keys()
 
         for number in count(1):
-            strike = Strike(number)
+            interruption = Interruption(number)
             # The last traceback may keep a client alive until the next interruption.
-            named += seen_after(left, run, client(server.url, cookies=server.cookies, cleanup=HASTY), strike)
+            named += seen_after(left, run, client(server.url, cookies=server.cookies, cleanup=HASTY), interruption)
             found |= dict.fromkeys(left(), number)
-            if strike.remaining > 0:
+            if interruption.remaining > 0:
                 break
         still_there = {chat.id for chat in server.chats}
     assert {number for chat_id, number in found.items() if chat_id in still_there and chat_id not in named} == set()

@@ -1,0 +1,35 @@
+"""Chats that are never closed."""
+
+import gc
+
+import pytest
+
+from oa_protocol import ChatLeakedWarning
+from tests.driver.site import Site
+
+
+@pytest.mark.anyio
+async def test_a_chat_that_is_never_closed_is_warned_of(site: Site) -> None:
+    async def careless() -> str | None:
+        chat = site.client().chat()
+        await chat.ask("Hello")
+        return chat.id
+
+    async def forgotten() -> str | None:
+        chat_id = await careless()
+        gc.collect()  # if it was not collected already
+        return chat_id
+
+    with pytest.warns((ChatLeakedWarning, ResourceWarning)) as caught:  # its connection's is another
+        chat_id = await forgotten()
+    assert chat_id is not None
+    site.left = {chat_id}
+    assert [chat_id in str(each.message) for each in caught if each.category is ChatLeakedWarning] == [True]
+
+
+@pytest.mark.anyio
+async def test_a_chat_without_a_prompt_needs_no_closing(site: Site) -> None:
+    client = site.client()
+    client.chat()
+    del client
+    gc.collect()
