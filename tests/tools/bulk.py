@@ -101,6 +101,7 @@ def cpu(count: int, rounds: int) -> None:
                 arguments = [sys.executable, "-m", "tests.tools.bulk", "measure", "--what", kind, "--count", str(count)]
                 done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
                 found[kind].append(float(done.stdout) / count * 1000)
+                print(f"{kind}: {found[kind][-1]:.2f} ms", flush=True)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
                 [*COMMAND, "bulk", source, Path(folder, f"out-{turn}"), "--quiet"], env=environment, check=True
