@@ -322,7 +322,7 @@ class _Work:
         """Close the prompts, if they are an asynchronous generator, because nothing else does so after a break."""
         if isinstance(self._prompts, AsyncGenerator):
             with anyio.CancelScope(shield=True):
-                await self._prompts.aclose()
+                await cast("AsyncGenerator[Prompt]", self._prompts).aclose()
 
     def fail(self, error: BaseException) -> None:
         """End everything because of ``error``."""

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("distributed", reason="only `nox -s dask` installs it")
 
-import dask
+from dask import config
 from distributed import Client, LocalCluster
 
 from oa_protocol.server import Echo, Server
@@ -37,8 +37,8 @@ def server() -> Iterator[Server]:
 
 @contextmanager
 def cluster() -> Iterator[Client]:
-    dask.config.set({"distributed.scheduler.locks.lease-timeout": "5s"})
-    dask.config.set({"distributed.scheduler.locks.lease-validation-interval": "1s"})
+    config.set({"distributed.scheduler.locks.lease-timeout": "5s"})
+    config.set({"distributed.scheduler.locks.lease-validation-interval": "1s"})
     with LocalCluster(n_workers=4, threads_per_worker=4, dashboard_address=None) as machines, Client(machines) as made:
         yield made
 
