@@ -1,7 +1,7 @@
 """The example with Dask, on a cluster of processes, of which one is killed in the middle. ``nox -s dask`` runs it."""
 
 # Dask has no types, and is installed only where this runs.
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ a dead worker are deleted at the end.
 """
 
 # Dask has no types, and is installed only where this runs.
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
