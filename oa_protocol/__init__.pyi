@@ -12,12 +12,20 @@ from oa_protocol.bindings.website import Website as Website
 from oa_protocol.client import sync as sync
 from oa_protocol.client.answer import Answer as Answer
 from oa_protocol.client.answer import TextStream as TextStream
+from oa_protocol.client.bulk import Bulk as Bulk
+from oa_protocol.client.bulk import BulkPrompt as BulkPrompt
+from oa_protocol.client.bulk import BulkResult as BulkResult
 from oa_protocol.client.chat import Chat as Chat
 from oa_protocol.client.client import Client as Client
 from oa_protocol.client.client import CookieSource as CookieSource
 from oa_protocol.client.compat import OpenAssistant as OpenAssistant
 from oa_protocol.client.cookies import load_cookies as load_cookies
+from oa_protocol.client.slots import AccountSlot as AccountSlot
+from oa_protocol.client.slots import InProcessSlot as InProcessSlot
+from oa_protocol.client.slots import LockFileSlot as LockFileSlot
+from oa_protocol.client.slots import Ticket as Ticket
 from oa_protocol.client.sweep import SweepResult as SweepResult
+from oa_protocol.client.telemetry import Telemetry as Telemetry
 from oa_protocol.engine.conversation import Conversation as Conversation
 from oa_protocol.engine.errors import AnswerFailed as AnswerFailed
 from oa_protocol.engine.errors import ApiError as ApiError
@@ -32,6 +40,7 @@ from oa_protocol.engine.errors import NotSent as NotSent
 from oa_protocol.engine.errors import OAError as OAError
 from oa_protocol.engine.errors import ProtocolError as ProtocolError
 from oa_protocol.engine.errors import RemoteProtocolError as RemoteProtocolError
+from oa_protocol.engine.errors import SlotError as SlotError
 from oa_protocol.engine.errors import TransportError as TransportError
 from oa_protocol.engine.events import Answered as Answered
 from oa_protocol.engine.events import Corrected as Corrected
@@ -82,5 +91,6 @@ from oa_protocol.engine.timers import Timeouts as Timeouts
 from oa_protocol.transports import Response as Response
 from oa_protocol.transports import Transport as Transport
 from oa_protocol.transports import TransportFactory as TransportFactory
+from oa_protocol.watching.factory import watch as watch
 
 __all__: list[str]

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal, TextIO, TypeVar
 
 import anyio
 import click
@@ -30,6 +30,7 @@ from oa_protocol.client.answer import Answer
 from oa_protocol.client.chat import Chat
 from oa_protocol.client.client import Client
 from oa_protocol.client.journal import Journal
+from oa_protocol.client.slots import LockFileSlot
 from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
@@ -54,6 +55,7 @@ from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Timeouts
 
 Work = Callable[[Client], Awaitable[None]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def ask(settings: Settings, argument: str | None) -> int:
         UsageError: The options, the prompt or stdin can't be used.
 
     """
-    session = _Session(settings)
+    session = Session(settings)
     prompt = one_prompt(argument, session.terminal)
 
     async def prompts() -> AsyncIterator[str | Command]:
@@ -115,7 +117,7 @@ def chat(settings: Settings) -> int:
         UsageError: The options or stdin can't be used.
 
     """
-    session = _Session(settings, typed=are_typed())
+    session = Session(settings, typed=are_typed())
     return session.run(lambda client: session.converse(client, session.chat_prompts()))
 
 
@@ -126,7 +128,7 @@ def models(settings: Settings) -> int:
         UsageError: The options can't be used.
 
     """
-    session = _Session(settings)
+    session = Session(settings)
     return session.run(session.list_models)
 
 
@@ -164,7 +166,7 @@ def delete(settings: Settings, chat_ids: Sequence[str]) -> int:
 def _about_chats(settings: Settings, work: Callable[[Client, Terminal], Awaitable[None]]) -> int:
     if settings.url is None:
         raise click.UsageError("there is no server that has chats: give --url, or set OA_URL")
-    session = _Session(settings)
+    session = Session(settings)
     return session.run(lambda client: work(client, session.terminal))
 
 
@@ -182,7 +184,7 @@ def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
     """
     if settings.journal == "":
         raise click.UsageError("there is no journal to sweep, because --journal or OA_JOURNAL is empty")
-    session = _Session(settings)
+    session = Session(settings)
     if forget:
         return session.forget(forget)
     if settings.url is None:
@@ -190,7 +192,7 @@ def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
     return session.run(lambda client: session.sweep(client, grace))
 
 
-class _Session:
+class Session:
     """One run of a command. If its prompts are ``typed``, Ctrl-C stops only the answer, and the chat goes on."""
 
     def __init__(self, settings: Settings, *, typed: bool = False) -> None:
@@ -209,26 +211,35 @@ class _Session:
 
         """
         with ExitStack() as stack:
-            stack.enter_context(self.terminal.library_log())
-            stack.enter_context(warnings.catch_warnings())
-            # The chats that it names are printed below, in the command line's words.
-            warnings.simplefilter("ignore", ChatLeakedWarning)
-            try:
-                client = self._connect(stack)
-            except ValueError as error:
-                raise click.UsageError(in_our_words(error)) from None
-            failure: BaseException | None = None
-            try:
-                with self.interrupts:
-                    anyio.run(self._run_interruptibly, work, client)
-            except (Exception, KeyboardInterrupt) as error:
-                failure = error
-            self.terminal.clear()
-            for record in client.leaked:
-                self.terminal.complain(f"Left behind: chat {record.chat_id or '(id unknown)'}: {record.reason}")
-            if client.leaked and self._remedy:
-                self.terminal.complain(self._remedy)
-            return self._conclude(failure, leaked=bool(client.leaked))
+            client = self._begin(stack, self._connect)
+            return self._carry_out(partial(self._run_interruptibly, work, client), [client])
+
+    def _begin(self, stack: ExitStack, connect: Callable[[ExitStack], _T]) -> _T:
+        """Return what ``connect`` returns. Until ``stack`` is closed, the library's log goes to the terminal."""
+        stack.enter_context(self.terminal.library_log())
+        stack.enter_context(warnings.catch_warnings())
+        # The chats that it names are printed below, in the command line's words.
+        warnings.simplefilter("ignore", ChatLeakedWarning)
+        try:
+            return connect(stack)
+        except ValueError as error:
+            raise click.UsageError(in_our_words(error)) from None
+
+    def _carry_out(self, work: Callable[[], Awaitable[None]], clients: Sequence[Client]) -> int:
+        """Run ``work``, and name the chats that the clients leave behind. Return the exit code."""
+        failure: BaseException | None = None
+        try:
+            with self.interrupts:
+                anyio.run(work)
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+        self.terminal.clear()
+        leaked = [record for client in clients for record in client.leaked]
+        for record in leaked:
+            self.terminal.complain(f"Left behind: chat {record.chat_id or '(id unknown)'}: {record.reason}")
+        if leaked and self._remedy:
+            self.terminal.complain(self._remedy)
+        return self._conclude(failure, leaked=bool(leaked))
 
     def chat_prompts(self) -> AsyncIterator[str | Command]:
         """Return the prompts that the user types or pipes in."""
@@ -237,7 +248,7 @@ class _Session:
 
     async def converse(self, client: Client, prompts: AsyncIterator[str | Command]) -> None:
         """Print the answers to ``prompts``, all in one chat, and delete the chat in the end, unless it is kept."""
-        chat = self._chat = await self._begin(client)
+        chat = self._chat = await self._begin_chat(client)
         answer = self._answer_until_stopped if self._typed else self._answer
         branches = Branches(chat, self.terminal)
         try:
@@ -272,7 +283,7 @@ class _Session:
                 case _:
                     self._record("never_created")
 
-    async def _begin(self, client: Client) -> Chat:
+    async def _begin_chat(self, client: Client) -> Chat:
         settings = self._settings
         if settings.open is not None:
             self.terminal.progress("reading the chat…")
@@ -342,21 +353,12 @@ class _Session:
     def _connect(self, stack: ExitStack) -> Client:
         """Return a client of the user's server, or of an embedded one that runs until ``stack`` is closed."""
         settings = self._settings
-        timeouts = Timeouts(answer=settings.timeout)
         if settings.url is not None:
             if settings.answers or settings.gguf:
                 raise click.UsageError(
                     "--answers and --gguf are for the embedded server, but --url or OA_URL names another one"
                 )
-            return Client(
-                settings.url,
-                api=settings.api,
-                cookies=settings.cookies,
-                token=settings.token,
-                proxy=settings.proxy,
-                timeouts=timeouts,
-                journal=self._journal or None,
-            )
+            return self._client(settings.url, settings.cookies, settings.token)
         if settings.cookies or settings.token or settings.proxy:
             raise click.UsageError("--cookies, --token-file and --proxy need a server: give its --url, or set OA_URL")
 
@@ -375,7 +377,20 @@ class _Session:
             token=server.token if settings.api == "inference" else "",
             # An explicit transport ignores the proxy in the environment, which can't reach our loopback.
             transport=default_transport_factory(),
-            timeouts=timeouts,
+            timeouts=Timeouts(answer=settings.timeout),
+        )
+
+    def _client(self, url: str, cookies: str | None, token: str | None) -> Client:
+        """Return a client of the user's server. It shares the account with the other processes of this user."""
+        return Client(
+            url,
+            api=self._settings.api,
+            cookies=cookies,
+            token=token,
+            proxy=self._settings.proxy,
+            timeouts=Timeouts(answer=self._settings.timeout),
+            journal=self._journal or None,
+            slot=_account_slot(self.terminal),
         )
 
     async def _run_interruptibly(self, work: Work, client: Client) -> None:
@@ -421,7 +436,7 @@ class _Session:
                     self._record(_name(event), **asdict(event))
                     continue
                 self._show(event)
-                if isinstance(event, Queued) and not (queued or self.terminal.shows_progress):
+                if isinstance(event, Queued) and event.queue_position and not (queued or self.terminal.shows_progress):
                     queued = True
                     self.terminal.note(f"Waiting for a worker: position {event.queue_position} of {event.queue_size}.")
             text = answer.text
@@ -436,7 +451,7 @@ class _Session:
                 self.terminal.progress("requesting an answer…")
             case Requested():
                 self.terminal.progress("waiting for the answer…")
-            case Queued(queue_position=position, queue_size=size):
+            case Queued(queue_position=position, queue_size=size) if position:  # at 0, a worker has it already
                 self.terminal.progress(f"waiting for a worker: position {position} of {size}…")
             case PluginStep(current_plugin_action_taken=action, current_plugin_thought=thought):
                 self.terminal.progress(f"a plugin is at work: {action or thought or ''}…")
@@ -524,6 +539,17 @@ class _Session:
 
 def _state_path() -> Path:
     return user_state_path("oa-protocol", appauthor=False)
+
+
+def _account_slot(terminal: Terminal) -> LockFileSlot | None:
+    """Return the slot that all processes of this user share, so that they don't cancel one another's requests."""
+    folder = _state_path() / "slots"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        terminal.note(f"Other processes that use this account aren't waited for, because {folder}: {error.strerror}.")
+        return None
+    return LockFileSlot(folder)
 
 
 def _name(event: Event) -> str:

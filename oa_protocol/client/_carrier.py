@@ -13,17 +13,17 @@ Closing a conversation waits for its flight, or drops it, so no task is left beh
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never, cast
+from typing import TYPE_CHECKING, assert_never, cast
 
 import anyio
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import MAX_BODY
+from oa_protocol.client._background import spawn
 from oa_protocol.client._content_coding import decoded
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._read_timeout import ReadScope, read_scope
@@ -66,9 +66,6 @@ def log(message: str, *arguments: object) -> None:
 
 CLOSE_TIMEOUT = 0.25
 """How many seconds closing something may take, because cleaning up must not wait for a server."""
-
-# asyncio itself keeps only weak references to its tasks, so they could be garbage collected while they run.
-_TASKS: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +175,7 @@ class Carrier:
                 case _:
                     assert_never(intent)
 
-        _spawn(flight.run(carry_out), flight.done.set)
+        spawn(flight.run(carry_out), flight.done.set)
 
     async def drop_flight(self) -> None:
         """Cancel what is in flight. If it doesn't end in time, its transport is stuck, and another one is used."""
@@ -317,26 +314,6 @@ def clock() -> Callable[[], float]:
     return anyio.current_time
 
 
-def _spawn(operation: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> None:
-    """Run ``operation`` as a task of the event loop itself, which is no child of the current task.
-
-    An asyncio task that is cancelled before it begins runs none of its code, not even a ``finally``. So ``at_end`` is a
-    callback there. A trio task always begins.
-    """
-    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
-        task = asyncio.get_running_loop().create_task(operation)
-        _TASKS.add(task)
-        task.add_done_callback(_TASKS.discard)
-        task.add_done_callback(lambda _: at_end())
-    else:
-        import trio
-
-        async def run() -> None:
-            await operation
-
-        trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
-
-
 async def fetch(
     open_transport: TransportFactory, request: HttpRequest, seconds: float, *, most: int = MAX_BODY
 ) -> tuple[int, Sequence[tuple[str, str]], bytes]:
@@ -392,7 +369,7 @@ async def close_quietly(resource: Response | Transport) -> None:
             pass
         done.set()
 
-    _spawn(close(), done.set)
+    spawn(close(), done.set)
     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await done.wait()
     scope.cancel()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, cast
@@ -26,8 +26,10 @@ from oa_protocol.client._carrier import Shared, fetch
 from oa_protocol.client._driver import Driver
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._shield import run_to_completion
+from oa_protocol.client.bulk import Bulk, BulkPrompt, _Work
 from oa_protocol.client.chat import _LEAVING, Chat
 from oa_protocol.client.journal import Journal
+from oa_protocol.client.slots import AccountSlot
 from oa_protocol.client.sweep import Sweeper, SweepResult
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import (
@@ -44,6 +46,7 @@ from oa_protocol.transports import TransportFactory
 from oa_protocol.transports.default import default_transport_factory, proxy_of_environment
 
 if TYPE_CHECKING:
+    from oa_protocol.client.telemetry import Telemetry
     from oa_protocol.tape import TapeFile
 
 Api = Literal["website", "inference"]
@@ -73,6 +76,9 @@ class Client:
         cleanup: how long cleaning up may take, in seconds, and how often a DELETE is sent (see ``Cleanup``).
         journal: the path of a file that lists the chats still to be deleted. A chat is written down before it is
             created, and crossed out when it is gone. ``sweep`` deletes what a killed process left in it.
+        telemetry: where the spans and metrics of OpenTelemetry go. By default, there are none.
+        slot: the account's slot, if other clients or processes use the same account at the same time (see docs/bulk.md
+            and ``oa_protocol.client.slots``). By default only the chats of this client take turns.
 
     Attributes:
         leaked: every chat that is, or may be, left on the server.
@@ -95,6 +101,8 @@ class Client:
         retries: int = 2,
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
+        telemetry: Telemetry | None = None,
+        slot: AccountSlot | None = None,
     ) -> None:
         check_count("retries", retries, 0)
         _check_type("timeouts", timeouts, Timeouts)
@@ -116,7 +124,9 @@ class Client:
         self._credentials = given if known else Credentials()
         timeouts = timeouts or Timeouts()
         self._retries = retries
+        self._telemetry = telemetry
         self._open_chats: dict[Chat, None] = {}  # not a set, because a set has no order
+        self._works: set[_Work] = set()
         self._is_closed = False
         if transport is None:
             if proxy is None:
@@ -132,7 +142,7 @@ class Client:
             load_credentials=self._load,
             timeouts=timeouts,
             cleanup=cleanup,
-            slot=PendingSlot(self._is_waiting),
+            slot=PendingSlot(self._is_waiting, slot, self._account),
             accounts=Accounts(transport, cleanup.timeout / 4),
             journal=self._journal,
         )
@@ -165,12 +175,15 @@ class Client:
     async def _end_chats(self) -> None:
         """End the chats that are still open. Call ``_tell_leaks`` afterwards, which names what they left."""
         self._is_closed = True
+        for work in list(self._works):
+            work.fail(ClosedError("the client was closed before all prompts were asked"))
         try:
             if not all(chat._is_over for chat in self._open_chats):
                 # Each chat ends itself in time, or else its driver stops it 0.9 s later. This limit is only for a loop
                 # that is blocked even longer.
                 seconds = self._shared.cleanup.timeout + 2.0
                 await run_to_completion(self._end_each, seconds=seconds, at_last=self._abandon_chats)
+            await self._shared.slot.aclose()
         finally:
             if self._journal is not None:
                 self._journal.close()
@@ -296,6 +309,31 @@ class Client:
         await chat._enter()
         return chat
 
+    def bulk(
+        self,
+        prompts: Iterable[str | BulkPrompt] | AsyncIterable[str | BulkPrompt],
+        *,
+        concurrency: int = 8,
+        retries: int = 2,
+    ) -> Bulk:
+        """Ask many prompts, each in a chat of its own. Iterate over the result for the answers as they are finished.
+
+        A prompt that fails is a result with an error. If the credentials are refused, that is raised at once, because
+        the other prompts would fail, too.
+
+        Args:
+            prompts: texts, or ``BulkPrompt`` for a prompt with a key and settings of its own. They are taken only when
+                they can be asked, so there may be any number of them. An asynchronous generator is closed at the end.
+            concurrency: how many are asked at a time. A result counts until it is used.
+            retries: how often a prompt is asked again if it failed for a reason that may pass. The pause before that
+                is 1 s at first, and doubles each time.
+
+        Raises:
+            TypeError, ValueError: an argument can't be used. The error names it.
+
+        """
+        return Bulk(_Work(self, prompts, concurrency, retries))
+
     async def resume(self, conversation: Conversation) -> Chat:
         """Return a chat that goes on with ``conversation``, for example one that you have unpickled.
 
@@ -325,12 +363,17 @@ class Client:
         return chat
 
     def _chat(self, options: AnswerOptions, tape: TapeFile | None, *, keep: bool, chat_id: str | None = None) -> Chat:
-        shared = self._shared
         make: Callable[..., Conversation] = Conversation
-        if tape is not None:
-            from oa_protocol.tape import Recorder  # imported only here, because most chats aren't recorded
+        # What most chats don't need is imported only here.
+        if self._telemetry is not None:
+            from oa_protocol.client._observed import observed
+
+            make = observed(self._telemetry._observer(self._binding, options), tape)
+        elif tape is not None:
+            from oa_protocol.tape import Recorder
 
             make = partial(Recorder, tape=tape)
+        shared = self._shared
         conversation = make(
             self._binding,
             self._credentials,
@@ -436,6 +479,11 @@ class Client:
         if credentials is None:
             raise _no_credentials()
         return credentials
+
+    async def _account(self, conversation: Conversation) -> str:
+        """Return the name of the conversation's account on its server, for a slot."""
+        binding = conversation.binding
+        return f"{binding.base_url} {await self._shared.accounts.name(binding, conversation.credentials)}"
 
     async def _is_waiting(self, conversation: Conversation) -> bool:
         """Ask the server whether a chat's answer still waits for a worker. Its owner may have stopped iterating."""

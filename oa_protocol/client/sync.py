@@ -17,8 +17,9 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -28,9 +29,12 @@ from oa_protocol.bindings.tree import MessageTree
 from oa_protocol.client._loop_thread import LoopThread
 from oa_protocol.client.answer import Answer as AsyncAnswer
 from oa_protocol.client.answer import streamed_text
+from oa_protocol.client.bulk import Bulk as AsyncBulk
+from oa_protocol.client.bulk import BulkPrompt, BulkResult, Key, _Feed, _Hungry
 from oa_protocol.client.chat import Chat as AsyncChat
 from oa_protocol.client.client import Api, CookieSource
 from oa_protocol.client.client import Client as AsyncClient
+from oa_protocol.client.slots import AccountSlot
 from oa_protocol.client.sweep import SweepResult
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
@@ -40,6 +44,7 @@ from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.transports import TransportFactory
 
 if TYPE_CHECKING:
+    from oa_protocol.client.telemetry import Telemetry
     from oa_protocol.tape import TapeFile
 
 # At exit, a client's thread gets this many seconds more than its cleanup may take.
@@ -69,6 +74,8 @@ class Client:
         retries: int = 2,
         cleanup: Cleanup | None = None,
         journal: str | os.PathLike[str] | None = None,
+        telemetry: Telemetry | None = None,
+        slot: AccountSlot | None = None,
     ) -> None:
         self._client = AsyncClient(
             base_url,
@@ -81,6 +88,8 @@ class Client:
             retries=retries,
             cleanup=cleanup,
             journal=journal,
+            telemetry=telemetry,
+            slot=slot,
         )
         patience = (cleanup or Cleanup()).timeout + _GRACE
         self._thread = LoopThread(self._client.aclose, patience=patience)
@@ -152,6 +161,16 @@ class Client:
         )
         return Chat(self, self._thread, chat)
 
+    def bulk(self, prompts: Iterable[str | BulkPrompt], *, concurrency: int = 8, retries: int = 2) -> Bulk:
+        """Ask many prompts, each in a chat of its own. Iterate over the result for the answers as they are finished.
+
+        The arguments and the errors are those of ``oa_protocol.Client.bulk``. The prompts are taken in the thread that
+        iterates over the result.
+        """
+        feed = _Feed()
+        bulk = self._client.bulk(feed, concurrency=concurrency, retries=retries)
+        return Bulk(self, self._thread, bulk, feed, prompts)
+
     def open(
         self,
         chat_id: str,
@@ -210,6 +229,65 @@ class Client:
         The argument, the result and the errors are those of ``oa_protocol.Client.sweep``.
         """
         return self._thread.run(lambda: self._client.sweep(grace=grace))
+
+
+class Bulk:
+    """The results of many prompts, in the order in which they are finished.
+
+    Iterate over it. If you may leave the loop early, use it with ``with``, or close it with ``close``. Otherwise what
+    still runs is ended only when this object is garbage, or when the client is closed.
+    """
+
+    def __init__(
+        self, client: Client, thread: LoopThread, bulk: AsyncBulk, feed: _Feed, prompts: Iterable[str | BulkPrompt]
+    ) -> None:
+        self._client = client  # a client that is garbage is closed, so this keeps it alive
+        self._thread = thread
+        self._bulk = bulk
+        self._feed = feed
+        self._prompts = iter(prompts)
+
+    @property
+    def waiting(self) -> Sequence[Key]:
+        """The keys of the prompts under way whose answers no worker has begun."""
+        return self._bulk.waiting
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what still runs, and delete its chats. You may call it again."""
+        with suppress(LocalProtocolError):  # the client is closed, and has ended this
+            self._thread.run(self._bulk.aclose, is_leaving=True)
+
+    def stop(self) -> None:
+        """Take no more prompts. What runs goes on, so the results of that still come."""
+        self._thread.soon(self._bulk.stop)
+
+    def __del__(self) -> None:
+        self._thread.soon(self._bulk.cancel)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> BulkResult:
+        """Return the next result. The errors are those of ``oa_protocol.Bulk``."""
+        result = self._thread.run(self._bulk._step)
+        while isinstance(result, _Hungry):
+            prompt = next(self._prompts, None)  # in this thread, because it belongs to this thread
+            result = self._thread.run(partial(self._feed_and_step, prompt))
+        if result is None:
+            raise StopIteration
+        return result
+
+    async def _feed_and_step(self, prompt: str | BulkPrompt | None) -> BulkResult | _Hungry | None:
+        self._feed.put(prompt)
+        return await self._bulk._step()
 
 
 async def _next(chats: AsyncIterator[ChatSummary]) -> ChatSummary | None:

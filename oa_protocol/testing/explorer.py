@@ -23,6 +23,7 @@ from oa_protocol.testing._model.invariants import Limits, first_violation
 from oa_protocol.testing._model.server import EXISTING
 from oa_protocol.testing._model.simulation import EXTRAS, Action, Simulation, line, words
 from oa_protocol.testing._model.trace import Line, Story
+from oa_protocol.testing._pages import note
 
 SHORT_TIMEOUTS = Timeouts(reply=5.0, idle=3.0, poll=2.0)
 SHORT_CLEANUP = Cleanup(drain=1.0, timeout=4.0, attempts=2)
@@ -179,4 +180,6 @@ class _Search:
             except Exception:  # This is the violation itself.
                 moment = None
             lines.append(line(action, what, world, moment))
-        return Story(self.bounds.binding.api, *problem, tuple(lines))
+        story = Story(self.bounds.binding.api, *problem, tuple(lines))
+        note(story.problem, story.to_html)
+        return story

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oa_protocol.engine.phases import TERMINAL, TRANSITIONS, Phase
-from tests.tools.phases_svg import phases_svg
+from oa_protocol.tape._phases_svg import phases_svg
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "specs" / "phases.md"

@@ -14,6 +14,7 @@ from oa_protocol.testing._model.invariants import first_violation
 from oa_protocol.testing._model.network import ARRIVES, Effect, Fate
 from oa_protocol.testing._model.simulation import Action, Simulation, line, words
 from oa_protocol.testing._model.trace import TRANSPORT, Line, Story, TransportFault
+from oa_protocol.testing._pages import note
 
 __tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
@@ -217,6 +218,6 @@ class Scenario:
 
     def _break(self, invariant: str, problem: str, cause: BaseException | None = None) -> NoReturn:
         self.is_broken = True
-        raise AssertionError(Story(self.simulation.server.api, invariant, problem, tuple(self.lines))) from (
-            cause and from_user_code(cause)
-        )
+        story = Story(self.simulation.server.api, invariant, problem, tuple(self.lines))
+        note(problem, story.to_html)
+        raise AssertionError(story) from (cause and from_user_code(cause))

@@ -1,10 +1,13 @@
 """Draws the picture of the phases. The places of the boxes are written here, and the arrows come from the table.
 
 A trigger that is possible in all phases of a frame is one arrow from that frame, because sixty arrows show nothing.
+The same picture can show the way that one conversation took.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import hypot
 from typing import NamedTuple
 
@@ -39,7 +42,15 @@ PLACES: dict[Phase, Point] = {
     P.LEAKED: (890, 400),
 }
 MAIN = (P.START, P.CHAT_CREATED, P.PROMPTED, P.ASSISTANT_REQUESTED, P.STREAMING, P.ANSWERED)
-ENDS = (P.NEVER_CREATED, P.DELETED, P.LEAKED, P.KEPT)
+KINDS: dict[Phase, str] = {
+    **dict.fromkeys(MAIN, "main"),
+    **dict.fromkeys((P.PROMPT_LOST, P.REQUEST_LOST, P.POLLING, P.DELETE_UNCLEAR), "recovery"),
+    P.FAILED: "bad",
+    P.NEVER_CREATED: "end",
+    P.DELETED: "end good",
+    P.LEAKED: "end bad",
+    P.KEPT: "end good",
+}
 
 
 class Frame(NamedTuple):
@@ -93,50 +104,82 @@ ROUTES: dict[tuple[str, Phase], list[Point]] = {
 }
 
 STYLE = """
-  .box { fill: #fff; stroke: #57606a; stroke-width: 1.2 }
-  .main { fill: #ddf4ff; stroke: #0969da }
-  .end { fill: #f6f8fa; stroke: #57606a; stroke-width: 2.6 }
-  .frame { fill: none; stroke: #8c959f; stroke-dasharray: 5 4 }
-  .arrow { stroke: #57606a; stroke-width: 1.3; fill: none; marker-end: url(#head) }
-  .head { fill: #57606a }
-  text { font: 11px system-ui, sans-serif; fill: #1f2328; text-anchor: middle }
-  .title { fill: #57606a; text-anchor: start; font-style: italic }
-  @media (prefers-color-scheme: dark) {
-    .box { fill: #161b22; stroke: #8b949e }
-    .main { fill: #0c2d6b; stroke: #58a6ff }
-    .end { fill: #21262d; stroke: #8b949e }
-    .frame { stroke: #6e7681 }
-    .arrow { stroke: #8b949e }
-    .head { fill: #8b949e }
-    text { fill: #e6edf3 }
-    .title { fill: #9198a1 }
-  }
+.phases { --line: #57606a; --text: #1f2328; --soft: #656d76; --way: #8250df;
+  --plain: #fff; --main: #ddf4ff; --main-line: #0969da; --recovery: #fff8c5; --recovery-line: #9a6700;
+  --good: #dafbe1; --good-line: #1a7f37; --bad: #ffebe9; --bad-line: #cf222e; --end: #f6f8fa }
+@media (prefers-color-scheme: dark) {
+  .phases { --line: #8b949e; --text: #e6edf3; --soft: #9198a1; --way: #d2a8ff;
+    --plain: #161b22; --main: #0c2d6b; --main-line: #58a6ff; --recovery: #3b2300; --recovery-line: #d29922;
+    --good: #0f2d17; --good-line: #3fb950; --bad: #3c1414; --bad-line: #f85149; --end: #21262d }
+}
+.phases .box { fill: var(--plain); stroke: var(--line); stroke-width: 1.2 }
+.phases .main { fill: var(--main); stroke: var(--main-line) }
+.phases .recovery { fill: var(--recovery); stroke: var(--recovery-line) }
+.phases .end { fill: var(--end); stroke-width: 2.6 }
+.phases .good { fill: var(--good); stroke: var(--good-line) }
+.phases .bad { fill: var(--bad); stroke: var(--bad-line) }
+.phases .frame { fill: none; stroke: var(--line); stroke-opacity: .7; stroke-dasharray: 5 4 }
+.phases .arrow { stroke: var(--line); stroke-width: 1.3; fill: none; marker-end: url(#head) }
+.phases .head { fill: var(--line) }
+.phases text { font: 11px system-ui, sans-serif; fill: var(--text); text-anchor: middle }
+.phases .title { fill: var(--soft); text-anchor: start; font-style: italic }
+.phases.way .box, .phases.way .arrow, .phases.way .name { opacity: .35 }
+.phases.way .taken { opacity: 1 }
+.phases.way .taken .box, .phases.way .taken .name { opacity: 1 }
+.phases.way .taken .box { stroke-width: 2.6 }
+.phases.way .arrow.taken { stroke: var(--way); stroke-width: 2.6; marker-end: url(#taken) }
+.phases .taken-head, .phases .number { fill: var(--way) }
+.phases .order { fill: var(--plain); font-weight: 700 }
 """
+"""The style of the picture. A page that contains it has to allow it."""
 
 
-HEAD = (
-    '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    '<path class="head" d="M0 0L8 4L0 8z"/></marker>'
-)
+def _marker(name: str, kind: str, size: float) -> str:
+    return (
+        f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerUnits="userSpaceOnUse" markerWidth="{size}"'
+        f' markerHeight="{size}" orient="auto"><path class="{kind}" d="M0 0L8 4L0 8z"/></marker>'
+    )
 
 
-def phases_svg() -> str:
-    """Return the whole picture."""
-    body = [
-        *(_frame(frame) for frame in FRAMES),
-        *(_arrow(source, target) for source, target in sorted(arrows(), key=str)),
-        *(_box(phase) for phase in Phase),
-    ]
+MARKERS = _marker("head", "head", 9) + _marker("taken", "taken-head", 13)
+"""The heads of arrows. The style refers to them by their ids."""
+
+
+def phases_svg(way: Sequence[Phase] = (), *, standalone: bool = True) -> str:
+    """Return the whole picture.
+
+    Args:
+        way: the phases that a conversation was in, in their order. They and the arrows between them stand out, and each
+            has the number of its first place on the way.
+        standalone: whether the picture contains ``STYLE`` and ``MARKERS``. A page with several has them once.
+
+    """
+    moves = set(pairwise(way))
+    order = {phase: number for number, phase in enumerate(dict.fromkeys(way), 1)}
+    # The way comes last, so that it is drawn above the other arrows.
+    drawn = sorted(arrows(), key=lambda arrow: (_is_taken(arrow[0], arrow[1], moves), str(arrow)))
+    classes = "phases way" if way else "phases"
+    title = (
+        f"The way through the phases: {', '.join(phase.name for phase in order)}"
+        if way
+        else "The phases of a conversation"
+    )
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-            "<title>The phases of a conversation</title>",
-            f"<style>{STYLE}</style>",
-            HEAD,
-            *body,
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="{classes}">',
+            f"<title>{title}</title>",
+            *([f"<style>{STYLE}</style>", MARKERS] if standalone else []),
+            *(_frame(frame) for frame in FRAMES),
+            *(_arrow(source, target, _is_taken(source, target, moves)) for source, target in drawn),
+            *(_box(phase, order.get(phase)) for phase in Phase),
             "</svg>\n",
         ]
     )
+
+
+def _is_taken(source: Source, target: Phase, moves: set[tuple[Phase, Phase]]) -> bool:
+    starts = source.phases if isinstance(source, Frame) else {source}
+    return any((start, target) in moves for start in starts)
 
 
 def arrows() -> set[tuple[Source, Phase]]:
@@ -160,18 +203,25 @@ def _frame(frame: Frame) -> str:
     )
 
 
-def _box(phase: Phase) -> str:
-    kind = "main" if phase in MAIN else "end" if phase in ENDS else ""
+def _box(phase: Phase, order: int | None) -> str:
     x, y = PLACES[phase]
+    left, top = x - HALF_WIDTH, y - HALF_HEIGHT
+    kind, number = "phase", ""
+    if order is not None:
+        kind = "phase taken"
+        number = (
+            f'<circle class="number" cx="{left}" cy="{top}" r="9"/>'
+            f'<text class="order" x="{left}" y="{top + 4}">{order}</text>'
+        )
     return (
-        f"<g><title>{phase.value}</title>"
-        f'<rect class="box {kind}" x="{x - HALF_WIDTH}" y="{y - HALF_HEIGHT}" '
+        f'<g class="{kind}" data-phase="{phase.name}"><title>{phase.value}</title>'
+        f'<rect class="box {KINDS.get(phase, "")}" x="{left}" y="{top}" '
         f'width="{2 * HALF_WIDTH}" height="{2 * HALF_HEIGHT}" rx="7"/>'
-        f'<text x="{x}" y="{y + 4}">{phase.name}</text></g>'
+        f'<text class="name" x="{x}" y="{y + 4}">{phase.name}</text>{number}</g>'
     )
 
 
-def _arrow(source: Source, target: Phase) -> str:
+def _arrow(source: Source, target: Phase, taken: bool) -> str:
     name = source.title if isinstance(source, Frame) else source.name
     route = ROUTES.get((name, target))
     if route is None:
@@ -179,7 +229,7 @@ def _arrow(source: Source, target: Phase) -> str:
             raise ValueError(f"say in ROUTES how the arrow goes from {name!r} to {target.name}")
         route = [_edge(source, target), _edge(target, source)]
     points = "L".join(f"{x:g} {y:g}" for x, y in route)
-    return f'<path class="arrow" d="M{points}"/>'
+    return f'<path class="arrow{" taken" if taken else ""}" d="M{points}"/>'
 
 
 def _edge(phase: Phase, other: Phase) -> Point:
