@@ -105,7 +105,7 @@ class Peer:
     Attributes:
         conversation: the engine.
         ledger: what an observer has noted about the conversation.
-        turns: how many prompts the owner still has.
+        turns: how many more times the owner may prompt, ask for another answer, or keep the chat.
         idle: true if the driver asked for an intent, and there was none.
         hangs: true if the outstanding exchange hangs, so that there will be no reply.
         stream: the id of the message whose stream is open, or empty.
@@ -245,7 +245,7 @@ class Simulation:
             if EDITS in self.extras:
                 for answer_id in ledger.earlier_answers:
                     yield Action("owner", EDITS, number, (answer_id,))
-        if KEEPS in self.extras and peer.idle and not ledger.keeps and not ledger.has_left:
+        if KEEPS in self.extras and peer.idle and peer.turns and not ledger.keeps and not ledger.has_left:
             yield Action("owner", KEEPS, number)
         if not ledger.has_left:
             yield Action("owner", "closes", number)
@@ -426,6 +426,7 @@ class Simulation:
                 peer.ledger = ledger.with_regenerate(self.now, self.limits.timeouts)
                 return Regenerate()
             case "keeps":
+                peer.turns -= 1
                 peer.ledger = ledger._replace(keeps=True)
                 return Keep()
             case "closes" | "closes without draining":
