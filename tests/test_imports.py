@@ -124,9 +124,10 @@ LAYERS = {
     "client": {"bindings", "engine", "tape", "transports"},
     "models": {"bindings"},
     "server": {"models"},
+    "worker": {"engine", "models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
     "watching": {"client", "engine", "server", "tape"},
-    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "watching"},
+    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "watching", "worker"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 

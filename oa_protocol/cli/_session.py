@@ -1,4 +1,4 @@
-"""The commands ``ask``, ``chat``, ``models`` and ``sweep``, and their exit codes."""
+"""The commands that need a client, and their exit codes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal, TextIO, TypeVar
 
 import anyio
 import click
@@ -18,15 +19,18 @@ from msgspec.structs import asdict
 from platformdirs import user_state_path
 
 from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.cli import _chats
+from oa_protocol.cli._branches import Branches
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._interrupts import Interrupts, heartbeat
-from oa_protocol.cli._prompts import are_typed, chat_prompts, one_prompt
+from oa_protocol.cli._prompts import Command, are_typed, chat_prompts, one_prompt
 from oa_protocol.cli._terminal import Terminal
 from oa_protocol.cli._words import in_our_words
 from oa_protocol.client.answer import Answer
 from oa_protocol.client.chat import Chat
 from oa_protocol.client.client import Client
 from oa_protocol.client.journal import Journal
+from oa_protocol.client.slots import LockFileSlot
 from oa_protocol.engine.errors import (
     AnswerFailed,
     ApiError,
@@ -34,6 +38,7 @@ from oa_protocol.engine.errors import (
     ChatLeakedWarning,
     HTTPStatusError,
     JournalError,
+    LocalProtocolError,
     OAError,
 )
 from oa_protocol.engine.events import (
@@ -50,6 +55,7 @@ from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Timeouts
 
 Work = Callable[[Client], Awaitable[None]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,8 @@ class Settings:
     answers: str | None = None
     gguf: str | None = None
     history: bool = False
+    keep: bool = False
+    open: str | None = None
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -93,10 +101,10 @@ def ask(settings: Settings, argument: str | None) -> int:
         UsageError: The options, the prompt or stdin can't be used.
 
     """
-    session = _Session(settings)
+    session = Session(settings)
     prompt = one_prompt(argument, session.terminal)
 
-    async def prompts() -> AsyncIterator[str]:
+    async def prompts() -> AsyncIterator[str | Command]:
         yield prompt
 
     return session.run(lambda client: session.converse(client, prompts()))
@@ -109,7 +117,7 @@ def chat(settings: Settings) -> int:
         UsageError: The options or stdin can't be used.
 
     """
-    session = _Session(settings, typed=are_typed())
+    session = Session(settings, typed=are_typed())
     return session.run(lambda client: session.converse(client, session.chat_prompts()))
 
 
@@ -120,8 +128,46 @@ def models(settings: Settings) -> int:
         UsageError: The options can't be used.
 
     """
-    session = _Session(settings)
+    session = Session(settings)
     return session.run(session.list_models)
+
+
+def chats(settings: Settings, *, hidden: bool) -> int:
+    """List the account's chats. Return the exit code.
+
+    Raises:
+        UsageError: There is no server, or the options can't be used.
+
+    """
+    work = partial(_chats.list_chats, json=settings.json, hidden=hidden)
+    return _about_chats(settings, work)
+
+
+def show(settings: Settings, chat_id: str) -> int:
+    """Print a chat. Return the exit code.
+
+    Raises:
+        UsageError: There is no server, or the id or the options can't be used.
+
+    """
+    return _about_chats(settings, partial(_chats.show, chat_id=chat_id, json=settings.json))
+
+
+def delete(settings: Settings, chat_ids: Sequence[str]) -> int:
+    """Delete chats. Return the exit code.
+
+    Raises:
+        UsageError: There is no server, or an id or the options can't be used.
+
+    """
+    return _about_chats(settings, partial(_chats.delete, chat_ids=chat_ids, json=settings.json))
+
+
+def _about_chats(settings: Settings, work: Callable[[Client, Terminal], Awaitable[None]]) -> int:
+    if settings.url is None:
+        raise click.UsageError("there is no server that has chats: give --url, or set OA_URL")
+    session = Session(settings)
+    return session.run(lambda client: work(client, session.terminal))
 
 
 def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
@@ -138,7 +184,7 @@ def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
     """
     if settings.journal == "":
         raise click.UsageError("there is no journal to sweep, because --journal or OA_JOURNAL is empty")
-    session = _Session(settings)
+    session = Session(settings)
     if forget:
         return session.forget(forget)
     if settings.url is None:
@@ -146,7 +192,7 @@ def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
     return session.run(lambda client: session.sweep(client, grace))
 
 
-class _Session:
+class Session:
     """One run of a command. If its prompts are ``typed``, Ctrl-C stops only the answer, and the chat goes on."""
 
     def __init__(self, settings: Settings, *, typed: bool = False) -> None:
@@ -165,67 +211,91 @@ class _Session:
 
         """
         with ExitStack() as stack:
-            stack.enter_context(self.terminal.library_log())
-            stack.enter_context(warnings.catch_warnings())
-            # The chats that it names are printed below, in the command line's words.
-            warnings.simplefilter("ignore", ChatLeakedWarning)
-            try:
-                client = self._connect(stack)
-            except ValueError as error:
-                raise click.UsageError(in_our_words(error)) from None
-            failure: BaseException | None = None
-            try:
-                with self.interrupts:
-                    anyio.run(self._run_interruptibly, work, client)
-            except (Exception, KeyboardInterrupt) as error:
-                failure = error
-            self.terminal.clear()
-            for record in client.leaked:
-                self.terminal.complain(f"Left behind: chat {record.chat_id or '(id unknown)'}: {record.reason}")
-            if client.leaked and self._remedy:
-                self.terminal.complain(self._remedy)
-            return self._conclude(failure, leaked=bool(client.leaked))
+            client = self._begin(stack, self._connect)
+            return self._carry_out(partial(self._run_interruptibly, work, client), [client])
 
-    def chat_prompts(self) -> AsyncIterator[str]:
+    def _begin(self, stack: ExitStack, connect: Callable[[ExitStack], _T]) -> _T:
+        """Return what ``connect`` returns. Until ``stack`` is closed, the library's log goes to the terminal."""
+        stack.enter_context(self.terminal.library_log())
+        stack.enter_context(warnings.catch_warnings())
+        # The chats that it names are printed below, in the command line's words.
+        warnings.simplefilter("ignore", ChatLeakedWarning)
+        try:
+            return connect(stack)
+        except ValueError as error:
+            raise click.UsageError(in_our_words(error)) from None
+
+    def _carry_out(self, work: Callable[[], Awaitable[None]], clients: Sequence[Client]) -> int:
+        """Run ``work``, and name the chats that the clients leave behind. Return the exit code."""
+        failure: BaseException | None = None
+        try:
+            with self.interrupts:
+                anyio.run(work)
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+        self.terminal.clear()
+        leaked = [record for client in clients for record in client.leaked]
+        for record in leaked:
+            self.terminal.complain(f"Left behind: chat {record.chat_id or '(id unknown)'}: {record.reason}")
+        if leaked and self._remedy:
+            self.terminal.complain(self._remedy)
+        return self._conclude(failure, leaked=bool(leaked))
+
+    def chat_prompts(self) -> AsyncIterator[str | Command]:
         """Return the prompts that the user types or pipes in."""
         history = _state_path() / "chat_history" if self._settings.history else None
         return chat_prompts(self.terminal, self.interrupts, history, typed=self._typed)
 
-    async def converse(self, client: Client, prompts: AsyncIterator[str]) -> None:
-        """Print the answers to ``prompts``, all in one chat, and delete the chat in the end."""
-        settings = self._settings
-        chat = self._chat = client.chat(
-            settings.model, sampling=settings.sampling, system_prompt=settings.system_prompt, tape=settings.tape
-        )
+    async def converse(self, client: Client, prompts: AsyncIterator[str | Command]) -> None:
+        """Print the answers to ``prompts``, all in one chat, and delete the chat in the end, unless it is kept."""
+        chat = self._chat = await self._begin_chat(client)
         answer = self._answer_until_stopped if self._typed else self._answer
+        branches = Branches(chat, self.terminal)
         try:
             async with chat:
                 try:
                     async for prompt in prompts:
                         try:
-                            sent = chat.send(prompt)
-                        except ValueError as error:
-                            # No server can store this prompt, but a user at a terminal can type another one.
-                            if not self._typed:
+                            asked = await branches.ask(prompt)
+                            if asked is not None:
+                                await answer(asked)
+                        except (ValueError, LocalProtocolError) as error:
+                            # It isn't possible, or no server can store it. A user at a terminal can type another line.
+                            if not self._typed or chat.phase is Phase.FAILED:
                                 raise
                             self.terminal.complain(f"Error: {in_our_words(error)}")
-                        else:
-                            await answer(sent)
                 except OAError as error:
                     self._record("failed", error=type(error).__name__, message=str(error))
                     raise
                 finally:
-                    if chat.id is not None:
+                    if chat.id is not None and not chat.is_kept:
                         again = " (Ctrl-C again quits at once)" if self.interrupts.signal else ""
                         self.terminal.progress(f"deleting the chat…{again}")
         finally:
             match chat.phase:
                 case Phase.DELETED:
                     self._record("deleted", chat_id=chat.id)
+                case Phase.KEPT:
+                    self._record("kept", chat_id=chat.id)
+                    self.terminal.note(f"Kept: chat {chat.id}")
                 case Phase.LEAKED:
                     self._record("leaked", records=client.leaked)
                 case _:
                     self._record("never_created")
+
+    async def _begin_chat(self, client: Client) -> Chat:
+        settings = self._settings
+        if settings.open is not None:
+            self.terminal.progress("reading the chat…")
+        begin = client.chat if settings.open is None else partial(client.open, settings.open)
+        chat = begin(
+            settings.model,
+            sampling=settings.sampling,
+            system_prompt=settings.system_prompt,
+            keep=settings.keep or settings.open is not None,
+            tape=settings.tape,
+        )
+        return chat if isinstance(chat, Chat) else await chat
 
     async def list_models(self, client: Client) -> None:
         """Print the models."""
@@ -283,21 +353,12 @@ class _Session:
     def _connect(self, stack: ExitStack) -> Client:
         """Return a client of the user's server, or of an embedded one that runs until ``stack`` is closed."""
         settings = self._settings
-        timeouts = Timeouts(answer=settings.timeout)
         if settings.url is not None:
             if settings.answers or settings.gguf:
                 raise click.UsageError(
                     "--answers and --gguf are for the embedded server, but --url or OA_URL names another one"
                 )
-            return Client(
-                settings.url,
-                api=settings.api,
-                cookies=settings.cookies,
-                token=settings.token,
-                proxy=settings.proxy,
-                timeouts=timeouts,
-                journal=self._journal or None,
-            )
+            return self._client(settings.url, settings.cookies, settings.token)
         if settings.cookies or settings.token or settings.proxy:
             raise click.UsageError("--cookies, --token-file and --proxy need a server: give its --url, or set OA_URL")
 
@@ -316,7 +377,20 @@ class _Session:
             token=server.token if settings.api == "inference" else "",
             # An explicit transport ignores the proxy in the environment, which can't reach our loopback.
             transport=default_transport_factory(),
-            timeouts=timeouts,
+            timeouts=Timeouts(answer=settings.timeout),
+        )
+
+    def _client(self, url: str, cookies: str | None, token: str | None) -> Client:
+        """Return a client of the user's server. It shares the account with the other processes of this user."""
+        return Client(
+            url,
+            api=self._settings.api,
+            cookies=cookies,
+            token=token,
+            proxy=self._settings.proxy,
+            timeouts=Timeouts(answer=self._settings.timeout),
+            journal=self._journal or None,
+            slot=_account_slot(self.terminal),
         )
 
     async def _run_interruptibly(self, work: Work, client: Client) -> None:
@@ -362,7 +436,7 @@ class _Session:
                     self._record(_name(event), **asdict(event))
                     continue
                 self._show(event)
-                if isinstance(event, Queued) and not (queued or self.terminal.shows_progress):
+                if isinstance(event, Queued) and event.queue_position and not (queued or self.terminal.shows_progress):
                     queued = True
                     self.terminal.note(f"Waiting for a worker: position {event.queue_position} of {event.queue_size}.")
             text = answer.text
@@ -377,7 +451,7 @@ class _Session:
                 self.terminal.progress("requesting an answer…")
             case Requested():
                 self.terminal.progress("waiting for the answer…")
-            case Queued(queue_position=position, queue_size=size):
+            case Queued(queue_position=position, queue_size=size) if position:  # at 0, a worker has it already
                 self.terminal.progress(f"waiting for a worker: position {position} of {size}…")
             case PluginStep(current_plugin_action_taken=action, current_plugin_thought=thought):
                 self.terminal.progress(f"a plugin is at work: {action or thought or ''}…")
@@ -450,7 +524,7 @@ class _Session:
 
     def _last_words(self) -> str:
         chat = self._chat
-        if chat is None or chat.phase in (Phase.DELETED, Phase.NEVER_CREATED):
+        if chat is None or chat.phase in (Phase.DELETED, Phase.NEVER_CREATED) or (chat.id and chat.is_kept):
             return f"{self.terminal.visible_cursor}Interrupted."
         said = f"{self.terminal.visible_cursor}Maybe left behind: chat {chat.id or '(id unknown)'}"
         return f"{said}\n{self._remedy}".rstrip()
@@ -465,6 +539,17 @@ class _Session:
 
 def _state_path() -> Path:
     return user_state_path("oa-protocol", appauthor=False)
+
+
+def _account_slot(terminal: Terminal) -> LockFileSlot | None:
+    """Return the slot that all processes of this user share, so that they don't cancel one another's requests."""
+    folder = _state_path() / "slots"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        terminal.note(f"Other processes that use this account aren't waited for, because {folder}: {error.strerror}.")
+        return None
+    return LockFileSlot(folder)
 
 
 def _name(event: Event) -> str:

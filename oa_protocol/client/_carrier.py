@@ -13,17 +13,17 @@ Closing a conversation waits for its flight, or drops it, so no task is left beh
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never, cast
+from typing import TYPE_CHECKING, assert_never, cast
 
 import anyio
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import MAX_BODY
+from oa_protocol.client._background import spawn
 from oa_protocol.client._content_coding import decoded
 from oa_protocol.client._pending_slot import PendingSlot
 from oa_protocol.client._read_timeout import ReadScope, read_scope
@@ -66,9 +66,6 @@ def log(message: str, *arguments: object) -> None:
 
 CLOSE_TIMEOUT = 0.25
 """How many seconds closing something may take, because cleaning up must not wait for a server."""
-
-# asyncio itself keeps only weak references to its tasks, so they could be garbage collected while they run.
-_TASKS: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +175,7 @@ class Carrier:
                 case _:
                     assert_never(intent)
 
-        _spawn(flight.run(carry_out), flight.done.set)
+        spawn(flight.run(carry_out), flight.done.set)
 
     async def drop_flight(self) -> None:
         """Cancel what is in flight. If it doesn't end in time, its transport is stuck, and another one is used."""
@@ -234,6 +231,11 @@ class Carrier:
             stack.push_async_callback(self.close_stream)
             stack.push_async_callback(self.drop_flight)
 
+    async def note_kept(self) -> None:
+        """Cross the chat out of the journal, so that no sweep deletes it. Raises JournalError."""
+        if self._entry is not None:
+            await self._entry.kept()
+
     async def note_gone(self) -> None:
         """Cross the chat out of the journal."""
         if self._entry is not None:
@@ -256,7 +258,8 @@ class Carrier:
             await self._exchange(create, flight)
         finally:
             if self._entry is not None:
-                await self._entry.settled(conversation.chat_id, is_unclear=len(conversation.leaked) > leaked)
+                is_unclear, is_kept = len(conversation.leaked) > leaked, conversation.is_kept
+                await self._entry.settled(conversation.chat_id, is_unclear=is_unclear, is_kept=is_kept)
 
     async def _exchange(self, exchange: Exchange, flight: Flight) -> None:
         response: Response | None = None
@@ -311,28 +314,8 @@ def clock() -> Callable[[], float]:
     return anyio.current_time
 
 
-def _spawn(operation: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> None:
-    """Run ``operation`` as a task of the event loop itself, which is no child of the current task.
-
-    An asyncio task that is cancelled before it begins runs none of its code, not even a ``finally``. So ``at_end`` is a
-    callback there. A trio task always begins.
-    """
-    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
-        task = asyncio.get_running_loop().create_task(operation)
-        _TASKS.add(task)
-        task.add_done_callback(_TASKS.discard)
-        task.add_done_callback(lambda _: at_end())
-    else:
-        import trio
-
-        async def run() -> None:
-            await operation
-
-        trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
-
-
 async def fetch(
-    open_transport: TransportFactory, request: HttpRequest, seconds: float
+    open_transport: TransportFactory, request: HttpRequest, seconds: float, *, most: int = MAX_BODY
 ) -> tuple[int, Sequence[tuple[str, str]], bytes]:
     """Send one request that belongs to no conversation, over its own transport.
 
@@ -350,7 +333,7 @@ async def fetch(
             response = await transport.open(request)
             try:
                 response = decoded(response)
-                return response.status, response.headers, await read_body(response)
+                return response.status, response.headers, await read_body(response, most)
             finally:
                 await close_quietly(response)
         raise MaybeSent(f"no reply within {seconds:g} s")
@@ -358,10 +341,10 @@ async def fetch(
         await close_quietly(transport)
 
 
-async def read_body(response: Response) -> bytes:
-    """Read a reply's body to its end, or until it is larger than any valid one (``MAX_BODY``)."""
+async def read_body(response: Response, most: int = MAX_BODY) -> bytes:
+    """Read a reply's body to its end, or until it is larger than any valid one, which has at most ``most`` bytes."""
     body = bytearray()
-    while len(body) <= MAX_BODY and (data := await response.receive()):
+    while len(body) <= most and (data := await response.receive()):
         body += data
     return bytes(body)
 
@@ -386,7 +369,7 @@ async def close_quietly(resource: Response | Transport) -> None:
             pass
         done.set()
 
-    _spawn(close(), done.set)
+    spawn(close(), done.set)
     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await done.wait()
     scope.cancel()

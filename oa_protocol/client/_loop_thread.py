@@ -98,8 +98,12 @@ class LoopThread:
     def stop(self) -> None:
         """Ask the loop to end, without waiting for it. Any thread may call this, and it may be called again."""
         self._is_stopping = True
+        self.soon(self._stop.set)
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Ask the loop to call ``callback``, if there is a loop, without waiting for it."""
         if self._thread is not None and self._lost is None:
-            self._thread.soon(self._stop.set)
+            self._thread.soon(callback)
 
     def join(self, deadline: float | None = None) -> None:
         """Wait until the thread has ended, or until ``deadline``. Then raise what interrupted the wait.

@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import sqlite3
-import sys
 import threading
 import time
 import uuid
@@ -27,13 +26,14 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
 from anyio import to_thread
 from anyio.lowlevel import RunVar
 
 from oa_protocol.bindings.base import Binding, check_base_url
+from oa_protocol.client._file_lock import Lock, is_held, lock_file
 from oa_protocol.engine.errors import JournalError
 
 logger = logging.getLogger("oa_protocol")
@@ -176,7 +176,7 @@ class Journal:
         with self._database() as database:
             folder = _folders(database, self.path)[0]
             folder.mkdir(exist_ok=True)
-            return _lock(folder / "sweep", os.O_CREAT)
+            return lock_file(folder / "sweep", os.O_CREAT)
 
     def release(self, claim: Lock, owners: Collection[str]) -> None:
         """Release the lock. Remove the files of those dead ``owners`` that no longer have lines."""
@@ -195,7 +195,7 @@ class Journal:
             return {
                 owner
                 for owner in owners
-                if _OWNER.fullmatch(owner) and any(_is_held(folder / owner) for folder in folders)
+                if _OWNER.fullmatch(owner) and any(is_held(folder / owner) for folder in folders)
             }
 
     def forget(self, number: int) -> Line | None:
@@ -231,7 +231,7 @@ class Journal:
                 # It is always a new owner, because a sweep may be about to remove the file of an old one.
                 self._owner = uuid.uuid4().hex
                 self._lock_file = folder / self._owner
-                self._lock = _lock(self._lock_file, os.O_CREAT)
+                self._lock = lock_file(self._lock_file, os.O_CREAT)
                 self._process = os.getpid()
                 self._open_lines = set()
             return self._owner
@@ -374,62 +374,6 @@ def _exists(path: Path) -> bool:
     return True
 
 
-class Lock:
-    """A file that is locked until ``close``, or until the process ends, even if it is killed."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    def close(self) -> None:
-        """Unlock it. It may be called again."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
-    __del__ = close
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        lock = _lock(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except PermissionError:  # it belongs to another user, so whether its process runs is unknown
-        return True
-    if lock is not None:
-        lock.close()
-    return lock is None
-
-
-def _lock(path: Path, flags: int = 0) -> Lock | None:
-    """Lock the file ``path``. Return None if another process holds its lock."""
-    descriptor = os.open(path, os.O_RDWR | flags, 0o600)
-    lock = Lock(descriptor)
-    try:
-        _lock_descriptor(descriptor)
-    except _HELD:
-        lock.close()
-        return None
-    return lock
-
-
-if sys.platform == "win32":  # pragma: no cover  # the same for another platform
-    import msvcrt
-
-    _HELD = PermissionError
-
-    def _lock_descriptor(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    _HELD = BlockingIOError
-
-    def _lock_descriptor(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 async def in_thread(function: Callable[_P, _T], *args: _P.args, **keywords: _P.kwargs) -> _T:
     """Call ``function``, which uses the journal, in one of the journals' threads. A cancellation waits for it."""
     return await to_thread.run_sync(partial(function, *args, **keywords), limiter=_limiter())
@@ -447,26 +391,33 @@ def _limiter() -> anyio.CapacityLimiter:
 class Entry:
     """One chat's line in the journal. It is written in threads, and each write is bounded by the journal's patience."""
 
-    _line: Line  # the one of the last create
-
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._line: Line | None = None  # the one of the last create
 
     async def creating(self, binding: Binding, account: str) -> None:
         """Write down that a chat may be made, before it can be. A cancellation waits for that. Raises JournalError."""
         self._line = await self._write(partial(self._journal.creating, binding, account), shield=True)
 
-    async def settled(self, chat_id: str | None, *, is_unclear: bool) -> None:
+    async def settled(self, chat_id: str | None, *, is_unclear: bool, is_kept: bool) -> None:
         """Write down what became of the create. A cancellation waits for that. Raises JournalError."""
-        if chat_id is not None:
-            await self._write(partial(self._journal.created, self._line, chat_id), shield=True)
-        elif is_unclear:
-            await self._write(partial(self._journal.unclear, self._line), shield=True)
+        line = cast("Line", self._line)
+        if chat_id is not None and not is_kept:
+            await self._write(partial(self._journal.created, line, chat_id), shield=True)
+        elif chat_id is None and is_unclear:
+            await self._write(partial(self._journal.unclear, line), shield=True)
         else:
+            await self.kept()
+
+    async def kept(self) -> None:
+        """Cross the chat out, because a sweep mustn't delete it. A cancellation waits for that. Raises JournalError."""
+        if self._line is not None:
             await self._write(partial(self._journal.gone, self._line), shield=True)
 
     async def gone(self) -> None:
         """Cross the chat out. If that fails, it does no harm, because a sweep finds no chat and drops the line."""
+        if self._line is None:
+            return
         try:
             await self._write(partial(self._journal.gone, self._line), shield=False)
         except Exception as error:

@@ -15,6 +15,7 @@
         │   │   └── ClosedError     … because the chat or its client was closed, maybe by another task
         │   └── RemoteProtocolError the server sent something that the protocol doesn't allow
         ├── JournalError            the journal of chats to delete can't be used
+        ├── SlotError               the account's slot failed
         └── AnswerFailed            the answer ended badly; has text: the part that arrived
     UserWarning
     └── ChatLeakedWarning           a chat is, or may be, left on the server
@@ -124,6 +125,13 @@ class JournalError(OAError):
     """The journal can't be read or written, or another process has locked it.
 
     The client never creates a chat that isn't in the journal.
+    """
+
+
+class SlotError(OAError):
+    """The slot that was passed to the client raised an error, which is the ``__cause__`` of this one.
+
+    The answer wasn't requested, because that could cancel another message of the account (OA-4.7). You may try again.
     """
 
 

@@ -19,6 +19,7 @@ from oa_protocol import (
     OAError,
     ProtocolError,
     RemoteProtocolError,
+    SlotError,
     TransportError,
 )
 from tests.driver.site import Site
@@ -37,6 +38,7 @@ ERRORS: list[Exception] = [
     RemoteProtocolError("text"),
     AnswerFailed("text", phase="STREAMING", text="so far"),
     JournalError("text"),
+    SlotError("text"),
     ChatLeakedWarning("text"),
 ]
 

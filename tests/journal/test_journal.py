@@ -17,7 +17,8 @@ import pytest
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, OAError
 from oa_protocol.bindings.website import Website
-from oa_protocol.client.journal import Journal, Line, Lock
+from oa_protocol.client._file_lock import Lock
+from oa_protocol.client.journal import Journal, Line
 from oa_protocol.engine.errors import JournalError, NotSent
 from oa_protocol.server import Fault, Hold, Reply, Reset
 from tests.driver.site import PATIENCE, Site
@@ -423,7 +424,7 @@ def test_an_owner_whose_lock_may_not_be_looked_at_may_live(path: Path, monkeypat
     def refuse(*_: object) -> Never:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("oa_protocol.client.journal._lock", refuse)
+    monkeypatch.setattr("oa_protocol.client._file_lock.lock_file", refuse)
     assert abandoned(dead) == []
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from oa_protocol.engine.errors import MaybeSent, TransportError
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.testing._fields import ADDED, changed_field
+from oa_protocol.testing._fields import ADDED, changed_fields
 from oa_protocol.testing._model.ledger import FarReply
 from oa_protocol.testing._model.network import Effect, Fate
 from oa_protocol.testing._model.server import read_request
@@ -309,7 +309,7 @@ def _change(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Return which part has changed, in words, or an empty text."""
     for part, value in before.items():
         if part == "headers":
-            if change := changed_field(value, after[part]):
+            if change := changed_fields(value, after[part]):
                 return change
         elif after[part] != value:
             return f"its {part} was {value!r}, and became {after[part]!r}"
