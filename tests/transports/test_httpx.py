@@ -1,6 +1,6 @@
 from typing import Unpack
 
-import httpx
+import httpcore
 import pytest
 
 from oa_protocol import MaybeSent, NotSent
@@ -46,11 +46,11 @@ async def test_a_name_that_is_not_found_was_not_sent() -> None:
 
 @pytest.mark.anyio
 async def test_an_error_without_a_text_is_named_after_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> httpx.Response:
-        raise httpx.ReadError("")
+    async def fail(*_: object) -> httpcore.Response:
+        raise httpcore.ReadError("")
 
     transport = HttpxTransport()
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", fail)
+    monkeypatch.setattr(httpcore.AsyncHTTPConnection, "handle_async_request", fail)
     with pytest.raises(MaybeSent, match="ReadError"):
         await transport.open(get("http://x.invalid/"))
     await transport.aclose()

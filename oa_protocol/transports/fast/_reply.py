@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import cast
 
 import httptools
 
@@ -21,7 +23,7 @@ class Reply(Body):
     def __init__(self) -> None:
         super().__init__()
         self._is_kept_alive = False
-        self._read_part = Reply._read_head
+        self._read_part = cast("Callable[[Body], bool]", Reply._read_head)
 
     @property
     def leaves_connection_usable(self) -> bool:
