@@ -82,6 +82,7 @@ async def site(request: pytest.FixtureRequest, api: Api, no_environment: None, n
         await found.until(lambda: server.connections == 0)
         assert set(found.chats) == found.left
         assert found.endless or server.unused_faults == ()
+        found.assert_clean()
 
 
 @pytest.fixture(params=[HttptoolsTransport, HttpxTransport], ids=["httptools", "httpx"])

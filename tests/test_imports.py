@@ -121,7 +121,7 @@ LAYERS = {
     "models": {"bindings"},
     "server": {"models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
-    "cli": {"bindings", "client", "engine", "server", "tape", "transports"},
+    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 

@@ -9,16 +9,28 @@ from typing import TypeVar, cast
 
 from msgspec import DecodeError, Struct
 
-from oa_protocol.bindings._nesting import TOO_DEEP, is_nested_too_deeply
 from oa_protocol.bindings.base import Binding, Credentials, Headers
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 
 MAX_BODY = 8 * 1024 * 1024
 """The largest size of a reply's body, in bytes. A driver may stop reading after one byte more."""
 
+MAX_NESTING = 500
+"""How many arrays and objects may be inside one another. A shorter text can't be nested more deeply.
+
+JSON decoders recurse, also into fields that nobody reads. From Python 3.12 on, their own limit fits the stack of a main
+thread, but not the smaller stacks that other threads may have: 100,000 brackets crash Python 3.13 in a thread with 256
+KiB. So the depth is checked before anything is decoded.
+"""
+
+TOO_DEEP = f"more than {MAX_NESTING} arrays and objects are inside one another"
+
 _SNIPPET = 200
 _BUSY = frozenset({429, 503})
 _AWAY = _BUSY | {502, 504}
+
+_JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 _DELAY = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*", re.ASCII)
 _WORD = re.compile(r"[A-Za-z]+|[0-9]+")
@@ -185,6 +197,18 @@ class Reply(Struct, frozen=True):
             case status:
                 hint = self.binding.hint(status, words, doing)
         return f". {hint}" if hint else ""
+
+
+def is_nested_too_deeply(text: bytes) -> bool:
+    """Return whether more than ``MAX_NESTING`` arrays and objects are inside one another."""
+    if text.count(b"[") + text.count(b"{") <= MAX_NESTING:
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_JSON_STRING.sub(b"", text)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_NESTING:
+            return True
+    return False
 
 
 def header_pairs(headers: Headers) -> list[tuple[str, str]]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from math import inf
 from typing import assert_never, cast
 
-from oa_protocol.bindings._nesting import MAX_NESTING, TOO_DEEP, is_nested_too_deeply
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials, check_text
 from oa_protocol.bindings.json import ChatSnapshot
-from oa_protocol.bindings.replies import UNREADABLE, Reply
+from oa_protocol.bindings.replies import MAX_NESTING, TOO_DEEP, UNREADABLE, Reply, is_nested_too_deeply
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.errors import LocalProtocolError, MaybeSent, TransportError
 from oa_protocol.engine.inputs import (

@@ -10,6 +10,7 @@ from oa_protocol.models.gguf import Gguf as Gguf
 from oa_protocol.models.openai import OpenAICompatible as OpenAICompatible
 from oa_protocol.models.simple import Echo as Echo
 from oa_protocol.models.simple import Lorem as Lorem
+from oa_protocol.server.exchanges import ExchangeRecord as ExchangeRecord
 from oa_protocol.server.faults import Abandon as Abandon
 from oa_protocol.server.faults import Answer as Answer
 from oa_protocol.server.faults import Close as Close
@@ -38,5 +39,8 @@ from oa_protocol.server.state import MessageRecord as MessageRecord
 from oa_protocol.server.state import Quirks as Quirks
 from oa_protocol.server.state import Role as Role
 from oa_protocol.server.state import State as State
+from oa_protocol.server.verdict import Finding as Finding
+from oa_protocol.server.verdict import FindingKind as FindingKind
+from oa_protocol.server.verdict import judge as judge
 
 __all__: list[str]

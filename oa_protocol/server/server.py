@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +16,7 @@ from oa_protocol.models.base import Model
 from oa_protocol.models.simple import Lorem
 from oa_protocol.server.faults import Script, Scripted
 from oa_protocol.server.http._intake import Intake
+from oa_protocol.server.http._witness import Witness
 from oa_protocol.server.http.app import App, RequestRecord
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.http.reader import Timing
@@ -23,6 +24,7 @@ from oa_protocol.server.http.runner import HOST, Runner
 from oa_protocol.server.http.worker import Workers
 from oa_protocol.server.requests import Step
 from oa_protocol.server.state import Account, ChatRecord, Quirks, ServerState, with_account, without_credentials
+from oa_protocol.server.verdict import Finding, judge
 
 DEFAULT_ACCOUNT = "default"
 
@@ -85,7 +87,8 @@ class Server:
         )
         intake = Intake(allowed_hosts)
         self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval), intake)
-        self._runner = Runner(self._app, on_change=self._live.notify, on_stop=crew.aclose)
+        self._witness = Witness(self._app, self._live)
+        self._runner = Runner(self._witness, on_change=self._live.notify, on_stop=crew.aclose)
         self._lock = threading.Lock()
         self._started = False
 
@@ -142,7 +145,7 @@ class Server:
     @property
     def app(self) -> ASGIApp:
         """The ASGI application, for use in memory on asyncio."""
-        return self._app
+        return self._witness
 
     @property
     def url(self) -> str:
@@ -181,6 +184,20 @@ class Server:
         """
         with self._live.changed:
             return tuple(self._app.requests)
+
+    def verdict(self, answers: Collection[str] = ()) -> tuple[Finding, ...]:
+        """Judge what the clients did, from the last 10,000 requests and their replies.
+
+        Args:
+            answers: The texts that the client under test took for complete answers, if it should be checked that
+                they are.
+
+        Returns:
+            What was wrong, or an empty tuple. A chat that is still on the server is a finding, too, so ask when your
+            client has finished.
+
+        """
+        return judge(self._witness.exchanges, chats=self.chats, answers=answers)
 
     @property
     def under_way(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oa_protocol.server import Answer, Fault, Reply, Reset, Scripted, Server, Step, StreamFault, WorkerError
+from oa_protocol.server import Answer, Fault, Hang, Reply, Reset, Scripted, Server, Step, StreamFault, WorkerError
 
 
 class Faults:
@@ -35,6 +35,10 @@ class Faults:
 
         """
         self.script(Fault(step, after=Reset(), times=times))
+
+    def hang(self, step: Step, *, times: int = 1) -> None:
+        """Never reply, and don't carry out the request. The connection stays open until the client leaves."""
+        self.script(Fault(step, before=Hang(), times=times))
 
     def answer(
         self, step: Step, status: int, body: bytes = b"", *, headers: dict[str, str] | None = None, times: int = 1

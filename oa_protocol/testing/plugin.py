@@ -24,8 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest.register_assert_rewrite("oa_protocol.testing.conformance")
     config.addinivalue_line(
         "markers",
-        "oa_server(may_leave_chats=False, **settings): the arguments of the fixture oa_server's server "
-        "(oa_protocol.server.Server), and whether the test may leave chats on it",
+        "oa_server(may_leave_chats=False, clean=False, **settings): the arguments of the fixture oa_server's server "
+        "(oa_protocol.server.Server), whether the test may leave chats on it, and whether the verdict on the client "
+        "must be clean",
     )
 
 
@@ -48,9 +49,10 @@ def oa_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Yield a running Open Assistant server on the loopback interface, for one test (``oa_protocol.server.Server``).
 
     If a test passes but leaves a chat on the server, that is an error, because a client of this protocol has to delete
-    its chats. The marker ``oa_server(may_leave_chats=True)`` allows it. All other arguments of the marker are passed to
-    ``Server``. They have to be named. By default, answers wait for their reader for a minute (``reader_grace``),
-    because a test on a busy machine may pause between a request and its stream.
+    its chats. The marker ``oa_server(may_leave_chats=True)`` allows it. With the marker ``oa_server(clean=True)``, it
+    is also an error if the server's verdict on the client isn't clean (``Server.verdict``). All other arguments of the
+    marker are passed to ``Server``. They have to be named. By default, answers wait for their reader for a minute
+    (``reader_grace``), because a test on a busy machine may pause between a request and its stream.
 
     Raises:
         TypeError: the marker has an unnamed argument, or one that ``Server`` doesn't have.
@@ -63,12 +65,13 @@ def oa_server(request: pytest.FixtureRequest) -> Iterator[Server]:
         if marker.args:
             raise TypeError(f"the marker oa_server takes named arguments only, not {marker.args[0]!r}")
         settings |= marker.kwargs
-    may_leave_chats = settings.pop("may_leave_chats", False)
+    may_leave_chats, clean = settings.pop("may_leave_chats", False), settings.pop("clean", False)
     with Server(**settings) as server:
         yield server
-        left = ", ".join(chat.id for chat in server.chats)
-    if left and not may_leave_chats and request.node.nodeid in _passed:
-        pytest.fail(f"the test left chats on the server: {left}", pytrace=False)
+        findings = [found for found in server.verdict() if clean or found.kind == "chat left"]
+    wrong = [found for found in findings if not (may_leave_chats and found.kind == "chat left")]
+    if wrong and request.node.nodeid in _passed:
+        pytest.fail("the client did something wrong:\n" + "\n".join(map(str, wrong)), pytrace=False)
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from .pseudo_terminal import Pseudo
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server that answers with the prompt."""
+    """A server that answers with the prompt. The command must have done nothing wrong on the wire."""
     with Server(Echo(), reader_grace=60) as running:
         yield running
+        findings = [finding for finding in running.verdict() if finding.kind != "chat left"]
+        assert not findings, "\n".join(map(str, findings))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import sniffio
 import trio
 
 from oa_protocol import Cleanup, Client, Timeouts
-from oa_protocol.server import Scripted, Server, Step
+from oa_protocol.server import FindingKind, Scripted, Server, Step
 from oa_protocol.transports import TransportFactory
 
 Api = Literal["website", "inference"]
@@ -27,6 +27,8 @@ class Site:
     """``left`` names the chats that the test expects to be left behind; there must be no others.
 
     With ``endless`` the script may have more than was used. ``transport`` is the clients', and None the default one.
+    ``allowed`` is what the verdict on the clients may find. The delays are a hundredth of the usual ones, and ``left``
+    says which chats may be left.
     """
 
     def __init__(self, server: Server, api: Api) -> None:
@@ -34,6 +36,7 @@ class Site:
         self.api: Api = api
         self.left: set[str | None] = set()
         self.endless = False
+        self.allowed: set[FindingKind] = {"chat left", "no back-off"}
         self.transport: TransportFactory | None = None
 
     @property
@@ -78,6 +81,11 @@ class Site:
 
     def bodies(self, step: Step) -> list[dict[str, Any]]:
         return [json.loads(request.body) for request in self.server.requests if request.step == step]
+
+    def assert_clean(self) -> None:
+        """Assert that the clients did nothing wrong on the wire."""
+        findings = [finding for finding in self.server.verdict() if finding.kind not in self.allowed]
+        assert not findings, "\n".join(map(str, findings))
 
     def prompts(self) -> list[str]:
         """The contents of all prompts sent."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oa_protocol.bindings._nesting import MAX_NESTING
+from oa_protocol.bindings.replies import MAX_NESTING
 from oa_protocol.engine import conversation as engine
 from oa_protocol.engine import steps
 from oa_protocol.engine.errors import (

@@ -20,3 +20,4 @@ def site(server: Server, api: Api, no_environment: None, no_delays: None) -> Ite
     server.wait_until(lambda: server.connections == 0)
     assert set(found.chats) == found.left
     assert server.unused_faults == ()
+    found.assert_clean()

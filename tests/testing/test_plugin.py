@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-def call(server, method, path, body=None):
+def call(server, method, path, body=None, timeout=10):
     request = urllib.request.Request(
         server.url + path,
         method=method,
@@ -20,11 +20,11 @@ def call(server, method, path, body=None):
         headers={"authorization": f"Bearer {server.token}", "content-type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as reply:
+    with opener.open(request, timeout=timeout) as reply:
         return json.loads(reply.read() or b"null")
 
-def create(server):
-    return call(server, "POST", "/chats", {})["id"]
+def create(server, **options):
+    return call(server, "POST", "/chats", {}, **options)["id"]
 
 def delete(server, chat_id):
     return call(server, "DELETE", f"/chats/{chat_id}")
@@ -63,7 +63,8 @@ def test_it(oa_server):
 """,
     )
     done.assert_outcomes(passed=1, errors=1)
-    done.stdout.fnmatch_lines(["the test left chats on the server: ????????-????-7???-????-????????????"])
+    left = "The chat is still on the server. (OA-7.2, chat ????????-????-7???-????-????????????)"
+    done.stdout.fnmatch_lines(["the client did something wrong:", left])
 
 
 def test_a_test_may_be_allowed_to_leave_chats(project: pytest.Pytester) -> None:
@@ -76,6 +77,25 @@ def test_it(oa_server):
 """,
     )
     done.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(("marker", "errors"), [("clean=True", 1), ("", 0), ("clean=True, may_leave_chats=True", 1)])
+def test_a_test_may_require_a_clean_verdict(project: pytest.Pytester, marker: str, errors: int) -> None:
+    done = run(
+        project,
+        f"""
+@pytest.mark.oa_server({marker})
+def test_it(oa_server):
+    chat = create(oa_server)
+    delete(oa_server, chat)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        delete(oa_server, chat)
+    refused.value.close()
+""",
+    )
+    done.assert_outcomes(passed=1, errors=errors)
+    if errors:
+        done.stdout.fnmatch_lines(["the client did something wrong:", "*it was used again*(OA-7.7, chat *)"])
 
 
 def test_the_marker_has_the_servers_settings_and_the_nearest_one_counts(project: pytest.Pytester) -> None:
@@ -119,6 +139,10 @@ def test_it(oa_server, oa_faults):
         create(oa_server)
     assert (refused.value.code, refused.value.read(), refused.value.headers["retry-after"]) == (503, b"busy", "7")
     refused.value.close()
+    assert not oa_server.chats
+    oa_faults.hang("create")
+    with pytest.raises(TimeoutError):
+        create(oa_server, timeout=0.1)
     assert not oa_server.chats
     oa_faults.lose_reply("create")
     with pytest.raises(OSError):
