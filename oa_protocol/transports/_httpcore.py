@@ -81,10 +81,12 @@ class Connection(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
         except BROKEN as error:
             raise self._core.ReadError(words_of(error)) from error
         self._rest = b""
+        if not self._head and not data.startswith(b"H"):
+            return data  # a socks proxy's reply, which may have any bytes, or no HTTP
         searched = max(len(self._head) - 2, 0)
         self._head += data
-        # A socks proxy's reply has no head, but may have any bytes.
-        if not self._head.startswith(b"H") or (end := HEAD_END.search(self._head, searched)) is None:
+        end = HEAD_END.search(self._head, searched)
+        if end is None:
             return data
         left = len(self._head) - end.end()
         self._head = b""

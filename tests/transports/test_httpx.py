@@ -56,5 +56,24 @@ async def test_an_error_without_a_text_is_named_after_its_class(monkeypatch: pyt
     await transport.aclose()
 
 
+@pytest.mark.anyio
+async def test_a_socks_proxy_may_have_any_address() -> None:
+    """This one's own address, 10.10.0.1, has two line feeds, like the end of a head."""
+    pytest.importorskip("socksio")
+
+    def serve(connection: Connection) -> None:
+        for reply in (b"\x05\x00", b"\x05\x00\x00\x01\n\n\x00\x01\x04\x38"):
+            connection.read_some()
+            connection.send_bare(reply)
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    with Peer(serve) as proxy:
+        transport = HttpxTransport(proxy=f"socks5://{proxy.netloc}")
+        response = await transport.open(get("http://oa.example.org/"))
+        assert await response.receive() == b"ok"
+        await transport.aclose()
+
+
 def test_an_idle_connection_is_dropped_before_a_server_drops_it() -> None:
     assert KEEP_ALIVE < 5
