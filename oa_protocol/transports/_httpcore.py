@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from types import ModuleType
 
@@ -13,7 +13,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from oa_protocol.transports._body import BROKEN, HEAD_END, Body, SocketResponse
-from oa_protocol.transports._failures import words_of
+from oa_protocol.transports._failures import raise_ungrouped, words_of
 from oa_protocol.transports.fast.sockets import connect
 
 
@@ -58,13 +58,15 @@ class Connection(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
         return self
 
     @contextmanager
-    def _connecting(self) -> Iterator[None]:
+    def _connecting(self) -> Generator[None]:
         try:
             yield
         except TimeoutError as error:
             raise self._core.ConnectTimeout(words_of(error)) from error
         except (*BROKEN, ValueError) as error:
             raise self._core.ConnectError(words_of(error)) from error
+        except BaseExceptionGroup as group:
+            raise_ungrouped(group)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Keep it until ``read``, because httpcore writes a head and its body separately."""

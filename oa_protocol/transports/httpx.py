@@ -26,7 +26,6 @@ from oa_protocol.transports._failures import (
     NO_REPLY,
     cannot_reach,
     connection_failed,
-    raise_ungrouped,
     through,
     words_of,
 )
@@ -89,10 +88,15 @@ class HttpxTransport:
         # Only connecting has a timeout. The driver bounds everything else.
         self._extensions = {"timeout": {"connect": connect_timeout}}
         self._connections: list[Connection] = []
+        # httpcore raises these only if nothing of a request has left.
         self._not_sent = (
-            core.ConnectError, core.ConnectTimeout, core.ProxyError, core.UnsupportedProtocol, core.LocalProtocolError
-        )  # fmt: skip
-        """The errors that httpcore raises only if nothing of a request has left."""
+            core.ConnectError,
+            core.ConnectTimeout,
+            core.ProxyError,
+            core.UnsupportedProtocol,
+            core.LocalProtocolError,
+        )
+        self._failed = (core.NetworkError, core.ProtocolError, ValueError)
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
         """Send the request, and return once the reply's head is there. Raises NotSent or MaybeSent."""
@@ -106,16 +110,12 @@ class HttpxTransport:
         self._connections.append(connection)
         try:
             return await self._send(request, origin, connection)
-        except self._not_sent as error:
-            await connection.aclose()
-            raise cannot_reach(route, error) from error
-        except (self._core.NetworkError, self._core.ProtocolError, ValueError) as error:
-            await connection.aclose()
-            raise connection_failed(route, error) from error
         except BaseException as error:
             await connection.aclose()
-            if isinstance(error, BaseExceptionGroup):
-                raise_ungrouped(error)
+            if isinstance(error, self._not_sent):
+                raise cannot_reach(route, error) from error
+            if isinstance(error, self._failed):
+                raise connection_failed(route, error) from error
             raise
 
     async def _send(self, request: HttpRequest, origin: Origin, connection: Connection) -> HttpxResponse:
