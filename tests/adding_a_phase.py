@@ -79,7 +79,7 @@ EDITS = (
         "        turn = self._current\n        if kind is SendPrompt:",
         "        if kind is SetTitle:\n            return api.set_title(credentials, chat_id)\n",
     ),
-    Edit("way out", "oa_protocol/engine/moves.py", "Phase.PROMPTED | Phase.ANSWERED", "Phase.TITLED | "),
+    Edit("way out", "oa_protocol/engine/moves.py", "Phase.PROMPT_LOST\n", "Phase.TITLED\n                | "),
     Edit("binding", "oa_protocol/bindings/base.py", "    def send_prompt(", _SPELLED.format("...")),
     Edit(
         "inference binding",
@@ -106,7 +106,7 @@ EDITS = (
         '    "set the title": ("title", "SetTitle"),\n',
     ),
     Edit("next intent", "tests/tools/phases.py", "    Phase.PROMPT_LOST:", '    Phase.TITLED: "SendPrompt",\n'),
-    Edit("picture", "tests/tools/phases_svg.py", "    P.PROMPT_LOST: (", "    P.TITLED: (350, 130),\n"),
+    Edit("picture", "oa_protocol/tape/_phases_svg.py", "    P.PROMPT_LOST: (", "    P.TITLED: (350, 130),\n"),
     Edit("public name", "oa_protocol/__init__.pyi", "from oa_protocol.engine.phases", (
         "from oa_protocol.engine.intents import SetTitle as SetTitle\n"
     )),

@@ -20,7 +20,11 @@ def layer(folder: str) -> list[str]:
 
 BASE = ["_version", "bindings._base_url", "bindings._secrets"]
 LEAVES = ["engine", "engine.phases", "engine.events", "engine.intents", "engine.errors"]
-BINDINGS, ENGINE, TAPE = layer("bindings"), layer("engine"), [*layer("tape"), "tape._har_file"]
+BINDINGS, ENGINE, TAPE = (
+    layer("bindings"),
+    layer("engine"),
+    [*layer("tape"), "tape._har_file", "tape._page", "tape._phases_svg", "tape._words"],
+)
 
 BLOCK = f"""
 import sys
@@ -120,8 +124,10 @@ LAYERS = {
     "client": {"bindings", "engine", "tape", "transports"},
     "models": {"bindings"},
     "server": {"models"},
+    "worker": {"engine", "models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
-    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports"},
+    "watching": {"client", "engine", "server", "tape"},
+    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "watching", "worker"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 

@@ -26,36 +26,37 @@ PACKAGE = Path(oa_protocol.__file__).parent
 
 NAMES = [
     "Abandon", "AccountSlot", "Answer", "AnswerFailed", "AnswerOptions", "Answered", "ApiError", "AuthenticationError",
-    "Binding", "Bulk", "BulkPrompt", "BulkResult", "Chat", "ChatLeakedWarning", "Cleanup", "Client", "Close",
-    "CloseStream", "ClosedError", "Conversation", "CookieSource", "Corrected", "CreateChat", "Created", "Credentials",
-    "CredentialsFound", "DeleteChat", "Deleted", "Event", "Exchange", "ExchangeFailed", "Failed", "FetchChat",
-    "FetchMessage", "HTTPStatusError", "HttpRequest", "InProcessSlot", "InferenceServer", "Input", "Intent",
-    "Interrupted", "JournalError", "LeakRecord", "Leaked", "ListChats", "LoadCredentials", "LocalProtocolError",
-    "LockFileSlot", "MaybeSent", "Message", "ModelConfig", "NeverCreated", "NotSent", "OAError", "OpenAssistant",
-    "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted", "ProtocolError", "Queued",
-    "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested", "Response", "SamplingParameters",
-    "SendPrompt", "SlotError", "StreamData", "StreamEnded", "StreamOpened", "SweepResult", "TextStream", "Ticket",
-    "TimePassed", "Timeouts", "Token", "Transport", "TransportError", "TransportFactory", "Website", "load_cookies",
-    "sync",
+    "Binding", "Bulk", "BulkPrompt", "BulkResult", "Chat", "ChatLeakedWarning", "ChatSummary", "Cleanup", "Client",
+    "Close", "CloseStream", "ClosedError", "Conversation", "CookieSource", "Corrected", "CreateChat", "Created",
+    "Credentials", "CredentialsFound", "DeleteChat", "Deleted", "Event", "Exchange", "ExchangeFailed", "Failed",
+    "FetchChat", "FetchMessage", "HTTPStatusError", "HttpRequest", "InProcessSlot", "InferenceServer", "Input",
+    "Intent", "Interrupted", "JournalError", "Keep", "Kept", "LeakRecord", "Leaked", "ListChats", "LoadCredentials",
+    "LocalProtocolError", "LockFileSlot", "MaybeSent", "Message", "MessageTree", "ModelConfig", "NeverCreated",
+    "NotSent", "OAError", "OpenAssistant", "OpenStream", "ParameterConfig", "Phase", "PluginStep", "Prompt", "Prompted",
+    "ProtocolError", "Queued", "Regenerate", "RemoteProtocolError", "ReplyReceived", "RequestAssistant", "Requested",
+    "Response", "SamplingParameters", "SendPrompt", "SlotError", "StreamData", "StreamEnded", "StreamOpened",
+    "SweepResult", "Telemetry", "TextStream", "Ticket", "TimePassed", "Timeouts", "Token", "Transport",
+    "TransportError", "TransportFactory", "Website", "load_cookies", "sync", "watch",
 ]  # fmt: skip
 MODULES = [
     "bindings", "bindings.base", "bindings.ids", "bindings.inference", "bindings.json", "bindings.replies",
-    "bindings.sse", "bindings.website", "cli", "client", "client.answer", "client.bulk", "client.chat", "client.client",
-    "client.compat", "client.cookies", "client.journal", "client.slots", "client.sweep", "client.sync", "engine",
-    "engine.conversation", "engine.errors", "engine.events", "engine.inputs", "engine.intents", "engine.moves",
-    "engine.phases", "engine.state", "engine.steps", "engine.timers", "models", "models.base", "models.gguf",
-    "models.openai", "models.simple", "server", "server.chats", "server.core", "server.exchanges", "server.faults",
-    "server.http", "server.http.app", "server.http.connection", "server.http.event_stream", "server.http.live",
-    "server.http.reader", "server.http.responses", "server.http.runner", "server.http.worker", "server.ids",
-    "server.inference", "server.model_configs", "server.render", "server.requests", "server.server", "server.state",
-    "server.validation", "server.verdict", "server.website", "server.work", "tape", "tape.format", "tape.har",
-    "tape.normalize", "tape.recorder", "tape.redact", "tape.replay", "tape.transcript", "testing",
-    "testing.conformance", "testing.error_table", "testing.explore", "testing.explorer", "testing.faults",
-    "testing.machine", "testing.peers", "testing.playbook", "testing.plugin", "testing.servers", "testing.strategies",
-    "testing.vectors", "testing.vectors.check", "testing.vectors.engine", "testing.vectors.files",
+    "bindings.sse", "bindings.tree", "bindings.website", "cli", "client", "client.answer", "client.bulk", "client.chat",
+    "client.client", "client.compat", "client.cookies", "client.journal", "client.slots", "client.sweep", "client.sync",
+    "client.telemetry", "engine", "engine.conversation", "engine.errors", "engine.events", "engine.inputs",
+    "engine.intents", "engine.moves", "engine.phases", "engine.state", "engine.steps", "engine.timers", "models",
+    "models.base", "models.gguf", "models.openai", "models.simple", "server", "server.chats", "server.core",
+    "server.exchanges", "server.faults", "server.http", "server.http.app", "server.http.connection",
+    "server.http.event_stream", "server.http.live", "server.http.reader", "server.http.responses", "server.http.runner",
+    "server.http.worker", "server.ids", "server.inference", "server.model_configs", "server.render", "server.requests",
+    "server.server", "server.state", "server.validation", "server.verdict", "server.website", "server.work", "tape",
+    "tape.format", "tape.har", "tape.html", "tape.normalize", "tape.recorder", "tape.redact", "tape.replay",
+    "tape.transcript", "testing", "testing.conformance", "testing.error_table", "testing.explore", "testing.explorer",
+    "testing.faults", "testing.machine", "testing.peers", "testing.playbook", "testing.plugin", "testing.servers",
+    "testing.strategies", "testing.vectors", "testing.vectors.check", "testing.vectors.engine", "testing.vectors.files",
     "testing.vectors.program", "transports", "transports.aiohttp", "transports.blocking", "transports.blocking_httpx",
     "transports.default", "transports.fast", "transports.fast.httptools", "transports.fast.sockets", "transports.httpx",
-    "transports.httpx2", "transports.memory",
+    "transports.httpx2", "transports.memory", "watching", "watching.factory", "watching.page", "worker",
+    "worker.model_configs", "worker.protocol", "worker.worker",
 ]  # fmt: skip
 
 # Whose types a signature may name as well.
@@ -135,7 +136,7 @@ def test_what_a_public_call_takes_and_returns_is_exported(kind: type) -> None:
     known = exported()
     odd: set[str] = set()
     for method, function in methods(kind):
-        names = vars(sys.modules[function.__module__]) | {"TapeFile": TapeFile}
+        names = vars(sys.modules[function.__module__]) | {"TapeFile": TapeFile, "Telemetry": oa_protocol.Telemetry}
         for argument, annotation in typing.get_type_hints(function, globalns=names).items():
             for each in named(annotation):
                 if each not in known and each.__module__.partition(".")[0] not in _FOREIGN:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-_OF_THE_EXTRA = frozenset({"click", "platformdirs", "prompt_toolkit", "rich", "starlette", "uvicorn"})
+_OF_THE_EXTRA = frozenset({"click", "platformdirs", "prompt_toolkit", "rich", "starlette", "uvicorn", "websockets"})
 
 
 def main() -> None:

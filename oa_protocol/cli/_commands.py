@@ -32,6 +32,8 @@ Environment:
   OA_JOURNAL  the journal's path; if it is empty, there is no journal
   OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL
               the endpoint, key and model of --answers openai
+  OA_WORKER_KEY
+              the key with which the server knows the worker
   NO_COLOR    if it is set, nothing is colored
 
 \b
@@ -119,9 +121,11 @@ def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in 
 @connection
 @journal
 @click.option("--history/--no-history", default=True, help="Keep your prompts for later chats.  [default: history]")
+@click.option("--keep", is_flag=True, help="Keep the chat on the server when you leave. /keep does the same later.")
+@click.option("--open", metavar="ID", help="Go on with a chat that exists already. It is kept.")
 @output
 def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
-    """Converse in one chat, which is deleted when you leave.
+    """Converse in one chat, which is deleted when you leave, unless you keep it.
 
     Ctrl-C stops an answer. At an empty line, Ctrl-C, Ctrl-D or /exit leaves the chat. /help lists the commands. If an
     answer fails, the chat ends.
@@ -201,6 +205,45 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     return _session.models(_settings(options))
 
 
+@group.command(epilog="`oa-protocol --help` lists the exit codes.")
+@click.option("--hidden", is_flag=True, help="List hidden chats, too.")
+@connection
+@output
+def chats(hidden: bool, **options: Any) -> int:  # noqa: ANN401  # named in Settings
+    """List your chats on the server, the newest first.
+
+    Each line has the id, the date and the beginning of the title, with tabs in between.
+    """
+    from oa_protocol.cli import _session
+
+    return _session.chats(_settings(options), hidden=hidden)
+
+
+@group.command(epilog="`oa-protocol --help` lists the exit codes.")
+@click.argument("chat_id", metavar="ID")
+@connection
+@output
+def show(chat_id: str, **options: Any) -> int:  # noqa: ANN401  # named in Settings
+    """Print the chat ID as Markdown, or all of its messages as JSON."""
+    from oa_protocol.cli import _session
+
+    return _session.show(_settings(options), chat_id)
+
+
+@group.command(epilog="The exit code is 6 if a chat is, or may be, left on the server.")
+@click.argument("chat_ids", metavar="ID...", nargs=-1, required=True)
+@connection
+@output
+def delete(chat_ids: tuple[str, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
+    """Delete the chats with these IDs. The ids of deleted chats are printed.
+
+    If an answer is running, its end is waited for, because deleting the chat breaks other users' answers.
+    """
+    from oa_protocol.cli import _session
+
+    return _session.delete(_settings(options), chat_ids)
+
+
 @group.command(
     epilog="The chats of running processes are left alone, and so are chats that may be somebody else's. The ids of"
     " deleted chats are printed on stdout. The exit code is 6 if a chat is, or may be, left on the server. Chats in use"
@@ -236,16 +279,20 @@ def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa
     " of a website, if its name ends in .har."
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-def replay(file: str) -> int:
+@click.option(
+    "--html", type=click.Path(dir_okay=False), metavar="FILE", help="Also write a page with diagrams to FILE."
+)
+def replay(file: str, html: str | None) -> int:
     """Print a tape, and check this engine against it."""
     from oa_protocol.cli import _replaying
 
-    return _replaying.replay(file)
+    return _replaying.replay(file, html)
 
 
 @group.command(
-    epilog="OA_URL, OA_COOKIES and OA_TOKEN are printed on stdout as lines for a shell. Paste them into another"
-    " terminal, and the other commands use this server there. If you end the server with Ctrl-C, the exit code is 0."
+    epilog="OA_URL, OA_COOKIES, OA_TOKEN and OA_WORKER_KEY are printed on stdout as lines for a shell. Paste them into"
+    " another terminal, and the other commands use this server there."
+    " If you end the server with Ctrl-C, the exit code is 0."
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="The port. 0 means any free port.", show_default=True
@@ -265,7 +312,7 @@ def replay(file: str) -> int:
     type=click.IntRange(min=0),
     default=8,
     show_default=True,
-    help="How many answers are written at a time. With 0, prompts are never answered.",
+    help="How many answers are written at a time. With 0, only workers that connect to it answer.",
 )
 @click.option(
     "allowed_hosts",
@@ -275,6 +322,16 @@ def replay(file: str) -> int:
     help="Another name that requests may use for this server, besides localhost and 127.0.0.1. A request with any"
     " other name gets a 403. Repeatable.",
 )
+@click.option(
+    "--log",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
+    show_default=True,
+    help="Where to write a line for each request: time, method, path, status and milliseconds. - is stderr. You may"
+    " move the file away at any time, and a new one is begun.",
+)
+@click.option("--watch", is_flag=True, help="Print the URL of a live page that shows every conversation.")
 def serve(
     port: int,
     host: str,
@@ -283,11 +340,13 @@ def serve(
     token_delay: float | None,
     workers: int,
     allowed_hosts: tuple[str, ...],
+    log: str,
+    watch: bool,
 ) -> int:
     """Run the embedded server until you press Ctrl-C.
 
-    It serves both APIs on one port, and keeps everything in memory. It prints a line on stderr for each request:
-    method, path, status and milliseconds.
+    It serves both APIs on one port, and keeps everything in memory. If that becomes too much, the chats that were used
+    least recently are forgotten. /health says whether it runs, and how busy it is.
     """
     from oa_protocol.cli import _serving
     from oa_protocol.cli._answers import model_of
@@ -295,7 +354,41 @@ def serve(
     del host  # it was only checked, because both names mean 127.0.0.1, on which the server always listens
     if token_delay is None:
         token_delay = 0.05 if answers in (None, "lorem", "echo") else 0.0
-    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts)
+    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, log, watched=watch)
+
+
+@group.command(
+    epilog="The first Ctrl-C or SIGTERM lets the answers that are being written end, for at most 30 seconds. A second"
+    " one quits at once. The exit code is 0 after a signal, and if the server terminates the worker."
+    " `oa-protocol --help` lists the others."
+)
+@click.argument("url", metavar="WS_URL")
+@answers
+@click.option(
+    "--model-config",
+    metavar="NAME",
+    default="OA_SFT_Llama_30B_6",
+    show_default=True,
+    help="The model for which the server's users choose this worker. The server has to know it.",
+)
+@click.option(
+    "--parallel",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many messages are answered at a time.",
+)
+def worker(url: str, answers: str | None, gguf: str | None, model_config: str, parallel: int) -> int:
+    """Answer the messages of an inference server.
+
+    WS_URL is the server's URL, for example ws://127.0.0.1:8000. OA_WORKER_KEY is the key with which the server knows
+    this worker. If the connection ends, it is made anew. stderr shows what the worker does.
+    """
+    from oa_protocol.cli import _working
+    from oa_protocol.cli._answers import model_of
+
+    return _working.work(model_of(answers, gguf), url, model_config, parallel)
 
 
 def _settings(options: dict[str, Any]) -> Settings:

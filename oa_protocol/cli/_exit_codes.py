@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     BUSY = 4, "the server is busy, or limits requests (HTTP 429 or 503)"
     ANSWER_FAILED = 5, "the answer failed"
     LEFT_BEHIND = 6, "a chat is, or may be, left on the server; stderr names it"
+    UPGRADE = 7, "the server speaks another version of the worker protocol"
     STDOUT_CLOSED = 141, "stdout was closed, for example by `head`"
     OTHER = 1, "anything else"
     DONE = 0, "success"

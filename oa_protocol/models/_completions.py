@@ -12,7 +12,8 @@ from oa_protocol.models.base import AnswerRequest, Finish, ModelError, Piece
 _REASONS: dict[str, Literal["length", "eos_token", "stop_sequence"]] = {
     "stop": "eos_token",
     "length": "length",
-    # Endpoints of text-generation-inference use the words of the worker protocol.
+    # Together says "eos". Endpoints of text-generation-inference use the words of the worker protocol.
+    "eos": "eos_token",
     "eos_token": "eos_token",
     "stop_sequence": "stop_sequence",
 }
@@ -39,9 +40,18 @@ class ErrorBody(Struct):
         return error or self.message or detail or ""
 
 
+class _Part(Struct):
+    text: str = ""
+
+
 class _Delta(Struct):
-    # Reasoning models send their thoughts in other fields, such as ``reasoning_content``. They aren't the answer.
-    content: str | None = None
+    # Reasoning models send their thoughts in other fields, such as ``reasoning_content``, or in parts without a text.
+    # They aren't the answer.
+    content: str | list[_Part] | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.content) if isinstance(self.content, list) else self.content or ""
 
 
 class _Choice(Struct):
@@ -100,7 +110,8 @@ def read_chunk(data: bytes) -> list[Piece]:
     if chunk.error is not None:
         raise ModelError(f"the model failed: {ErrorBody(chunk.error).words or 'the endpoint does not say why'}")
     choice = chunk.choices[0] if chunk.choices else _Choice()
-    pieces: list[Piece] = [choice.delta.content] if choice.delta and choice.delta.content else []
+    text = choice.delta.text if choice.delta else ""
+    pieces: list[Piece] = [text] if text else []
     match choice.finish_reason:
         case None | "":
             return pieces

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import cast
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import httpx
@@ -24,12 +23,12 @@ from oa_protocol.models.base import AnswerRequest, Finish, ModelError, Piece
 
 LOGGER = logging.getLogger("oa_protocol.models")
 
-OPENAI = "https://api.openai.com/v1"
+_OPENAI = "https://api.openai.com/v1"
 
-CONNECT_TIMEOUT = 10.0
-LONGEST_PAUSE = 60.0
+_CONNECT_TIMEOUT = 10.0
+_LONGEST_PAUSE = 60.0
 """The longest ``Retry-After`` that is waited for, in seconds."""
-TRIES = 4
+_TRIES = 4
 """How often a request is sent if the endpoint is busy."""
 _FIRST_PAUSE = 1.0
 
@@ -76,7 +75,7 @@ class OpenAICompatible:
         idle_timeout: float = 120.0,
     ) -> None:
         key = _read_key(api_key)
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or (OPENAI if key else "")
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or (_OPENAI if key else "")
         name = model or os.environ.get("OPENAI_MODEL")
         if not base_url:
             raise ValueError(
@@ -88,7 +87,7 @@ class OpenAICompatible:
         self._url = _chat_url(base_url)
         self._key = key
         self._model = name
-        self._timeout = httpx.Timeout(idle_timeout, connect=CONNECT_TIMEOUT)
+        self._timeout = httpx.Timeout(idle_timeout, connect=_CONNECT_TIMEOUT)
         self._ssl_context = httpx.create_ssl_context()
         self._left_out: set[str] = set()
 
@@ -102,7 +101,7 @@ class OpenAICompatible:
             try:
                 response = await self._open(client, request)
                 decoder = SSEDecoder(_EVENT_LIMIT, types=(b"error",))
-                async with aclosing(_bytes_of(response)) as body:
+                async with _body_of(response) as body:
                     async for data in body:
                         for payload in decoder.feed(data):
                             if payload == b"[DONE]":
@@ -119,7 +118,10 @@ class OpenAICompatible:
 
     async def _open(self, client: httpx.AsyncClient, request: AnswerRequest) -> httpx.Response:
         """Return the reply to the request, if it is a stream of events."""
-        headers = {"Accept": "text/event-stream"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        # Something that compresses the stream might hold tokens back, and a small reply might fill the memory.
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
         tries, pause = 1, _FIRST_PAUSE
         while True:
             sent = self._body(request)
@@ -130,9 +132,9 @@ class OpenAICompatible:
                 return response
             body = await _read_start(response)
             match response.status_code:
-                case 429 | 503 if tries < TRIES:
+                case 429 | 503 if tries < _TRIES:
                     wait = seconds_to_wait(response.headers.get("retry-after"), response.headers.get("date"))
-                    if wait is not None and wait > LONGEST_PAUSE:
+                    if wait is not None and wait > _LONGEST_PAUSE:
                         raise ModelError(f"{self._refusal(response, body)}. It asks to wait for {wait:.0f} seconds")
                     await anyio.sleep(pause if wait is None else wait)
                     tries, pause = tries + 1, pause * 2
@@ -171,11 +173,11 @@ class OpenAICompatible:
     def _refusal(self, response: httpx.Response, body: bytes) -> str:
         """Return an error message for a reply that isn't a stream of events: what it says, and what to do next."""
         status = response.status_code
-        said = f"{self._origin} replied {status} {response.reason_phrase}"
+        said = f"replied {status} {response.reason_phrase}"
         if status == 200:
-            said = f"{self._origin} replied with {_media_type(response) or 'no content type'}, not a stream of events"
-        words = self._shown(read_error(body)).rstrip(".")
-        said = f"{said}: {words}" if words else said
+            said = f"replied with {_media_type(response)}, not a stream of events"
+        words = read_error(body).rstrip(".")
+        said = f"{self._origin} {self._shown(f'{said}: {words}' if words else said)}"
         if status in (401, 403):
             return f"{said}. Is OPENAI_API_KEY right?"
         if status in (404, 405) or _media_type(response) == "text/html":
@@ -203,7 +205,10 @@ class OpenAICompatible:
 
     def _shown(self, text: str) -> str:
         """Return a text of the endpoint on one line, without the key, and not too long."""
-        text = " ".join(hide(text, [self._key or ""], str(self._url)).split())
+        if self._key is not None:
+            # ``hide`` knows the forms of a long secret. A short key is rather a word, but it may be a secret, too.
+            text = hide(text, [self._key], str(self._url)).replace(self._key, "***")
+        text = " ".join(text.split())
         return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 
@@ -237,15 +242,24 @@ def _is_stream(response: httpx.Response) -> bool:
     return _media_type(response) in ("text/event-stream", "")
 
 
-def _bytes_of(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    # httpx hides that this is a generator. If nothing closes it, trio complains.
-    return cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+@asynccontextmanager
+async def _body_of(response: httpx.Response) -> AsyncGenerator[AsyncIterator[bytes], None]:
+    body = response.aiter_bytes()
+    try:
+        yield body
+    finally:
+        await response.aclose()
+        # The body is a chain of async generators. Closing the outermost one would leave the others to the garbage
+        # collector, and trio warns about that. Reading on, with the connection closed, ends all of them.
+        with suppress(httpx.HTTPError, httpx.StreamError):
+            async for _ in body:
+                pass
 
 
 async def _read_start(response: httpx.Response) -> bytes:
     """Return the start of an error's body, and close the reply."""
     start = b""
-    async with aclosing(response), aclosing(_bytes_of(response)) as body:
+    async with _body_of(response) as body:
         async for data in body:
             start += data
             if len(start) > _ERROR_LIMIT:

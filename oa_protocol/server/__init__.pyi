@@ -29,6 +29,7 @@ from oa_protocol.server.faults import Send as Send
 from oa_protocol.server.faults import StreamAction as StreamAction
 from oa_protocol.server.faults import StreamFault as StreamFault
 from oa_protocol.server.faults import WorkerError as WorkerError
+from oa_protocol.server.faults import WorkerFault as WorkerFault
 from oa_protocol.server.http.app import RequestRecord as RequestRecord
 from oa_protocol.server.requests import Api as Api
 from oa_protocol.server.requests import Step as Step

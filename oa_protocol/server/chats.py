@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Sequence
 
 from oa_protocol.server.ids import digest, timestamp
 from oa_protocol.server.model_configs import MODEL_CONFIGS
 from oa_protocol.server.render import listed_chat_value
 from oa_protocol.server.state import (
+    CHAT_LIMIT,
+    CHATS_LIMIT,
     FINISHED,
+    MEMORY_LIMIT,
     ChatRecord,
     MessageRecord,
     Role,
@@ -33,7 +37,7 @@ def create(state: ServerState, account: str) -> tuple[ServerState, ChatRecord]:
     state, chat_id = new_id(state)
     now = timestamp(state.now)
     chat = ChatRecord(chat_id, account, now, now)
-    return with_chat(state, chat), chat
+    return _within_limits(with_chat(state, chat), chat_id), chat
 
 
 def list_chats(state: ServerState, account: str, page: Json) -> Json:
@@ -81,14 +85,20 @@ def update(state: ServerState, account: str, chat_id: str, fields: Json) -> Serv
 
 def delete(state: ServerState, account: str, chat_id: str) -> ServerState:
     """Delete the chat at once, even if an answer is running. Its messages stay in the queue and with their workers."""
-    gone = find_chat(state, account, chat_id)
-    ids = {message.id for message in gone.messages}
-    state = state._replace(
-        chats={other: chat for other, chat in state.chats.items() if other != chat_id},
-        owners={message_id: owner for message_id, owner in state.owners.items() if message_id not in ids},
-    )
-    for message_id in ids:
-        state = discard(state, message_id)
+    return _forget(state, [find_chat(state, account, chat_id)])
+
+
+def _forget(state: ServerState, gone: Sequence[ChatRecord]) -> ServerState:
+    # Copying a dict is much quicker than building it again.
+    chats, owners = dict(state.chats), dict(state.owners)
+    for chat in gone:
+        del chats[chat.id]
+        for message in chat.messages:
+            del owners[message.id]
+    state = state._replace(chats=chats, owners=owners, held=state.held - sum(chat.size for chat in gone))
+    for chat in gone:
+        for message in chat.messages:
+            state = discard(state, message.id)
     return state
 
 
@@ -139,11 +149,11 @@ def check_model(state: ServerState, fields: Json) -> None:
 
 def cancel_others(state: ServerState, account: str, parent_id: str) -> ServerState:
     """Cancel the account's waiting messages, except other answers to the same prompt."""
-    for chat in state.chats.values():
-        if chat.account == account:
-            for message in chat.messages:
-                if message.state == "pending" and message.parent_id != parent_id:
-                    state = with_message(state, message._replace(state="cancelled"))
+    for message in map(state.message, state.streams):
+        if message is None or message.state != "pending" or message.parent_id == parent_id:
+            continue
+        if state.chats[message.chat_id].account == account:
+            state = with_message(state, message._replace(state="cancelled"))
     return state
 
 
@@ -202,7 +212,7 @@ def _own_chat(state: ServerState, account: str, chat_id: str) -> ChatRecord:
 
 def _check_room(state: ServerState, chat: ChatRecord) -> None:
     limit = state.quirks.max_messages
-    if limit is not None and len(chat.messages) >= limit:
+    if (limit is not None and len(chat.messages) >= limit) or chat.size > CHAT_LIMIT:
         raise ClientError(413, "Maximum number of messages reached for this chat")
 
 
@@ -221,7 +231,24 @@ def _add(
     state, message_id = new_id(state, chat)
     message = MessageRecord(message_id, chat.id, parent_id, role, is_now, content, timestamp(state.now))
     state = with_chat(state, chat._replace(messages=(*chat.messages, message)))
-    return state._replace(owners={**state.owners, message_id: chat.id}), message
+    state = state._replace(owners={**state.owners, message_id: chat.id})
+    return _within_limits(state, chat.id), message
+
+
+def _within_limits(state: ServerState, in_use: str) -> ServerState:
+    """If all chats together are too big, forget those that were used least recently, except the one in use."""
+    count, held = len(state.chats), state.held
+    if count <= CHATS_LIMIT and held <= MEMORY_LIMIT:
+        return state
+    gone: list[ChatRecord] = []
+    for chat in sorted(state.chats.values(), key=lambda chat: (chat.modified_at, chat.id)):
+        # Some more than needed are forgotten, because sorting them takes long.
+        if count <= CHATS_LIMIT - CHATS_LIMIT // 20 and held <= MEMORY_LIMIT - MEMORY_LIMIT // 20:
+            break
+        if chat.id != in_use:
+            gone.append(chat)
+            count, held = count - 1, held - chat.size
+    return _forget(state, gone)
 
 
 def _work_parameters(state: ServerState, message_id: str, fields: Json) -> str:

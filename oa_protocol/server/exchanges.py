@@ -24,6 +24,9 @@ _CHAT_ID = re.compile(r"(?:[?&]chat_id=|/chats/)([^&/?]+)")
 _MESSAGE_ID = re.compile(r"(?:[?&]message_id=|/messages/)([^&/?]+)")
 _FINAL_EVENT = re.compile(rb'^data:\s*(\{.*"event_type":\s*"message".*\})\s*$', re.MULTILINE)
 
+# The bodies of a 200 that confirm a DELETE (OA-7.3).
+_EMPTY: dict[Api, tuple[bytes, ...]] = {"website": (b"",), "inference": (b"", b"null")}
+
 Content = tuple[object, object]
 
 
@@ -65,13 +68,13 @@ class ExchangeRecord:
     """An answer in the chat was waiting or running when the request, a DELETE, arrived."""
     confirms_gone: bool = field(default=False, repr=False)
     """The reply says that the chat is gone."""
-    answers: tuple[str, ...] = field(default=(), repr=False)
-    """The texts of the complete answers in the reply."""
+    answers: tuple[int, ...] = field(default=(), repr=False)
+    """The hashes of the complete answers in the reply, as ``hash_of`` makes them, because the texts may be long."""
     finished: bool = field(default=False, repr=False)
     """The reply is a stream with its final message."""
 
     def __str__(self) -> str:
-        outcome = {"open": "no reply yet", "whole": "", "cut": "cut", "left": "the client left"}[self.end]
+        outcome = {"open": "still open", "whole": "", "cut": "cut", "left": "the client left"}[self.end]
         status = str(self.status) if self.status else ""
         return f"{self.began:8.3f} s  {self.method} {self.target} → {', '.join(filter(None, (status, outcome)))}"
 
@@ -98,23 +101,31 @@ def note_body(record: ExchangeRecord, body: bytes) -> None:
 
 def note_reply(record: ExchangeRecord, body: bytes) -> None:
     """Note what the body of a reply says, other than a stream's."""
-    if record.step == "delete" and record.status == 200 and body in (b"", b"null"[: 4 * (record.api == "inference")]):
+    if record.step == "delete" and record.status == 200 and body in _EMPTY[record.api]:
         record.confirms_gone = True
     elif record.api == "inference" and record.step == "delete" and record.status == 404:
         record.confirms_gone = _object(body).get("detail") == "Chat not found"
     elif record.step in ("chat", "message") and record.status == 200:
         found = _object(body)
-        messages = found.get("messages", [found])
-        record.answers = tuple(filter(None, map(_answer, messages if isinstance(messages, list) else [])))
+        messages: object = found.get("messages", [found])
+        answers = map(_answer, cast("list[object]", messages) if isinstance(messages, list) else [])
+        record.answers = tuple(hash_of(text) for text in answers if text is not None)
 
 
 def note_event(record: ExchangeRecord, data: bytes) -> None:
     """Note what a piece of a stream says."""
+    if b"message" not in data:  # This is the path of each token.
+        return
     for event in _FINAL_EVENT.findall(data):
         content = _answer(_object(event).get("message"))
         if content is not None:
-            record.answers += (content,)
+            record.answers += (hash_of(content),)
             record.finished = True
+
+
+def hash_of(answer: str) -> int:
+    """Return the hash of an answer. White space at its ends doesn't matter (OA-5.6)."""
+    return hash(answer.strip())
 
 
 def seconds_to_wait(headers: dict[str, str]) -> float | None:

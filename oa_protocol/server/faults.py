@@ -105,7 +105,7 @@ class Fault:
     Args:
         step: The kind of request.
         before: What happens instead of the request.
-        after: What happens instead of the reply. A request for ``events`` can't have it.
+        after: What happens instead of the reply. A request for ``events`` or ``worker`` can't have it.
         times: How often the fault happens, at least once.
         skip: How many requests for the step pass without the fault before that.
 
@@ -126,8 +126,9 @@ class Fault:
             raise ValueError(f"there is no step {self.step!r}: the steps are {', '.join(get_args(Step))}")
         if self.before is None and self.after is None:
             raise ValueError("a Fault needs `before` or `after`")
-        if self.step == "events" and self.after is not None:
-            raise ValueError("a Fault in `events` has no `after`: script a StreamFault instead")
+        if self.step in ("events", "worker") and self.after is not None:
+            instead = "StreamFault" if self.step == "events" else "WorkerFault"
+            raise ValueError(f"a Fault in `{self.step}` has no `after`: script a {instead} instead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +239,39 @@ def _check(times: int, **numbers: int) -> None:
             raise ValueError(f"{name} must not be negative: {number}")
 
 
-Scripted = Fault | StreamFault | Answer
-ScriptedT = TypeVar("ScriptedT", Fault, StreamFault, Answer)
+@dataclass(frozen=True, slots=True)
+class WorkerFault:
+    """A fault in the connection of a worker that runs elsewhere (``/workers/work``).
+
+    Args:
+        after_responses: After how many responses of the worker it happens. Pongs don't count.
+        then: One action, or several. ``Send`` sends a text as a request. While a ``Hold`` or ``Hang`` lasts, the server
+            doesn't read. ``End`` closes the WebSocket, and ``Close`` the connection under it.
+        times: How many connections have the fault, at least one.
+        skip: How many connections pass without the fault before that.
+
+    Raises:
+        ValueError: A number is too small.
+
+    """
+
+    after_responses: int = 0
+    then: StreamAction | tuple[StreamAction, ...] = ()
+    times: int = 1
+    skip: int = 0
+    step: Step = field(default="worker", init=False)
+
+    def __post_init__(self) -> None:
+        _check(self.times, skip=self.skip, after_responses=self.after_responses)
+
+    @property
+    def actions(self) -> tuple[StreamAction, ...]:
+        """The actions in ``then``, always as a tuple."""
+        return self.then if isinstance(self.then, tuple) else (self.then,)
+
+
+Scripted = Fault | StreamFault | Answer | WorkerFault
+ScriptedT = TypeVar("ScriptedT", Fault, StreamFault, Answer, WorkerFault)
 
 
 @dataclass(slots=True)
@@ -301,7 +333,7 @@ def _holds(scripted: Scripted) -> list[Hold]:
     match scripted:
         case Fault(before=before, after=after):
             found: tuple[object, ...] = (before, after)
-        case StreamFault(actions=actions):
+        case StreamFault(actions=actions) | WorkerFault(actions=actions):
             found = actions
         case Answer(then=then):
             found = (then,)

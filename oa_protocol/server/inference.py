@@ -11,7 +11,7 @@ from oa_protocol.server import chats, work
 from oa_protocol.server.model_configs import model_list
 from oa_protocol.server.render import chat_value, encode, message_value, remembered, whole_chat_value
 from oa_protocol.server.requests import Headers, Reply, Request, Step
-from oa_protocol.server.state import ServerState, with_account
+from oa_protocol.server.state import ACCOUNTS_LIMIT, ServerState, with_account
 from oa_protocol.server.validation import (
     GO_TO_LOGIN,
     LOGIN,
@@ -261,6 +261,8 @@ def _login(state: ServerState, call: Call) -> tuple[ServerState, Reply]:
     name = call.query(LOGIN)["code"]
     if not name:
         raise ClientError(400, "Username is required")
+    if len(state.accounts) >= ACCOUNTS_LIMIT and name not in state.accounts:
+        raise ClientError(503, f"This server keeps at most {ACCOUNTS_LIMIT:,} accounts")
     state, account = with_account(state, name)
     tokens = {
         kind: {"access_token": account.token, "token_type": token_type}

@@ -41,7 +41,7 @@ _MODELS: tuple[tuple[str, str, int, int, bool], ...] = (
     ("OA_SFT_Llama_30Bq_6", "OpenAssistant/oasst-sft-6-llama-30b", 1024, 1792, True),
     ("OA_SFT_Llama_30B_7", "OpenAssistant/oasst-sft-7-llama-30b", 1024, 1792, False),
     ("OA_RLHF_Llama_30B_2_7k", "OpenAssistant/oasst-rlhf-2-llama-30b-7k-steps", 1024, 1792, False),
-    ("OA_SFT_Llama2_70B_10", "OpenAssistant/llama2-70b-oasst-sft-v10", 1024, 1792, False),
+    ("OA_SFT_Llama2_70B_10", "OpenAssistant/llama2-70b-oasst-sft-v10", 3072, 4096, False),
 )
 
 MODEL_CONFIGS: dict[str, dict[str, Any]] = {

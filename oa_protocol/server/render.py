@@ -35,9 +35,11 @@ def encode(value: object) -> bytes:
     return _ENCODER.encode(value).encode(errors="replace")
 
 
-@lru_cache(maxsize=256)
+_value_of_short = lru_cache(maxsize=256)(json.loads)
+
+
 def _value(text: str) -> Value:
-    return json.loads(text)
+    return (_value_of_short if len(text) <= _REMEMBERED_LENGTH else json.loads)(text)
 
 
 def message_value(message: MessageRecord) -> dict[str, Any]:

@@ -8,9 +8,24 @@ from urllib.parse import parse_qsl
 Api = Literal["website", "inference"]
 
 Step = Literal[
-    "create", "prompt", "request", "events", "message", "chat", "list", "update", "delete", "models", "login", "other"
+    "create",
+    "prompt",
+    "request",
+    "events",
+    "message",
+    "chat",
+    "list",
+    "update",
+    "delete",
+    "models",
+    "login",
+    "worker",
+    "other",
 ]
-"""What a request is for, in either API. ``request`` is the request for an assistant message."""
+"""What a request is for, in either API.
+
+``request`` is the request for an assistant message, and ``worker`` the connection of a worker.
+"""
 
 Headers = tuple[tuple[str, str], ...]
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from oa_protocol.models.base import Model
 from oa_protocol.models.simple import Lorem
+from oa_protocol.server.exchanges import ExchangeRecord
 from oa_protocol.server.faults import Script, Scripted
 from oa_protocol.server.http._intake import Intake
 from oa_protocol.server.http._witness import Witness
@@ -37,9 +38,14 @@ class Server:
     gone. You can still look at ``chats`` and ``requests`` of a stopped server, but you can't start it again. Any thread
     may use all members.
 
+    Its memory is bounded: of more than 10,000 chats, for example, those that were used least recently are forgotten.
+    Workers that run elsewhere can connect to ``/workers/work`` with ``worker_key``. Then a message goes to a worker
+    that has its model. The server itself answers the others, and those for which an ``Answer`` is scripted.
+
     Args:
         model: Writes the answers. The default is ``Lorem()``.
-        workers: How many answers are written at a time. With 0, prompts are never answered.
+        workers: How many answers the server itself writes at a time. With 0, only workers that run elsewhere and
+            connect to ``/workers/work`` answer prompts.
         token_delay: Seconds between two tokens.
         reader_grace: The server ends an answer when a client has asked for its message or stream, and at the latest
             this many seconds after the last token. Otherwise, a quick answer could end before a client opens its
@@ -77,7 +83,7 @@ class Server:
         self._script = Script()
         self._live = Live(state)
         self.account()
-        crew = Workers(
+        self._crew = Workers(
             Lorem() if model is None else model,
             self._live,
             self._script,
@@ -86,9 +92,9 @@ class Server:
             reader_grace=reader_grace,
         )
         intake = Intake(allowed_hosts)
-        self._app = App(self._live, crew, self._script, Timing(pending_interval, ping_interval), intake)
+        self._app = App(self._live, self._crew, self._script, Timing(pending_interval, ping_interval), intake)
         self._witness = Witness(self._app, self._live)
-        self._runner = Runner(self._witness, on_change=self._live.notify, on_stop=crew.aclose)
+        self._runner = Runner(self._witness, on_change=self._live.notify, on_stop=self._crew.aclose)
         self._lock = threading.Lock()
         self._started = False
 
@@ -162,6 +168,16 @@ class Server:
         """The default account's bearer token."""
         return self.account().token
 
+    @property
+    def worker_key(self) -> str:
+        """The key with which workers connect to ``/workers/work``."""
+        return self._app.worker_key
+
+    @property
+    def workers(self) -> int:
+        """The number of workers that are connected. The server's own don't count."""
+        return self._crew.remotes
+
     def account(self, name: str = DEFAULT_ACCOUNT) -> Account:
         """Return the account with this name. Create it if it doesn't exist."""
         return self._live.step(with_account, name)
@@ -179,11 +195,16 @@ class Server:
     def requests(self) -> tuple[RequestRecord, ...]:
         """The last 10,000 requests, oldest first, or fewer if they would take more than 64 MiB.
 
-        A request is recorded before it is carried out or disturbed. A body that is too long isn't kept. Requests that
-        are refused because of their ``Host`` or ``Origin`` aren't recorded.
+        A request is recorded before it is carried out or disturbed. A body that is too long isn't kept. Requests for
+        ``/health``, and requests that are refused because of their ``Host`` or ``Origin``, aren't recorded.
         """
         with self._live.changed:
             return tuple(self._app.requests)
+
+    @property
+    def exchanges(self) -> tuple[ExchangeRecord, ...]:
+        """The last 10,000 requests with their outcomes, in the order in which they arrived."""
+        return self._witness.exchanges
 
     def verdict(self, answers: Collection[str] = ()) -> tuple[Finding, ...]:
         """Judge what the clients did, from the last 10,000 requests and their replies.
@@ -197,7 +218,7 @@ class Server:
             client has finished.
 
         """
-        return judge(self._witness.exchanges, chats=self.chats, answers=answers)
+        return judge(self.exchanges, chats=self.chats, answers=answers)
 
     @property
     def under_way(self) -> int:

@@ -23,6 +23,22 @@ In all others, even ``cancelled`` and ``timeout``, the stream shows ``pending`` 
 
 SESSION_COOKIE = "next-auth.session-token"
 
+CHATS_LIMIT = 10_000
+"""How many chats are kept. If there are more, the ones that were used least recently are forgotten."""
+MEMORY_LIMIT = 256 * 1024 * 1024
+"""How many bytes of chats are kept, by the measure of ``ChatRecord.size``."""
+CHAT_LIMIT = 64 * 1024 * 1024
+"""The size from which a chat is full, in bytes."""
+QUEUE_LIMIT = 10_000
+"""How many messages may wait for a worker."""
+UNREAD_LIMIT = 10_000
+"""How many events of a stream are kept for a reader. If there are more, the oldest ones are lost."""
+ANSWER_LIMIT = 1024 * 1024
+"""The longest answer, in characters."""
+ACCOUNTS_LIMIT = 1_000
+"""How many accounts a login may create."""
+
+_OVERHEAD = 1024  # bytes that a chat or a message takes besides its texts, roughly
 _EMPTY: Mapping[str, Any] = {}
 
 
@@ -99,6 +115,12 @@ class ChatRecord(NamedTuple):
         """Return the message with this id, or None."""
         return next((message for message in self.messages if message.id == message_id), None)
 
+    @property
+    def size(self) -> int:
+        """The approximate size of the chat, in bytes."""
+        texts = sum(len(one.content or "") + len(one.work_parameters) + len(one.used_plugin) for one in self.messages)
+        return texts + _OVERHEAD * (1 + len(self.messages))
+
 
 class Event(NamedTuple):
     """An event of a stream, as bytes. The stream ends after a ``final`` event."""
@@ -128,7 +150,8 @@ class ServerState(NamedTuple):
     ``salt``, ids look like the real ones and depend on ``now``, and credentials can't be guessed. Without a salt, an id
     is made from the number of the chat and the position in it. Then two histories with the same chats have the same
     state, so the explorer can recognize it. ``default_account`` is the account of requests without credentials. The
-    inference server doesn't know ``forgotten`` accounts until they log in again.
+    inference server doesn't know ``forgotten`` accounts until they log in again. ``held`` is the size of all chats in
+    bytes.
     """
 
     quirks: Quirks = Quirks()
@@ -140,6 +163,7 @@ class ServerState(NamedTuple):
     credentials: Mapping[str, str] = _EMPTY
     forgotten: frozenset[str] = frozenset()
     chats: Mapping[str, ChatRecord] = _EMPTY
+    held: int = 0
     owners: Mapping[str, str] = _EMPTY
     streams: Mapping[str, Stream] = _EMPTY
     waiting: tuple[str, ...] = ()
@@ -180,7 +204,9 @@ def without_credentials(state: ServerState, name: str) -> ServerState:
 
 def with_chat(state: ServerState, chat: ChatRecord) -> ServerState:
     """Add the chat, or replace its earlier value."""
-    return state._replace(chats={**state.chats, chat.id: chat})
+    old = state.chats.get(chat.id)
+    held = state.held + chat.size - (0 if old is None else old.size)
+    return state._replace(chats={**state.chats, chat.id: chat}, held=held)
 
 
 def with_message(state: ServerState, message: MessageRecord) -> ServerState:

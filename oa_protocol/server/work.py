@@ -6,10 +6,21 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from oa_protocol.models.base import PluginStep
+from oa_protocol.models.base import ModelError, PluginStep
 from oa_protocol.server.ids import timestamp
 from oa_protocol.server.render import message_value
-from oa_protocol.server.state import Event, MessageRecord, ServerState, Stream, with_message, with_stream
+from oa_protocol.server.state import (
+    ANSWER_LIMIT,
+    FINISHED,
+    QUEUE_LIMIT,
+    UNREAD_LIMIT,
+    Event,
+    MessageRecord,
+    ServerState,
+    Stream,
+    with_message,
+    with_stream,
+)
 from oa_protocol.server.validation import ClientError
 
 LONGEST_WAIT = 60 * 10**9
@@ -28,10 +39,20 @@ def encode_event(event: Mapping[str, Any]) -> bytes:
 
 def enqueue(state: ServerState, message_id: str) -> ServerState:
     """Add the message to the queue. Raise ClientError (503) if the queue is full."""
+    if len(state.waiting) >= QUEUE_LIMIT:
+        state = _without_deleted(state)
     limit = state.quirks.queue_limit
-    if limit is not None and len(state.waiting) >= limit:
+    if len(state.waiting) >= (QUEUE_LIMIT if limit is None else limit):
         raise ClientError(503, "The server is currently busy. Please try again later.")
     return state._replace(waiting=(*state.waiting, message_id))
+
+
+def _without_deleted(state: ServerState) -> ServerState:
+    """Drop deleted messages from the queue. Without a worker, no one else would."""
+    for message_id in state.waiting:
+        if message_id not in state.owners:
+            state = discard(lose(state, message_id), message_id)
+    return state
 
 
 def position(state: ServerState, message_id: str) -> tuple[int, int]:
@@ -75,9 +96,12 @@ def lose(state: ServerState, message_id: str) -> ServerState:
 
 
 def emit(state: ServerState, message_id: str, text: str) -> ServerState:
-    """Send a token. This works even if the chat was deleted."""
+    """Send a token. This works even if the chat was deleted. Raise ModelError if the answer is too long."""
     stream = state.streams[message_id]
-    state = with_stream(state, message_id, stream._replace(text=(stream.text or "") + text))
+    whole = (stream.text or "") + text
+    if len(whole) > ANSWER_LIMIT:
+        raise ModelError(f"The answer is longer than {ANSWER_LIMIT:,} characters.")
+    state = with_stream(state, message_id, stream._replace(text=whole))
     return _put(state, message_id, Event(encode_event({"event_type": "token", "text": text})))
 
 
@@ -102,7 +126,7 @@ def finish(
         message = message._replace(used_plugin=json.dumps(used_plugin))
     message = message._replace(state="complete", content=content)
     event = Event(encode_event({"event_type": "message", "message": message_value(message)}), final=True)
-    return _put(with_message(state, message), message_id, event)
+    return _end(state, message, event)
 
 
 def abort(state: ServerState, message_id: str, error: str = TORN) -> ServerState:
@@ -140,7 +164,12 @@ def _fail(
 ) -> ServerState:
     message = message._replace(state=final)
     event = encode_event({"event_type": "error", "error": error, "message": message_value(message)})
-    return _put(with_message(state, message), message.id, Event(event, final=True))
+    return _end(state, message, Event(event, final=True))
+
+
+def _end(state: ServerState, message: MessageRecord, event: Event) -> ServerState:
+    """Send the final event to the readers. If there are none, none can come any more."""
+    return discard(_put(with_message(state, message), message.id, event), message.id)
 
 
 def _told_of_deleted(state: ServerState) -> ServerState:
@@ -214,19 +243,19 @@ def ping(state: ServerState) -> bytes:
 
 
 def discard(state: ServerState, message_id: str) -> ServerState:
-    """Forget the stream of a deleted message, if no worker and no reader uses it any more."""
+    """Forget the stream of a deleted or finished message, if no worker and no reader uses it any more."""
     stream = state.streams.get(message_id)
-    in_use = message_id in state.owners or message_id in state.waiting or message_id in state.running
-    if stream is None or in_use or stream.readers > 0:
+    if stream is None or stream.readers > 0 or message_id in state.waiting or message_id in state.running:
         return state
-    return _without_stream(state, message_id)
+    message = state.message(message_id)
+    return state if message is not None and message.state not in FINISHED else _without_stream(state, message_id)
 
 
 def _put(state: ServerState, message_id: str, event: Event) -> ServerState:
     stream = state.streams.get(message_id) or Stream(state.now)
     if stream.lost and not event.final:
         return with_stream(state, message_id, stream._replace(lost=stream.lost - 1))
-    return with_stream(state, message_id, stream._replace(events=(*stream.events, event)))
+    return with_stream(state, message_id, stream._replace(events=(*stream.events[1 - UNREAD_LIMIT :], event)))
 
 
 def _without_stream(state: ServerState, message_id: str) -> ServerState:

@@ -41,6 +41,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType, UnionType
 from typing import NoReturn
 
@@ -51,6 +52,8 @@ from oa_protocol.engine.events import Event, Failed, Leaked
 from oa_protocol.engine.inputs import ExchangeFailed, Input, ReplyReceived, StreamData, TimePassed
 from oa_protocol.engine.intents import CloseStream, Exchange, Intent, LoadCredentials
 from oa_protocol.engine.phases import Phase
+from oa_protocol.tape._page import Diagram, Row, render
+from oa_protocol.testing._pages import ends_of, note
 
 __tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
@@ -287,6 +290,19 @@ that the conversation is in it, and None that there is nothing to do until somet
 # ---- the play
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that was right, with the time before it, and the phase when it was written down."""
+
+    sign: str
+    value: object
+    now: float
+    phase: Phase
+
+    def __str__(self) -> str:
+        return f"{self.sign} {_cut(_words(self.value))}"
+
+
 class Play:
     """A conversation with the steps so far.
 
@@ -317,12 +333,12 @@ class Play:
         self.now = 0.0
         self.intent: Intent | None = None
         self._events: list[Event] = []
-        self._steps: list[str] = []
+        self._steps: list[_Step] = []
 
     def __rshift__(self, happens: Input | Wait) -> Play:
         _check_happens(happens)
         self._check_no_event_is_left()
-        self._steps.append(f">> {_cut(_words(happens))}")
+        self._add(">>", happens)
         if isinstance(happens, Wait):
             self.now = self._after(happens)
         self._handle(TimePassed() if isinstance(happens, Wait) else happens)
@@ -395,7 +411,10 @@ class Play:
             others = _words(_in_terms_of(expected, found))
             alike = next((place for place, (a, b) in enumerate(zip(words, others, strict=False)) if a != b), 0)
             self._differs([f"- << {_cut(words, alike)}", f"+ << {_cut(others, alike)}"])
-        self._steps.append(f"<< {_cut(words)}")
+        self._add("<<", expected)
+
+    def _add(self, sign: str, value: object) -> None:
+        self._steps.append(_Step(sign, value, self.now, self.conversation.phase))
 
     def _differs(self, lines: list[str]) -> NoReturn:
         self._fail("- expected, + found", lines)
@@ -404,8 +423,21 @@ class Play:
         self._fail("! not possible", [f"! {reason}"], cause)
 
     def _fail(self, signs: str, lines: list[str], cause: Exception | None = None) -> NoReturn:
+        title = f"the conversation leaves the playbook ({signs}):"
+        note(lines[0], partial(self._to_html, "\n".join([title, *lines])))
         steps = [f"  {step}" for step in self._steps]
-        raise AssertionError("\n".join([f"the conversation leaves the playbook ({signs}):", *steps, *lines])) from cause
+        raise AssertionError("\n".join([title, *steps, *lines])) from cause
+
+    def _to_html(self, problem: str) -> str:
+        rows: list[Row] = []
+        way = [Phase.START]
+        for number, step in enumerate(self._steps, 1):
+            moved = step.phase is not way[-1]
+            way += [step.phase] if moved else []
+            phase = step.phase.name if moved else None
+            is_fault = isinstance(step.value, ExchangeFailed)
+            rows.append(Row(number, *ends_of(step.value), str(step), phase=phase, now=step.now, is_fault=is_fault))
+        return render("A playbook", [Diagram("The conversation leaves the playbook", rows, way, problem)])
 
 
 def play(conversation: Conversation) -> Play:

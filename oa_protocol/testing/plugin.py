@@ -7,7 +7,11 @@ and pluggy 0.12.
 
 from __future__ import annotations
 
+import re
+import sys
+import zlib
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +34,31 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for pages about failures."""
+    parser.getgroup("oa_protocol").addoption(
+        "--oa-html",
+        metavar="DIR",
+        help="write a page with a sequence diagram for each failing playbook, explorer and state machine to DIR",
+    )
+
+
+def _write_page(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Write the page about the last failure of the kit, if the test has failed because of it."""
+    pages = sys.modules.get("oa_protocol.testing._pages")
+    folder = item.config.getoption("--oa-html")
+    if pages is None or not folder or not report.failed:
+        return
+    for failure in pages.noted:
+        if failure.problem.partition("\n")[0] in report.longreprtext:
+            name = re.sub(r"[^\w.-]+", "_", item.nodeid)[-120:]
+            # Two tests may have the same name then, so the name ends with a checksum.
+            path = Path(folder, f"{name}-{zlib.crc32(item.nodeid.encode()):08x}.html").absolute()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(failure.to_html(), encoding="utf-8")
+            report.sections.append(("oa_protocol", f"The steps as a page: {path}"))
+
+
 # The id of the test that has passed, while its fixtures are being torn down.
 _passed: set[str] = set()
 
@@ -38,6 +67,7 @@ _passed: set[str] = set()
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
     """Remember whether the test has passed, because an error of a fixture would hide why a test failed."""
     report = (yield).get_result()
+    _write_page(item, report)
     if report.when == "call" and report.passed:
         _passed.add(item.nodeid)
     else:

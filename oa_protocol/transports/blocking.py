@@ -61,7 +61,10 @@ class BlockingExchange(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Make the call that is blocked, and every later one, raise. Another thread calls this, at any time."""
+        """Make the call that is blocked, and every later one, raise. Another thread calls this, at any time.
+
+        The call may be in a TLS handshake, sending, or waiting for the head. ``interrupt`` itself must not raise.
+        """
         ...
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ LEAVES_OUT = (
     "OA_COOKIES",
     "OA_TOKEN",
     "OA_JOURNAL",
+    "OA_WORKER_KEY",
     "OPENAI_BASE_URL",
     "OPENAI_API_KEY",
     "OPENAI_MODEL",

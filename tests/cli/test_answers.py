@@ -51,7 +51,7 @@ def test_serve_answers_with_a_real_model_and_shows_its_warnings() -> None:
         assert oa_protocol("ask", "Count", env=environment_of(running)).out == "One two.\n"
         running.send_signal(signal.SIGINT)
         shown = ended(running).err
-    assert f"\n{endpoint.url} doesn't know top_k, which is left out from now on\n" in shown
+    assert f"Z {endpoint.url} doesn't know top_k, which is left out from now on\n" in shown
     assert KEY not in shown
 
 

@@ -207,12 +207,18 @@ def test_a_stdin_that_stays_open_is_noted(server: Server) -> None:
         assert ended(process).out == "Hello\n"
 
 
-def test_a_queued_answer_is_noted_once_even_if_stderr_is_no_terminal(server: Server) -> None:
-    pending = b'data: {"event_type": "pending", "queue_position": 3, "queue_size": 5}\r\n\r\n'
-    for options, said in (([], "Waiting for a worker: position 3 of 5.\n"), (["--quiet"], "")):
-        server.script(StreamFault(after_events=0, then=Send(pending * 2)))
-        done = oa_protocol("ask", "x", *options, env=credentials(server))
-        assert (done.code, done.out, done.err) == (0, "x\n", said)
+@pytest.mark.parametrize(
+    ("options", "position", "said"),
+    [([], 3, "Waiting for a worker: position 3 of 5.\n"), (["--quiet"], 3, ""), ([], 0, "")],
+    ids=["waits", "quiet", "a worker has it"],
+)
+def test_a_queued_answer_is_noted_once_even_if_stderr_is_no_terminal(
+    server: Server, options: list[str], position: int, said: str
+) -> None:
+    pending = b'data: {"event_type": "pending", "queue_position": %d, "queue_size": 5}\r\n\r\n' % position
+    server.script(StreamFault(after_events=0, then=Send(pending * 2)))
+    done = oa_protocol("ask", "x", *options, env=credentials(server))
+    assert (done.code, done.out, done.err) == (0, "x\n", said)
 
 
 @pytest.mark.clause("OA-4.7", "OA-5.9")

@@ -129,3 +129,17 @@ def test_a_stdout_that_is_full_is_reported_without_a_traceback() -> None:
     with FULL.open("wb") as full:
         done = ended(started(["replay", str(VECTORS / "recovery.jsonl")], stdout=full.fileno()))
     assert (done.code, done.err) == (1, "Error: stdout: No space left on device\n")
+
+
+def test_a_tape_is_shown_as_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = oa_protocol("replay", str(VECTORS / "conversations.jsonl"), "--html", str(page))
+    assert (done.code, done.err) == (0, "")
+    assert "This engine does the same." in done.out
+    assert "CreateChat: POST /api/chat" in page.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    done = oa_protocol("replay", str(VECTORS / "conversations.jsonl"), "--html", str(tmp_path / "none" / "page.html"))
+    assert done.code == 2
+    assert "the page cannot be written" in done.err

@@ -13,8 +13,8 @@ from oa_protocol import Conversation, Website
 from oa_protocol.engine.intents import Exchange
 from oa_protocol.engine.phases import MACHINE, TERMINAL, TRANSITIONS, Phase, Trigger, check_phases, fire
 from oa_protocol.engine.steps import STEPS, Step, check_steps
+from oa_protocol.tape._phases_svg import phases_svg
 from tests.tools.phases import PAGE, PICTURE, phases_md
-from tests.tools.phases_svg import phases_svg
 
 
 class Model:

@@ -21,7 +21,7 @@ def refusal(status: str, error: object, *headers: str) -> bytes:
     return reply(json.dumps(error).encode(), "application/json", status, *headers)
 
 
-def chunk(content: str | None = None, reason: str | None = None, **more: Any) -> bytes:
+def chunk(content: object = None, reason: str | None = None, **more: Any) -> bytes:
     choice = {"index": 0, "delta": {"content": content, **more}, "finish_reason": reason}
     return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
 

@@ -12,22 +12,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
+from importlib import import_module
 from pathlib import Path
 
+import httpx
 import pytest
 
 from oa_protocol import Cleanup, Event, Requested, Token, sync
-from oa_protocol.server import AnswerRequest, Gguf, Piece, Server
+from oa_protocol.server import AnswerRequest, Gguf, OpenAICompatible, Piece, Server
 from tests.docs.readme import ROOT
 from tests.driver.site import PATIENCE
+from tests.models.endpoint import KEY
 
 COMMANDS = re.findall(r"^\$ (.+)$", (ROOT / "docs" / "models.md").read_text(encoding="utf-8"), re.MULTILINE)
 _, DOWNLOAD, CHAT = COMMANDS
 FILE = CHAT.rpartition(" ")[2]
 # A proxy that isn't there: whatever asks the network for something fails.
-OFFLINE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+OFFLINE: dict[str, str] = dict.fromkeys(
+    ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"
+)
 SHORT = ["--max-new-tokens", "40", "--json"]
 
 
@@ -50,7 +55,7 @@ def run(command: str, folder: Path, env: dict[str, str], stdin: str = "") -> str
 
 
 @contextmanager
-def measured(what: str, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+def measured(what: str, capsys: pytest.CaptureFixture[str]) -> Generator[None]:
     began = time.monotonic()
     yield
     say(f"{what}: {time.monotonic() - began:.2f} s", capsys)
@@ -122,3 +127,51 @@ def test_a_generation_stops_within_half_a_second_of_the_delete(
         took = time.monotonic() - left
     say(f"from leaving the chat to the end of the generation: {took:.2f} s", capsys)
     assert took < 0.5
+
+
+def test_llama_cpp_answers_as_an_endpoint_and_is_idle_soon_after_the_delete(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xllamacpp = import_module("xllamacpp")
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(folder / FILE)
+    parameters.n_ctx = 4096
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = parameters.n_parallel = 1
+    parameters.api_keys = [KEY]
+    parameters.verbosity = -1
+    endpoint = xllamacpp.Server(parameters)
+    slots = httpx.Client(base_url=endpoint.listening_address, headers={"Authorization": f"Bearer {KEY}"})
+    with (
+        Server(OpenAICompatible(f"{endpoint.listening_address}/v1", KEY, "small")) as server,
+        sync.Client(server.url, cookies=server.cookies, cleanup=Cleanup(drain=0)) as client,
+        slots,
+    ):
+        with client.chat(sampling={"max_new_tokens": 40}) as chat:
+            assert all(chat.ask(prompt) for prompt in ("What is the capital of France?", "And of Italy?"))
+        with client.chat() as chat:
+            assert next(iter(chat.stream("Tell me a long story.")))
+            assert slots.get("/slots").json()[0]["is_processing"]
+            left = time.monotonic()
+        while slots.get("/slots").json()[0]["is_processing"]:
+            time.sleep(0.01)
+        took = time.monotonic() - left
+    say(f"from leaving the chat to an idle endpoint: {took:.2f} s", capsys)
+    assert took < 0.5
+
+
+def test_a_worker_answers_with_it_for_another_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(workers=0) as server:
+        program = Path(sys.executable).parent / "oa-protocol"
+        command = [program, "worker", server.url, "--answers", "gguf", "--gguf", FILE]
+        env = {**os.environ, **OFFLINE, "OA_WORKER_KEY": server.worker_key}
+        with (
+            measured("a worker, from its command to the end of two turns", capsys),
+            subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE) as worker,
+            sync.Client(server.url, cookies=server.cookies) as client,
+            client.chat(sampling={"max_new_tokens": 40}) as chat,
+        ):
+            for prompt in ("What is the capital of France?", "And of Italy?"):
+                say(f"  {chat.ask(prompt)}", capsys)
+            worker.terminate()
+            assert worker.communicate(timeout=PATIENCE)[1].endswith(b"2 answered, 0 failed.\n")
+        assert not server.chats

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from oa_protocol import AnswerFailed, Cleanup, sync
-from oa_protocol.server import OpenAICompatible, Server
+from oa_protocol.server import AnswerRequest, Finish, OpenAICompatible, Server
 from oa_protocol.testing.peers import refusing_port
 from tests.driver.site import PATIENCE
 
@@ -79,6 +79,15 @@ def test_an_answer_that_is_not_complete_is_an_error_and_no_chat_is_left(replies:
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", [KEY, "hunter2"])
+@pytest.mark.parametrize("status", ["401 No", "500 {key}", "200 OK"])
+def test_a_key_that_the_endpoint_repeats_is_not_shown(key: str, status: str, caplog: pytest.LogCaptureFixture) -> None:
+    said = refusal(status.format(key=key), {"error": {"message": f"Not {key}"}}, f"X-Key: {key}")
+    with Endpoint(said) as endpoint, pytest.raises(AnswerFailed, match=r"Not \*\*\*") as caught:
+        ask(OpenAICompatible(f"{endpoint.url}/v1", key, "small"))
+    assert key not in f"{caught.value} {caplog.text}"
+
+
 @pytest.mark.parametrize("replies", [[b""], [reply(ONE)]], ids=["before its reply", "after a token"])
 def test_an_endpoint_that_hangs_is_an_error(replies: list[bytes]) -> None:
     with Endpoint(*replies, hangs=True) as endpoint, pytest.raises(AnswerFailed, match="sent nothing for"):
@@ -93,12 +102,16 @@ def test_an_endpoint_that_does_not_run_is_named() -> None:
         ask(model_at(f"http://{nowhere}"))
 
 
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": "two."}]
+
+
 @pytest.mark.parametrize(
     "replies",
     [
         pytest.param([GOOD], id="usual"),
         pytest.param([reply(ONE + chunk("two.", "length"))], id="without done"),
         pytest.param([reply(ONE + chunk(reasoning_content="Hm") + chunk("two.", "eos_token"))], id="with thoughts"),
+        pytest.param([reply(ONE + chunk(PARTS, "eos"))], id="in parts"),
         pytest.param([reply(ONE + b'data: {"choices": []}\n\n' + chunk("two.", "stop"))], id="with figures"),
         pytest.param([reply(ONE + b'data: {"choices": [{}]}\n\n: hm\n\n' + chunk("two.", "stop"))], id="with nothing"),
         pytest.param([BUSY, BUSY, GOOD], id="busy at first"),
@@ -111,6 +124,15 @@ def test_an_answer_that_is_complete_arrives(replies: list[bytes]) -> None:
     with Endpoint(*replies) as endpoint:
         assert ask(model_at(endpoint.url)) == "One two."
     assert len(endpoint.requests) == len(replies)
+
+
+@pytest.mark.anyio
+async def test_its_pieces_end_with_the_reason_on_both_event_loops_and_without_a_key(anyio_backend: str) -> None:
+    with Endpoint(GOOD) as endpoint:
+        model = OpenAICompatible(f"{endpoint.url}/v1", model="small")
+        pieces = [piece async for piece in model.answer(AnswerRequest(prompt="Count"))]
+    assert pieces == ["One ", "two.", Finish("eos_token")]
+    assert endpoint.requests[0].values("authorization") == []
 
 
 @pytest.mark.parametrize(

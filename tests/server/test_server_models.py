@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from oa_protocol.server import Answer, AnswerRequest, Finish, ModelError, Piece, Sampling, Server, Turn
+from oa_protocol.server import Answer, AnswerRequest, Finish, ModelError, Piece, Quirks, Sampling, Server, Turn
 
-from .helpers import asked, read_stream
+from .helpers import ask, asked, prompted, read_stream
 from .test_server_streams import Connect, take
 
 
@@ -87,7 +87,7 @@ class Endless:
     """A model that never ends by itself."""
 
     def __init__(self) -> None:
-        self.closed = threading.Event()
+        self.closed = threading.Semaphore(0)
 
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[str, None]:
         del request
@@ -96,7 +96,19 @@ class Endless:
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
-            self.closed.set()
+            self.closed.release()
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_all_answers_of_a_deleted_chat_are_no_longer_generated(connect: Connect, torn: bool) -> None:
+    model = Endless()
+    with Server(model, workers=2, quirks=Quirks(delete_tears_worker=torn)) as server:
+        peer = connect(server)
+        chat, prompt = prompted(peer)
+        for message in (ask(peer, chat, prompt), ask(peer, chat, prompt)):
+            take(peer, chat, message, 1)
+        assert peer.delete(chat).status_code == 200
+        assert all(model.closed.acquire(timeout=60) for _ in range(2))
 
 
 def test_a_deleted_chats_answer_is_no_longer_generated_and_its_worker_is_free(connect: Connect) -> None:
@@ -106,7 +118,7 @@ def test_a_deleted_chats_answer_is_no_longer_generated_and_its_worker_is_free(co
         chat, message = asked(peer)
         take(peer, chat, message, 1)
         peer.delete(chat)
-        assert model.closed.wait(60)
+        assert model.closed.acquire(timeout=60)
         server.script(Answer(("next",)))
         assert read_stream(peer, *asked(peer))[-1]["message"]["content"] == "next"
 
@@ -116,4 +128,4 @@ def test_a_model_is_closed_before_its_server_has_stopped(connect: Connect) -> No
     with Server(model) as server:
         peer = connect(server)
         take(peer, *asked(peer), 1)
-    assert model.closed.is_set()
+    assert model.closed.acquire(blocking=False)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from oa_protocol.bindings.base import Binding
+from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.json import ChatSnapshot
 from oa_protocol.bindings.replies import Reply
@@ -25,6 +25,7 @@ from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
     Exchange,
+    HttpRequest,
     Intent,
     ListChats,
     OpenStream,
@@ -292,6 +293,16 @@ def a_prompt_is_known_by_its_text_alone(patch: Patch) -> None:
     patch.setattr(Turn, "find_prompt", any_parent)
 
 
+def an_earlier_answer_is_adopted(patch: Patch) -> None:
+    patch.setattr(
+        Turn, "find_answer", lambda self, chat: max(m.id for m in chat.messages if m.parent_id == self.prompt_id)
+    )
+
+
+def a_kept_chat_is_deleted(patch: Patch) -> None:
+    patch.setattr(Conversation, "_keep", lambda self, events: self._delete())
+
+
 def an_unclear_create_is_not_recorded(patch: Patch) -> None:
     name_leak = method("_name_leak")
 
@@ -324,6 +335,27 @@ def tries_without_bound(patch: Patch) -> None:
         try_again(self, *given)
 
     patch.setattr(Conversation, "_try_again", as_if_first)
+
+
+# ---- requests
+
+
+def every_prompt_is_sent_as_the_first_one(patch: Patch) -> None:
+    send_prompt = Website.send_prompt
+
+    def without_parent(self: Website, credentials: Credentials, chat_id: str, _: object, content: str) -> HttpRequest:
+        return send_prompt(self, credentials, chat_id, None, content)
+
+    patch.setattr(Website, "send_prompt", without_parent)
+
+
+def the_stream_of_another_message_is_opened(patch: Patch) -> None:
+    open_stream = Website.open_stream
+
+    def of_the_chat(self: Website, credentials: Credentials, chat_id: str, _: object) -> HttpRequest:
+        return open_stream(self, credentials, chat_id, chat_id)
+
+    patch.setattr(Website, "open_stream", of_the_chat)
 
 
 # ---- time
@@ -450,6 +482,7 @@ class Planted:
     steps: int
     binding: Binding = WEBSITE
     faults: int = 1
+    existing: bool = False
 
 
 PLANTED = [
@@ -493,7 +526,9 @@ PLANTED = [
     Planted(every_failure_is_taken_for_not_sent, "guarantee", "CreateChat is carried out, its reply is lost", 5),
     Planted(what_a_503_left_behind_is_adopted, "adopts_what_is_there", "is refused with 503", 16, faults=2),
     Planted(no_answer_is_adopted, "drains_first", "RequestAssistant is carried out", 13),
-    Planted(a_prompt_is_known_by_its_text_alone, "adopts_what_is_there", "SendPrompt is lost", 25),
+    Planted(a_prompt_is_known_by_its_text_alone, "stays_in_its_branch", "SendPrompt is lost", 25),
+    Planted(an_earlier_answer_is_adopted, "stays_in_its_branch", "RequestAssistant is lost", 11, existing=True),
+    Planted(a_kept_chat_is_deleted, "keeps_what_is_kept", "keeps", 7, faults=0, existing=True),
     Planted(the_owner_cannot_end_the_drain, "stops_draining", "closes without draining", 11),
     Planted(the_drain_ends_only_with_the_cleanup, "stops_draining", "time passes", 18, faults=0),
     Planted(a_failed_conversation_is_never_cleaned_up, "over_in_time", "closes", 8),
@@ -501,6 +536,8 @@ PLANTED = [
     Planted(pings_are_believed_for_good, "looks_while_it_waits", "streams three pings", 16, faults=0),
     Planted(a_clean_end_is_taken_for_success, "success_is_the_truth", "ends the stream, cleanly", 12),
     Planted(the_final_text_is_ignored, "success_is_the_truth", "finishes", 16, faults=0),
+    Planted(every_prompt_is_sent_as_the_first_one, "answers_if_all_goes_well", "SendPrompt", 20, faults=0),
+    Planted(the_stream_of_another_message_is_opened, "answers_if_all_goes_well", "OpenStream", 30, faults=0),
     Planted(no_drain, "drains_first", "RequestAssistant is answered by the server", 9, faults=0),
     Planted(drain_sees_nothing_in_the_chat, "drains_first", "FetchChat", 11),
     Planted(create_not_shielded, "shields", "asks what to do: CreateChat", 3),
@@ -523,7 +560,8 @@ def test_every_invariant_has_a_bug_that_breaks_it() -> None:
 @pytest.mark.parametrize("case", PLANTED, ids=lambda case: case.bug.__name__)
 def test_a_planted_bug_is_found(case: Planted, record_property: Callable[[str, object], None]) -> None:
     with planted(case.bug):
-        found = Explorer(case.binding, faults=case.faults).run()
+        turns = 1 if case.existing else 2
+        found = Explorer(case.binding, faults=case.faults, turns=turns, existing=case.existing).run()
     story = found.violation
     print(f"{case.bug.__name__}: {found.states:,} states\n{story}")
     assert story is not None

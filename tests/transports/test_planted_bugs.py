@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 from anyio.streams.tls import TLSStream
 from msgspec.structs import replace
@@ -26,8 +25,8 @@ from oa_protocol.testing.conformance import TransportConformance
 from oa_protocol.transports import Response, Transport
 from oa_protocol.transports.blocking import BlockingExchange
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
+from oa_protocol.transports.fast import httptools
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
-from oa_protocol.transports.httpx import HttpxTransport
 from tests.docs.transports_page import H11
 
 pytestmark = pytest.mark.once
@@ -165,6 +164,25 @@ class ReportsSentAsNotSent(Sound):
             return await super().open(request)
         except MaybeSent as error:
             raise NotSent(str(error)) from error
+
+
+class ReportsNotSentAsMaybeSent(Sound):
+    """Whatever goes wrong may have been sent."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        try:
+            return await super().open(request)
+        except NotSent as error:
+            raise MaybeSent(str(error)) from error
+
+
+class RefusesALineBreak(Sound):
+    """A line break is refused with an error that is no transport's."""
+
+    async def open(self, request: HttpRequest) -> Response:
+        if not "".join((request.method, request.url, *map("".join, request.headers))).isprintable():
+            raise ValueError("a line break")
+        return await super().open(request)
 
 
 class SendsAgain(Sound):
@@ -364,14 +382,25 @@ class SaysGoodbyeInTls(Sound):
         await super().aclose()
 
 
-class ReadsWhatIsLeft(HttpxTransport):
-    """A connection is used again, whatever came over it."""
+class LeftoverReply(Reply):
+    async def aclose(self) -> None:
+        inner: Any = self.inner
+        left, stream = bytes(inner._reply._unread), inner._connection.stream
+        inner._reply._unread.clear()
 
-    takes = ()
+        async def receive() -> bytes:
+            del stream.receive
+            return left
 
-    def __init__(self, **_: object) -> None:
-        super().__init__()
-        self._transport = httpx.AsyncHTTPTransport()
+        if left:
+            stream.receive = receive
+        await super().aclose()
+
+
+class ReadsWhatIsLeft(Sound):
+    """A connection is used again, whatever came with the last reply."""
+
+    make_reply = LeftoverReply
 
 
 class AsksAgainWhenRefusedForGood(Sound):
@@ -418,10 +447,10 @@ class WantsItCompressed(Sound):
 
 
 class LeavesFieldsOut(Sound):
-    """One that has no effect is not sent."""
+    """Those that have no effect are not sent."""
 
     async def open(self, request: HttpRequest) -> Response:
-        others = tuple(field for field in request.headers if field != ("accept-encoding", "identity"))
+        others = tuple(field for field in request.headers if field[0] not in ("accept-encoding", "user-agent"))
         return await super().open(replace(request, headers=others))
 
 
@@ -432,6 +461,47 @@ class AsksBeforeABigBody(Sound):
         if len(request.body) > 1024:
             request = replace(request, headers=(*request.headers, ("expect", "100-continue")))
         return await super().open(request)
+
+
+class AsksForATunnelWithoutAHost(Sound):
+    """As Python's http.client did before 3.12."""
+
+    takes = ("proxy", "ssl_context")
+
+    async def open(self, request: HttpRequest) -> Response:
+        module: Any = httptools
+        spell = module._spell_head
+
+        def spell_head(method: str, target: str, fields: object) -> object:
+            return spell(method, target, () if method == "CONNECT" else fields)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_spell_head", spell_head)
+            return await super().open(request)
+
+
+class MergingReply(Reply):
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        return tuple({name.lower(): value for name, value in super().headers}.items())
+
+
+class MergesFields(Sound):
+    """A field that comes twice is returned once."""
+
+    make_reply = MergingReply
+
+
+class InterimReply(Reply):
+    @property
+    def status(self) -> int:
+        return 103 if super().status == 200 else super().status
+
+
+class ReturnsAnInterimStatus(Sound):
+    """The status is that of the hints."""
+
+    make_reply = InterimReply
 
 
 class ChangingReply(Reply):
@@ -600,7 +670,7 @@ BEFORE_A_REPLY = (
 
 def left_open(after: str) -> str:
     """The end of "a connection is still open" and how long."""
-    return f" s after {after}"
+    return f" s after {after} (BlockingTransport: `interrupt` must end a blocked `begin` or `receive`)"
 
 
 CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
@@ -644,6 +714,13 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
         "test_a_reset_while_the_body_is_sent_may_have_been_sent": f"the first request {NOT_SENT}",
         "test_a_request_is_not_sent_again_to_a_name_s_next_address": f"the request {NOT_SENT}",
     },
+    ReportsNotSentAsMaybeSent: {
+        f"test_{failure}_was_not_sent": "open() raised MaybeSent, but nothing was sent: raise NotSent"
+        for failure in ("a_refused_connection", "a_certificate_of_an_unknown_authority", "a_server_that_speaks_no_tls")
+    },
+    RefusesALineBreak: {
+        "test_a_line_break_in_a_header_is_not_sent": "open() raised ValueError because of a line break: raise NotSent"
+    },
     CALLS_A_BROKEN_SEND_NOT_SENT: {
         "test_a_reset_while_the_body_is_sent_may_have_been_sent": f"the first request {NOT_SENT}",
     },
@@ -662,8 +739,11 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
     }
     | {"test_a_reset_while_the_body_is_sent_may_have_been_sent": "the second request was sent again"},
     TakesACutHead: {
-        "test_an_end_before_the_reply_may_have_been_sent": "got a reply, although no complete one had arrived",
-        "test_an_end_within_the_head_may_have_been_sent": "got a reply, although no complete one had arrived",
+        "test_an_end_before_the_reply_may_have_been_sent": "although the server sent only b'': raise MaybeSent",
+        "test_an_end_within_the_head_may_have_been_sent": (
+            "the first request, a GET, got a reply, although the server sent only "
+            r"b'HTTP/1.1 200 OK\r\ncontent-le': raise MaybeSent"
+        ),
     },
     TriesAllOfItAtTheNextAddress: {
         "test_a_request_is_not_sent_again_to_a_name_s_next_address": "the request was sent again",
@@ -691,12 +771,29 @@ CAUGHT_BY: dict[Callable[..., Transport], dict[str, str]] = {
         "test_a_refusal_is_handed_over": "more was sent after the 503 to a GET",
         "test_a_refusal_that_closes_its_connection_is_handed_over": "more was sent after the 503 to a GET",
     },
-    FollowsRedirects: {"test_a_redirect_is_not_followed": "a reply other than the 307 to a GET"},
+    FollowsRedirects: {"test_a_redirect_is_not_followed": "the status after a GET is 200, not 307"},
     WantsItCompressed: {
         "test_a_conversation_s_fields_go_out_as_they_are": CHANGED,
     },
     LeavesFieldsOut: {
-        "test_a_conversation_s_fields_go_out_as_they_are": CHANGED,
+        "test_a_conversation_s_fields_go_out_as_they_are": (
+            f"{CHANGED} []; its field user-agent was ['oa_protocol/1.0'], and became []"
+        ),
+    },
+    AsksForATunnelWithoutAHost: {
+        "test_a_proxy_is_asked_for_a_tunnel": (
+            "the field host of the CONNECT is [], not ['oa.invalid:443'] or ['oa.invalid']"
+        )
+    },
+    MergesFields: {
+        "test_status_and_header_fields_are_handed_over": (
+            "the list of header fields is [('x-two', '2'), ('x-one', 'a, b; c')], "
+            "not [('x-two', '1'), ('x-one', 'a, b; c'), ('x-two', '2')]"
+        )
+    },
+    ReturnsAnInterimStatus: {
+        "test_an_interim_reply_is_skipped": "the status after two interim replies is 103, not 200",
+        "test_a_body_is_handed_over_whatever_the_method": "the status after a GET is 103, not 200",
     },
     AsksBeforeABigBody: {"test_a_big_body_is_sent_whole": "the server was asked first"},
     WANTS_UTF8: {"test_a_header_field_may_hold_any_byte": "UnicodeDecodeError"},
@@ -796,6 +893,17 @@ def assert_told(bug: Callable[..., Transport], caught_by: dict[str, str]) -> Non
         failure = failure_of(bug, name, patience=2.0)  # what hangs is waited for
         assert failure is not None, name
         assert told in failure, name
+
+
+@pytest.mark.parametrize("made", [None, object()])
+def test_a_make_that_returns_no_transport_is_refused(made: object) -> None:
+    def make() -> Transport:
+        return cast("Transport", made)
+
+    failure = failure_of(make, "test_closing_twice_is_harmless", patience=2.0)
+    assert failure == (
+        f"TypeError: make() returned no transport, but {made!r}; wrap a BlockingClient in BlockingTransport"
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ class Intake:
 
     The owner of any web site can let the site's name resolve to this machine (DNS rebinding). The scripts of the site
     could then read this server's replies, which contain credentials. But a page can't change what the browser writes
-    into ``Host`` and ``Origin``. So each of them has to be one of our names.
+    into ``Host`` and ``Origin``. So each of them has to be one of our names. If a page embeds one of our URLs, for
+    example as an image, the browser sends no ``Origin``, but it says in ``Sec-Fetch-Site`` that the page is foreign.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -52,19 +53,27 @@ class Intake:
 
         Raise Refused if the request must not be carried out, and ClientDisconnect if the client leaves.
         """
-        raw_path: bytes = scope["raw_path"]
-        query: bytes = scope["query_string"]
-        target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
-        headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
-        request = Request(scope["method"], target, headers)
-        if has_connection(scope):  # without a connection, the request comes from this process, and not from a browser
-            self._check_names(request)
-        if _ABSOLUTE.match(target):
-            request = request._replace(target="/" + target.partition("://")[2].partition("/")[2])
+        request = self.read_head(scope)
         limit = body_limit(request)
         declared = int(request.header("content-length") or 0)
         if declared > limit:
             return request._replace(unread=declared)
+        return await self._read_body(request, receive, limit)
+
+    def read_head(self, scope: Scope) -> Request:
+        """Return a request without its body. Raise Refused if it must not be carried out."""
+        raw_path: bytes = scope["raw_path"]
+        query: bytes = scope["query_string"]
+        target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
+        headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
+        request = Request(scope.get("method", "GET"), target, headers)
+        if has_connection(scope):  # without a connection, the request comes from this process, and not from a browser
+            self._check_names(request)
+        if _ABSOLUTE.match(target):
+            request = request._replace(target="/" + target.partition("://")[2].partition("/")[2])
+        return request
+
+    async def _read_body(self, request: Request, receive: Receive, limit: int) -> Request:
         body = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -95,6 +104,8 @@ class Intake:
                     " may have sent the request. If the name belongs to this server, add it: Server(allowed_hosts=…),"
                     " or oa-protocol serve --allow-host.",
                 )
+        if request.header("sec-fetch-site") == "cross-site" and not request.header("origin"):
+            raise Refused(403, "A page of another site has sent the request.")
 
 
 def _names_in(request: Request) -> Iterator[tuple[str, str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
+import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Generator
@@ -15,12 +17,14 @@ from typing import assert_never
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from oa_protocol import __version__
 from oa_protocol.server.core import api_of, handle, leave, step_of
-from oa_protocol.server.faults import Close, Fault, Hang, Hold, Outcome, Raw, Reset, Script, StreamFault
+from oa_protocol.server.faults import Close, Fault, Hang, Hold, Outcome, Raw, Reset, Script, StreamFault, WorkerFault
 from oa_protocol.server.faults import Reply as ScriptedReply
 from oa_protocol.server.http._intake import Intake, Refused, lingering
+from oa_protocol.server.http._worker_socket import PATH, WorkerSocket
 from oa_protocol.server.http.connection import CutReply, connection_of, disconnected
 from oa_protocol.server.http.event_stream import EventStream
 from oa_protocol.server.http.live import Live
@@ -65,6 +69,8 @@ class App:
         self.requests: deque[RequestRecord] = deque()
         self.arrivals: Counter[Step] = Counter()
         self.under_way = 0
+        self.worker_key = secrets.token_hex(16)
+        self._drained: set[str] = set()
         self._recorded = 0
         self._live = live
         self._workers = workers
@@ -78,7 +84,7 @@ class App:
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
+            status = 101 if message["type"] == "websocket.accept" else message.get("status", status)
             await send(message)
 
         # When the server stops, it cuts all connections and then cancels the requests that are left. That isn't an
@@ -102,12 +108,42 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            request = await self._intake.read(scope, receive)
+            is_worker = scope["type"] == "websocket"
+            request = self._intake.read_head(scope) if is_worker else await self._intake.read(scope, receive)
         except Refused as error:
             await refusal(error.status, error.sentence)(scope, receive, lingering(receive, send))
         else:
-            response = await self._respond(request)
+            response: ASGIApp
+            if is_worker:
+                response = await self._worker(request)
+            else:
+                response = self._health() if request.path == "/health" else await self._respond(request)
             await response(scope, receive, lingering(receive, send) if request.unread else send)
+
+    async def _worker(self, request: Request) -> ASGIApp:
+        if request.path != PATH:
+            return refusal(403, "Only workers connect by WebSocket, and only to " + PATH)
+        self._record(RequestRecord("inference", "worker", request.method, request.target, dict(request.headers), b""))
+        fault = self._script.take(Fault, "worker")
+        response = await _disturb(fault.before) if fault and fault.before else None
+        return response or WorkerSocket(
+            self._workers, request, self.worker_key, self._script.take(WorkerFault, "worker")
+        )
+
+    def _health(self) -> Response:
+        """Say that the server runs, and how busy it is. Nothing in it is a secret, so it needs no credentials."""
+        state = self._live.state
+        counts = {
+            "chats": len(state.chats),
+            "accounts": len(state.accounts),
+            "waiting": len(state.waiting),
+            "running": len(state.running),
+            "requests": self.under_way,
+            "workers": self._workers.remotes,
+        }
+        body = json.dumps({"status": "ok", "version": __version__, **counts}).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        return BareReply(200, [*headers, ("cache-control", "no-store")], body)
 
     @contextmanager
     def _counted(self) -> Generator[None, None, None]:
@@ -158,7 +194,7 @@ class App:
                 self._claim(request)
             case "delete":
                 self._workers.stop_deleted()
-                self._live.tidy()
+                self._live.release()
             case _:
                 pass
         if reply.stream is not None:
@@ -177,7 +213,17 @@ class App:
         )
 
     def _keep_reading(self, reader: Reader) -> None:
-        self._workers.spawn(reader.drain())
+        # One is enough for each message. A client that keeps coming back must not leave a task behind each time.
+        if reader.message_id in self._drained:
+            self._leave(reader)
+        else:
+            self._drained.add(reader.message_id)
+            self._workers.spawn(self._drain(reader))
+
+    async def _drain(self, reader: Reader) -> None:
+        await reader.drain()
+        self._drained.discard(reader.message_id)
+        self._leave(reader)
 
     def _leave(self, reader: Reader) -> None:
         self._live.apply(leave, reader.message_id)
@@ -185,7 +231,7 @@ class App:
 
 def _line(scope: Scope) -> str:
     """Return the method and the path, without the query, because that may contain secrets."""
-    return f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
+    return f"{scope.get('method', 'GET')} {scope['raw_path'].decode('latin-1')}"
 
 
 async def _disturb(outcome: Outcome) -> Response | None:

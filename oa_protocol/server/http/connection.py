@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 LOGGER = logging.getLogger("oa_protocol.server.http")
@@ -24,6 +25,7 @@ LOGGER = logging.getLogger("oa_protocol.server.http")
 Our own errors are logged in ``app.py``.
 """
 LOGGER.addHandler(logging.NullHandler())
+LOGGER.setLevel(logging.WARNING)  # uvicorn notes each WebSocket that is opened and closed
 
 _NAME = re.compile(rb"^[^:\r\n]+(?=:)", re.MULTILINE)
 # With this value of SO_LINGER (on, 0 s), closing a socket sends a RST instead of a FIN.
@@ -42,8 +44,28 @@ class _Wire(h11.Connection):
         return status_line + b"\r\n" + _NAME.sub(lambda name: name[0].lower(), fields)
 
 
-class Connection(H11Protocol):
-    """A client's connection. Requests find it in ``scope["state"]``."""
+class _Cut:
+    """What a fault can do to a connection. Requests find it in ``scope["state"]``."""
+
+    transport: asyncio.Transport
+    _lost: asyncio.Event
+
+    async def reset(self) -> None:
+        """End the connection with a RST. Bytes that aren't sent yet are lost."""
+        with suppress(OSError):  # the client may have closed it before
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+        await self._lost.wait()
+
+    async def close(self, data: bytes = b"") -> None:
+        """Send ``data``, and end the connection with a FIN."""
+        self.transport.write(data)
+        self.transport.close()
+        await self._lost.wait()
+
+
+class Connection(_Cut, H11Protocol):
+    """A client's connection."""
 
     def __init__(self, config: Config, server_state: ServerState, on_change: Callable[[], None]) -> None:
         super().__init__(config, server_state, {"connection": self}, None)
@@ -66,18 +88,27 @@ class Connection(H11Protocol):
         self._lost.set()
         self._on_change()
 
-    async def reset(self) -> None:
-        """End the connection with a RST. Bytes that aren't sent yet are lost."""
-        with suppress(OSError):  # the client may have closed it before
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.transport.abort()
-        await self._lost.wait()
+    def connection_upgraded_and_lost(self) -> None:
+        """Note that the connection is gone, after it was upgraded."""
+        self._lost.set()
+        self._on_change()
 
-    async def close(self, data: bytes = b"") -> None:
-        """Send ``data``, and end the connection with a FIN."""
-        self.transport.write(data)
-        self.transport.close()
-        await self._lost.wait()
+
+class UpgradedConnection(_Cut, WebSocketsSansIOProtocol):
+    """A worker's connection after it was upgraded to a WebSocket. uvicorn makes it, and keeps the transport."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        super().__init__(config, server_state, {"connection": self})
+        self.logger = LOGGER
+        self.conn.logger = LOGGER
+        self._before: Connection = app_state["connection"]
+        self._lost = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handle a call of the event loop."""
+        super().connection_lost(exc)
+        self._lost.set()
+        self._before.connection_upgraded_and_lost()
 
 
 def has_connection(scope: MutableMapping[str, Any]) -> bool:
@@ -85,10 +116,10 @@ def has_connection(scope: MutableMapping[str, Any]) -> bool:
     return "connection" in scope.get("state", {})
 
 
-def connection_of(scope: MutableMapping[str, Any]) -> Connection:
+def connection_of(scope: MutableMapping[str, Any]) -> Connection | UpgradedConnection:
     """Return a request's connection. Raise ConnectionResetError if the application runs in memory, without one."""
     connection = scope.get("state", {}).get("connection")
-    if not isinstance(connection, Connection):
+    if not isinstance(connection, Connection | UpgradedConnection):
         raise ConnectionResetError("the scripted fault cuts the connection, but the application runs without one")
     return connection
 

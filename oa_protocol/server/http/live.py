@@ -6,9 +6,10 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
-from oa_protocol.server.state import ServerState
+from oa_protocol.server.state import UNREAD_LIMIT, ServerState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,9 +19,18 @@ class Channel:
     """Wakes the readers of a message's stream, in the order in which they wait, and the message's worker."""
 
     def __init__(self) -> None:
-        self.news: asyncio.Queue[None] = asyncio.Queue()
+        self._news: asyncio.Queue[None] = asyncio.Queue(UNREAD_LIMIT)
         self.claimed = asyncio.Event()
         """Is set when a client has asked for the message or its stream."""
+
+    def wake(self) -> None:
+        """Wake one reader. If the queue is full, no reader is waiting."""
+        with suppress(asyncio.QueueFull):
+            self._news.put_nowait(None)
+
+    async def wait(self) -> None:
+        """Wait until there may be an event to read."""
+        await self._news.get()
 
 
 class Live:
@@ -36,11 +46,15 @@ class Live:
     ) -> T:
         """Replace the state by the first value that ``change`` returns. Return the second one."""
         with self.changed:
-            chats = self.state.chats
-            self.state, result = change(self.state._replace(now=time.time_ns()), *args, **kwargs)
+            before = self.state
+            self.state, result = change(before._replace(now=time.time_ns()), *args, **kwargs)
             # The waiting threads look at chats and messages, so a step that changes only streams doesn't wake them.
-            if self.state.chats is not chats:
+            if self.state.chats is not before.chats:
                 self.changed.notify_all()
+            if len(self.state.streams) < len(before.streams):
+                for message_id in before.streams.keys() - self.state.streams.keys():
+                    # The readers that are left keep the channel themselves.
+                    self._channels.pop(message_id, Channel()).claimed.set()
             return result
 
     def apply(
@@ -56,12 +70,17 @@ class Live:
 
     def channel(self, message_id: str) -> Channel:
         """Return the channel of the message's stream. Call it only in the event loop."""
+        if message_id not in self.state.streams:
+            return Channel()
         return self._channels.setdefault(message_id, Channel())
 
-    def tidy(self) -> None:
-        """Forget the channels of streams that are over. Don't let the workers of deleted messages wait for a reader."""
+    def is_alive(self, message_id: str) -> bool:
+        """Tell whether the message's stream may still get an event, or has one."""
         state = self.state
-        self._channels = {key: channel for key, channel in self._channels.items() if key in state.streams}
+        return message_id in state.streams and (message_id in state.owners or message_id in state.running)
+
+    def release(self) -> None:
+        """Don't let the workers of deleted messages wait for a reader."""
         for message_id, channel in self._channels.items():
-            if message_id not in state.owners:
+            if message_id not in self.state.owners:
                 channel.claimed.set()

@@ -43,7 +43,7 @@ class Reader:
                 return event
             try:
                 async with asyncio.timeout_at(min(self._next_ping, self._next_pending)):
-                    await self._channel.news.get()
+                    await self._channel.wait()
             except TimeoutError:
                 due = self._due()
                 if due is not None:
@@ -51,7 +51,7 @@ class Reader:
 
     async def drain(self) -> None:
         """Read to the end and drop the events, as the website does after its client has left."""
-        while not self.finished:
+        while not self.finished and self._live.is_alive(self.message_id):
             await self.receive()
 
     def _due(self) -> Event | bytes | None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from oa_protocol.server.http.connection import Connection
+from oa_protocol.server.http.connection import Connection, UpgradedConnection
 
 HOST = "127.0.0.1"
 
@@ -72,7 +72,9 @@ class Runner:
             self._app,
             interface="asgi3",
             http="h11",
-            ws="none",
+            ws=UpgradedConnection,
+            ws_ping_interval=None,  # the worker protocol has pings of its own
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             proxy_headers=False,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+import uuid
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, assert_never
@@ -13,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, assert_never
 import msgspec
 
 from oa_protocol.models.base import AnswerRequest, Finish, Model, ModelError, Piece, PluginStep, Sampling, Turn
+from oa_protocol.server._worker_protocol import Hello, encode_work, is_for
 from oa_protocol.server.faults import Abandon, Answer, Freeze, Hold, Never, Script, WorkerError
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.model_configs import name_of
@@ -27,14 +29,34 @@ FROZEN_SECONDS = 40.0
 P = ParamSpec("P")
 
 
+class RemoteWorker:
+    """A worker that runs elsewhere. ``jobs`` has the messages that it answers, by the ids of their requests.
+
+    What is put into the ``outbox`` is sent to the worker. None closes its connection.
+    """
+
+    def __init__(self, hello: Hello) -> None:
+        self.hello = hello
+        self.jobs: dict[str, str] = {}
+        self.outbox: asyncio.Queue[str | None] = asyncio.Queue()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can answer one more message."""
+        return len(self.jobs) < self.hello.config.max_parallel_requests
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     answer: Answer
     task: asyncio.Task[None] | None = None
+    remote: RemoteWorker | None = None
 
 
 class Workers:
-    """Answers up to ``count`` messages at a time. The others wait in the state's queue.
+    """Answers up to ``count`` messages at a time, and passes others on to remote workers. The rest waits in the queue.
+
+    A remote worker comes first, if it has the model that the message asks for. Scripted answers are never passed on.
 
     An answer is written without waiting for a reader. But it ends only when a client has asked for the message or its
     stream, or ``reader_grace`` seconds after the last piece. Otherwise, an answer without a delay between its tokens
@@ -52,20 +74,94 @@ class Workers:
         self._reader_grace = reader_grace
         self._jobs: dict[str, _Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._remotes: list[RemoteWorker] = []
 
     def take_up(self) -> None:
         """Let idle workers take messages from the queue. Look up the scripted answer of a new message first."""
-        for newest in self._live.state.waiting[-1:]:
+        state = self._live.state
+        if len(self._jobs) > len(state.waiting) + len(state.running):  # the queue has dropped deleted messages
+            known = {*state.waiting, *state.running}
+            self._jobs = {message_id: job for message_id, job in self._jobs.items() if message_id in known}
+        for newest in state.waiting[-1:]:
             if newest not in self._jobs:
                 self._jobs[newest] = _Job(self._script.take(Answer, "request") or Answer())
-        while self._live.state.waiting and len(self._live.state.running) < self._count:
-            message_id = self._live.state.waiting[0]
+        while (found := self._next_job()) is not None:
+            message_id, remote = found
             if isinstance(self._jobs[message_id].answer.then, Never):
                 self._live.apply(lose, message_id)
             elif self._step(message_id, take):
-                self._jobs[message_id].task = self.spawn(self._work(message_id, self._jobs[message_id].answer))
+                self._begin(message_id, self._jobs[message_id], remote)
                 continue
             del self._jobs[message_id]
+
+    def _next_job(self) -> tuple[str, RemoteWorker | None] | None:
+        """Return the first message for which somebody is free, and the remote worker if it is one."""
+        state = self._live.state
+        free = [remote for remote in self._remotes if remote.is_free]
+        is_free = len(state.running) - sum(len(remote.jobs) for remote in self._remotes) < self._count
+        if free or is_free:
+            for message_id in state.waiting:
+                message, is_scripted = state.message(message_id), self._jobs[message_id].answer != Answer()
+                for remote in free:
+                    if message is None or (not is_scripted and is_for(remote.hello, message)):
+                        return message_id, remote
+                if is_free:
+                    return message_id, None
+        return None
+
+    def _begin(self, message_id: str, job: _Job, remote: RemoteWorker | None) -> None:
+        if remote is None:
+            job.task = self.spawn(self._work(message_id, job.answer))
+        else:
+            job.remote = remote
+            request_id = str(uuid.uuid4())
+            remote.jobs[request_id] = message_id
+            remote.outbox.put_nowait(encode_work(self._live.state, message_id, request_id))
+
+    # ---- remote workers
+
+    def join(self, remote: RemoteWorker) -> None:
+        """Begin to give messages to a remote worker."""
+        self._remotes.append(remote)
+        self._live.notify()
+        self.take_up()
+
+    def part(self, remote: RemoteWorker) -> None:
+        """Take back the messages of a remote worker whose connection is over."""
+        self._remotes.remove(remote)
+        torn, remote.jobs = tuple(remote.jobs.values()), {}
+        if torn:
+            self._step(torn[0], lambda state: (tear_down(state, *torn), None))
+        self._live.notify()
+        self.take_up()
+
+    def complete(self, message_id: str, content: str, used_plugin: Mapping[str, Any] | None) -> bool:
+        """End an answer of a remote worker. Return False if the message was deleted."""
+        return self._end_remote(message_id, lambda state: finish(state, message_id, content, used_plugin))
+
+    def fail(self, message_id: str, error: str) -> bool:
+        """End an answer that a remote worker can't write. Return False if the message was deleted."""
+        return self._end_remote(message_id, lambda state: abort(state, message_id, error))
+
+    def _end_remote(self, message_id: str, change: Callable[[ServerState], ServerState]) -> bool:
+        async def end() -> None:
+            await self._wait_for_reader(message_id)
+            self._end(message_id, lambda state, _: change(state))
+
+        self._jobs[message_id].remote = None
+        if message_id not in self._live.state.owners:
+            self._end(message_id, lambda state, _: change(state))
+            return False
+        self._jobs[message_id].task = self.spawn(end())
+        self.take_up()
+        return True
+
+    @property
+    def remotes(self) -> int:
+        """How many remote workers are connected."""
+        return len(self._remotes)
+
+    # ---- the server's own
 
     def stop_deleted(self) -> None:
         """Stop writing the answers of deleted chats, and let their workers take other messages."""
@@ -73,7 +169,9 @@ class Workers:
         if state.quirks.answers_outlive_delete:
             return
         for message_id in state.running:
-            if message_id not in state.owners:
+            job = self._jobs.get(message_id)  # None, if it was lost with the worker of the one before it
+            # A remote worker can't be stopped: the protocol has no request for that.
+            if message_id not in state.owners and job is not None and job.remote is None:
                 self._give_back(message_id)
         self.take_up()
 
@@ -122,6 +220,8 @@ class Workers:
                 raise ModelError(text)
             case Freeze():
                 await asyncio.sleep(FROZEN_SECONDS)
+                if answer.after:
+                    await self._wait_for_reader(message_id)
                 self._step(message_id, lambda state: (tear_down(state, message_id), None))
                 self.take_up()
                 return False
@@ -137,19 +237,23 @@ class Workers:
         return True
 
     async def _send(self, message_id: str, piece: Piece) -> None:
+        self.put(message_id, piece)
+        await asyncio.sleep(self._token_delay)
+
+    def put(self, message_id: str, piece: Piece) -> None:
+        """Put a piece of an answer into its stream. Raise ModelError if the answer is too long."""
         match piece:
             case str():
                 self._live.apply(emit, message_id, piece)
             case PluginStep():
                 # This is two events, the step and an empty token, so the readers are woken twice.
                 self._live.apply(use_plugin, message_id, piece)
-                self._live.channel(message_id).news.put_nowait(None)
+                self._live.channel(message_id).wake()
             case Finish():
                 return
             case _:
                 assert_never(piece)
-        self._live.channel(message_id).news.put_nowait(None)
-        await asyncio.sleep(self._token_delay)
+        self._live.channel(message_id).wake()
 
     async def _wait_for_reader(self, message_id: str) -> None:
         try:
@@ -177,17 +281,20 @@ class Workers:
         """Change the state and wake the readers. Stop the tasks of answers that were lost with their worker."""
         running = self._live.state.running
         result = self._live.step(change)
-        self._live.channel(message_id).news.put_nowait(None)
+        self._live.channel(message_id).wake()
         for torn in running:
             if torn not in self._live.state.running and torn in self._jobs:
                 self._stop(torn)
         return result
 
     def _stop(self, message_id: str) -> None:
-        self._live.channel(message_id).news.put_nowait(None)
+        self._live.channel(message_id).wake()
         job = self._jobs.pop(message_id)
         if job.task is not None:
             job.task.cancel()
+        if job.remote is not None:
+            job.remote.jobs = {key: value for key, value in job.remote.jobs.items() if value != message_id}
+            job.remote.outbox.put_nowait(None)
         if message_id in self._live.state.waiting:
             # The message had no token yet, so it went back to the queue, and its next worker does what was scripted.
             self._jobs[message_id] = _Job(job.answer)

@@ -14,6 +14,7 @@ from oa_protocol.testing._model.invariants import first_violation
 from oa_protocol.testing._model.network import ARRIVES, Effect, Fate
 from oa_protocol.testing._model.simulation import Action, Simulation, line, words
 from oa_protocol.testing._model.trace import TRANSPORT, Line, Story, TransportFault
+from oa_protocol.testing._pages import note
 
 __tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
@@ -51,6 +52,9 @@ SORTS: dict[str, Sort] = {
     "driver_asks": _is("driver", "asks"),
     "driver_closes_the_stream": _is("driver", "closes the stream"),
     "owner_prompts": _is("owner", "prompts"),
+    "owner_regenerates": _is("owner", "regenerates"),
+    "owner_edits": _is("owner", "edits"),
+    "owner_keeps": _is("owner", "keeps"),
     "owner_closes": _is("owner", "closes"),
     "owner_stops_draining": _is("owner", "closes without draining"),
     "owner_abandons": _is("owner", "abandons"),
@@ -86,6 +90,8 @@ SORTS: dict[str, Sort] = {
 
 Faults are split into many sorts so that a random draw often picks one.
 """
+
+_TURNS = ("owner_prompts", "owner_regenerates", "owner_edits")
 
 # The order of sorts without a fault. The stream is opened before a worker begins, and is read while the worker goes on.
 _WELL = (
@@ -136,7 +142,7 @@ class Scenario:
     def happen(self, sort: str, choice: int = 0) -> None:
         """Take an action of this sort. ``choice`` selects one of them, modulo their number."""
         possible = list(filter(SORTS[sort], self.actions))
-        self._turns += sort == "owner_prompts"
+        self._turns += sort in _TURNS
         self._take(possible[choice % len(possible)])
         self._look()
 
@@ -206,12 +212,13 @@ class Scenario:
                 self._break(TRANSPORT, str(error), error.__cause__)
             self._break("never_raises", f"{type(error).__name__}: {error}", error)
         else:
+            what += self.simulation.remark() if action.what == "exchange" else ""
             self.lines.append(line(action, what, self.simulation, moment))
             if problem := first_violation(moment):
                 self._break(*problem)
 
     def _break(self, invariant: str, problem: str, cause: BaseException | None = None) -> NoReturn:
         self.is_broken = True
-        raise AssertionError(Story(self.simulation.server.api, invariant, problem, tuple(self.lines))) from (
-            cause and from_user_code(cause)
-        )
+        story = Story(self.simulation.server.api, invariant, problem, tuple(self.lines))
+        note(problem, story.to_html)
+        raise AssertionError(story) from (cause and from_user_code(cause))

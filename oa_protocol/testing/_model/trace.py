@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
+
+from oa_protocol.engine.phases import Phase
+from oa_protocol.tape._page import LANES, Diagram, Row, render
+from oa_protocol.testing._model.network import ARRIVES
 
 TRANSPORT = "the transport's contract"
 """The title of a story about a transport, in which no invariant of the engine is broken."""
@@ -71,10 +76,47 @@ class Story:
         title = f"{self.invariant} does not hold ({self.api}, {len(told)} steps):"
         return "\n".join([title, *numbered, f"  => {self.problem}"])
 
+    def to_html(self) -> str:
+        """Return a page with the story as a sequence diagram, in one HTML file (``oa_protocol.tape.to_html``)."""
+        title = f"{self.invariant} does not hold ({self.api})"
+        return render(
+            title, [Diagram("The shortest story that was found", list(self._rows()), self._way(), self.problem)]
+        )
+
+    def _rows(self) -> Iterator[Row]:
+        phase = "START"
+        told = self.told
+        for number, line in enumerate(told, 1):
+            who = line.who.partition(" ")[0]
+            arrives = line.what.endswith(ARRIVES.words)
+            is_fault = number == len(told) or (who == "network" and not arrives)
+            moved, phase = line.phase != phase, line.phase
+            what = line.what if line.who == who else f"{line.who}: {line.what}"
+            yield Row(
+                number, *_ENDS["server" if arrives else who], what, phase=phase if moved else None, is_fault=is_fault
+            )
+
+    def _way(self) -> list[Phase]:
+        """Return the phases of the conversation of the last line, because there may be several conversations."""
+        number = self.lines[-1].who.partition(" ")[2] if self.lines else ""
+        phases = [line.phase for line in self.lines if line.who.partition(" ")[2] == number]
+        return [Phase[name] for name, _ in groupby(["START", *phases])]
+
     def mentions(self, words: str) -> bool:
         """Return whether a step of the story contains these words."""
         return any(words in line.what for line in self.lines)
 
+
+_OWNER, _ENGINE, _NETWORK, _SERVER = range(len(LANES))
+_ENDS = {
+    "owner": (_OWNER, _ENGINE),
+    "driver": (_ENGINE, _ENGINE),
+    "network": (_NETWORK, _ENGINE),
+    "server": (_SERVER, _ENGINE),
+    "worker": (_SERVER, _SERVER),
+    "clock": (_ENGINE, _ENGINE),
+}
+"""From whom and to whom a line goes, by who did it."""
 
 _ASKS = "asks what to do: "
 

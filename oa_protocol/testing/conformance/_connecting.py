@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
-
-from oa_protocol.engine.errors import NotSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.testing.conformance._suite import IMPATIENCE, Suite, conformance
-from oa_protocol.testing.conformance._wire import ask, chunked, get, over_tls, post, reply_of, say, tls_contexts
+from oa_protocol.testing.conformance._wire import (
+    ask,
+    check_not_sent,
+    chunked,
+    get,
+    must_be,
+    over_tls,
+    post,
+    reply_of,
+    say,
+    tls_contexts,
+)
 from oa_protocol.testing.peers import Connection, Received, refusing_port
 
 
@@ -18,9 +26,9 @@ class Connecting(Suite):
     async def test_a_server_with_a_certificate_of_a_trusted_authority_is_served(self) -> None:
         """Requests over TLS work like those over plain HTTP."""
         async with self._served(say(chunked(b"ok")), is_encrypted=True) as (peer, transport):
-            assert await ask(transport, post(peer.url, b"{}")) == b"ok"
-            assert await ask(transport, post(peer.url, b"{}")) == b"ok"
-        assert [request.body for request in peer.requests] == [b"{}", b"{}"]
+            must_be("the body", await ask(transport, post(peer.url, b"{}")), b"ok")
+            must_be("the body", await ask(transport, post(peer.url, b"{}")), b"ok")
+        must_be("the list of bodies that were sent", [request.body for request in peer.requests], [b"{}", b"{}"])
 
     @conformance
     async def test_a_certificate_of_an_unknown_authority_was_not_sent(self) -> None:
@@ -28,9 +36,8 @@ class Connecting(Suite):
         self._need_connections()
         server, _ = tls_contexts("127.0.0.1")
         async with self._served(over_tls(server, say(reply_of(b"ok"))), scheme="https") as (peer, transport):
-            with pytest.raises(NotSent):
-                await transport.open(post(peer.url, b"{}"))
-        assert peer.requests == []
+            await check_not_sent(transport, post(peer.url, b"{}"))
+        must_be("the list of requests that were sent", peer.requests, [])
 
     @conformance
     async def test_a_certificate_for_another_host_was_not_sent(self) -> None:
@@ -39,9 +46,8 @@ class Connecting(Suite):
         server, trusting = tls_contexts("another.invalid")
         serve = over_tls(server, say(reply_of(b"ok")))
         async with self._served(serve, scheme="https", ssl_context=trusting) as (peer, transport):
-            with pytest.raises(NotSent):
-                await transport.open(post(peer.url, b"{}"))
-        assert peer.requests == []
+            await check_not_sent(transport, post(peer.url, b"{}"))
+        must_be("the list of requests that were sent", peer.requests, [])
 
     @conformance
     async def test_a_server_that_speaks_no_tls_was_not_sent(self) -> None:
@@ -53,16 +59,14 @@ class Connecting(Suite):
             connection.end()
 
         async with self._served(serve, scheme="https") as (peer, transport):
-            with pytest.raises(NotSent):
-                await transport.open(post(peer.url, b"{}"))
+            await check_not_sent(transport, post(peer.url, b"{}"))
 
     @conformance
     async def test_a_tls_handshake_that_takes_too_long_was_not_sent(self) -> None:
         """``connect_timeout`` includes the handshake, and then ``open`` raises ``NotSent``."""
         self._need("connect_timeout")
         async with self._served(lambda _: None, scheme="https", connect_timeout=IMPATIENCE) as (peer, transport):
-            with pytest.raises(NotSent):
-                await transport.open(get(peer.url))
+            await check_not_sent(transport, get(peer.url))
 
     @conformance
     async def test_a_proxy_is_asked_for_the_whole_url(self) -> None:
@@ -71,12 +75,13 @@ class Connecting(Suite):
         for host in ("oa.invalid", "[2001:db8::1]:3000"):
             async with self._peer(say(reply_of(b"ok"))) as proxy, self._transport(proxy=proxy.url) as transport:
                 asked = HttpRequest("POST", f"http://{host}/a%2Fb?c", (("x-one", "1"),), b"{}")
-                assert await ask(transport, asked) == b"ok"
+                must_be("the body", await ask(transport, asked), b"ok")
             (request,) = proxy.requests
-            assert (request.method, request.target) == ("POST", f"http://{host}/a%2Fb?c")
-            assert request.values("host") == [host]
-            assert request.values("x-one") == ["1"]
-            assert request.body == b"{}"
+            must_be("the method", request.method, "POST")
+            must_be("the target", request.target, f"http://{host}/a%2Fb?c")
+            must_be("the field host", request.values("host"), [host])
+            must_be("the field x-one", request.values("x-one"), ["1"])
+            must_be("the body that was sent", request.body, b"{}")
 
     @conformance
     async def test_a_proxy_is_asked_for_a_tunnel(self) -> None:
@@ -96,13 +101,14 @@ class Connecting(Suite):
 
         async with self._peer(serve) as proxy, self._transport(proxy=proxy.url, ssl_context=trusting) as transport:
             secret = HttpRequest("POST", f"https://{host}/a?b", (("authorization", "Bearer secret"),), b"{}")
-            assert await ask(transport, secret) == b"ok"
+            must_be("the body", await ask(transport, secret), b"ok")
         (tunnel,) = tunnels
-        assert (tunnel.method, tunnel.target) == ("CONNECT", target)
-        assert tunnel.values("host") in ([target], [host])
-        assert tunnel.values("authorization") == []
+        must_be("the request for a tunnel", f"{tunnel.method} {tunnel.target}", f"CONNECT {target}")
+        must_be("the field host of the CONNECT", tunnel.values("host"), [target], [host])
+        must_be("the field authorization of the CONNECT", tunnel.values("authorization"), [])
         (inside,) = proxy.requests[1:]
-        assert (inside.method, inside.target, inside.values("host")) == ("POST", "/a?b", [host])
+        must_be("the request in the tunnel", f"{inside.method} {inside.target}", "POST /a?b")
+        must_be("its field host", inside.values("host"), [host])
 
     @conformance
     async def test_a_refused_tunnel_was_not_sent(self) -> None:
@@ -112,9 +118,8 @@ class Connecting(Suite):
             self._peer(say(reply_of(b"no", status=b"403 Forbidden"))) as proxy,
             self._transport(proxy=proxy.url) as transport,
         ):
-            with pytest.raises(NotSent):
-                await transport.open(post("https://oa.invalid", b"{}"))
-        assert [request.method for request in proxy.requests] == ["CONNECT"]
+            await check_not_sent(transport, post("https://oa.invalid", b"{}"))
+        must_be("the list of methods that the proxy got", [request.method for request in proxy.requests], ["CONNECT"])
 
     @conformance
     async def test_a_proxy_that_is_not_there_was_not_sent(self) -> None:
@@ -123,5 +128,4 @@ class Connecting(Suite):
         with refusing_port() as netloc:
             async with self._transport(proxy=f"http://{netloc}") as transport:
                 for url in ("http://oa.invalid", "https://oa.invalid"):
-                    with pytest.raises(NotSent):
-                        await transport.open(post(url, b"{}"))
+                    await check_not_sent(transport, post(url, b"{}"))

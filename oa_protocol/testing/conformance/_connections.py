@@ -19,6 +19,7 @@ from oa_protocol.testing.conformance._wire import (
     chunked,
     get,
     head_of,
+    must_be,
     post,
     read_all,
     receive_part,
@@ -38,9 +39,9 @@ class Connections(Suite):
             self._peer(say(head_of(b"content-length: 9") + b"ok")) as endless,
             self._peer(say(chunked(b"ok"))) as peer,
         ):
-            transport = self.make()
+            transport = self._make()
             midway = await transport.open(get(endless.url))
-            assert await midway.receive()
+            assert await midway.receive(), "receive() returned b'', although the body goes on"
             await midway.aclose()
             unread = await transport.open(get(endless.url))
             await unread.aclose()
@@ -63,7 +64,7 @@ class Connections(Suite):
     async def test_closing_the_transport_closes_open_replies(self) -> None:
         """If a reply is still open, closing the transport closes its connection, too."""
         async with self._peer(say(BEGUN)) as peer:
-            transport = self.make()
+            transport = self._make()
             response = await transport.open(get(peer.url))
             await receive_part(response, b"a")
             await transport.aclose()
@@ -97,13 +98,13 @@ class Connections(Suite):
     async def test_closing_twice_is_harmless(self) -> None:
         """You can close a reply and a transport twice, and close a transport that was never used."""
         async with self._peer(say(reply_of(b"ok"))) as peer:
-            transport = self.make()
+            transport = self._make()
             response = await transport.open(get(peer.url))
             await response.aclose()
             await response.aclose()
             await transport.aclose()
             await transport.aclose()
-        await self.make().aclose()
+        await self._make().aclose()
 
     @conformance
     async def test_a_close_that_is_cancelled_closes_all_the_same(self) -> None:
@@ -140,7 +141,7 @@ class Connections(Suite):
             try:
                 for _ in range(3):
                     with expecting("while a stream is open, another request is not sent, or gets no reply"):
-                        assert await ask(transport, post(peer.url, b"{}")) == b"ok"
+                        must_be("the body", await ask(transport, post(peer.url, b"{}")), b"ok")
             finally:
                 assert not misused, "a request was sent over the connection of an open stream"
             streaming.pop().send(chunk_of(b"b") + b"0\r\n\r\n")
@@ -177,7 +178,7 @@ class Connections(Suite):
             response = await transport.open(get(peer.url))
             if at_once:
                 await sent.reached()
-            assert await read_all(response) in (b"ok", b"")
+            must_be("the body", await read_all(response), b"ok", b"")
             was_read.set()
             await sent.reached()
             with expecting("a request was sent over a connection that has had bytes after the end of a reply"):
@@ -198,7 +199,7 @@ class Connections(Suite):
             async with self._served(serve) as (peer, transport):
                 response = await transport.open(get(peer.url))
                 await response.aclose()
-                assert await ask(transport, get(peer.url)) == b"next"
+                must_be("the body after that of a reply left midway", await ask(transport, get(peer.url)), b"next")
 
     def test_nothing_is_left_to_the_garbage_collector(self, backend: str) -> None:
         """There is no ``ResourceWarning``, because the transport closes each socket that it opens."""
@@ -209,7 +210,7 @@ class Connections(Suite):
                 self._peer(say(BEGUN)) as stream,
                 self._peer(lambda connection: connection.reset()) as broken,
             ):
-                transport = self.make()
+                transport = self._make()
                 await ask(transport, get(peer.url))
                 response = await transport.open(get(stream.url))
                 await receive_part(response, b"a")

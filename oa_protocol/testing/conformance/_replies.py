@@ -15,6 +15,7 @@ from oa_protocol.testing.conformance._wire import (
     chunked,
     get,
     head_of,
+    must_be,
     noise,
     read_all,
     receive_part,
@@ -35,20 +36,20 @@ class Replies(Suite):
             transport,
         ):
             response = await transport.open(get(peer.url))
-            assert response.status == 422
+            must_be("the status", response.status, 422)
             fields = [(name.lower(), value) for name, value in response.headers]
-            assert [field for field in fields if field[0].startswith("x-")] == [
-                ("x-two", "1"),
-                ("x-one", "a, b; c"),
-                ("x-two", "2"),
-            ]
+            must_be(
+                "the list of header fields",
+                [field for field in fields if field[0].startswith("x-")],
+                [("x-two", "1"), ("x-one", "a, b; c"), ("x-two", "2")],
+            )
             await response.aclose()
 
     @conformance
     async def test_a_header_field_may_hold_any_byte(self) -> None:
         """A field may contain bytes that are neither ASCII nor UTF-8, for example a single 0xE9."""
         async with self._served(say(reply_of(b"ok", b"x-name: Andr\xe9"))) as (peer, transport):
-            assert await ask(transport, get(peer.url)) == b"ok"
+            must_be("the body", await ask(transport, get(peer.url)), b"ok")
 
     @conformance
     async def test_a_long_head_is_read(self) -> None:
@@ -56,8 +57,9 @@ class Replies(Suite):
         fields = [b"x-long: " + b"a" * 32 * 1024, *(b"x-%d: b" % number for number in range(64))]
         async with self._served(say(reply_of(b"ok", *fields))) as (peer, transport):
             response = await transport.open(get(peer.url))
-            assert [value for name, value in response.headers if name.lower() == "x-long"] == ["a" * 32 * 1024]
-            assert await read_all(response) == b"ok"
+            long = [value for name, value in response.headers if name.lower() == "x-long"]
+            must_be("the field x-long of 32 KiB", long, ["a" * 32 * 1024])
+            must_be("the body", await read_all(response), b"ok")
 
     @conformance
     async def test_open_returns_when_the_head_is_there(self) -> None:
@@ -74,7 +76,7 @@ class Replies(Suite):
             with expecting("the head was sent, but open() does not return"):
                 response = await transport.open(get(peer.url))
             opened.set()
-            assert await read_all(response) == b"ok"
+            must_be("the body", await read_all(response), b"ok")
 
     @conformance
     async def test_an_interim_reply_is_skipped(self) -> None:
@@ -86,8 +88,8 @@ class Replies(Suite):
             self._transport() as transport,
         ):
             response = await transport.open(get(peer.url))
-            assert response.status == 200
-            assert await read_all(response) == b"ok"
+            must_be("the status after two interim replies", response.status, 200)
+            must_be("the body", await read_all(response), b"ok")
 
     @conformance
     async def test_a_redirect_is_not_followed(self) -> None:
@@ -128,7 +130,7 @@ class Replies(Suite):
             for number, (method, status) in enumerate(wanted, start=1):
                 body = b"{}" if method in ("POST", "PUT") else b""
                 response = await transport.open(HttpRequest(method, f"{peer.url}/{status}", (), body))
-                assert response.status == status, f"a reply other than the {status} to a {method}"
+                must_be(f"the status after a {method}", response.status, status)
                 assert await read_all(response) == b"why", f"the body of the {status} to a {method} is lost"
                 assert len(peer.requests) == number, f"more was sent after the {status} to a {method}"
 
@@ -137,7 +139,7 @@ class Replies(Suite):
         """The body is handed over as the server sent it, even if it is compressed."""
         body = gzip.compress(b"abc")
         async with self._served(say(reply_of(body, b"content-encoding: gzip"))) as (peer, transport):
-            assert await ask(transport, get(peer.url)) == body
+            must_be("the body", await ask(transport, get(peer.url)), body)
 
     @conformance
     async def test_204_and_304_have_no_body(self) -> None:
@@ -150,7 +152,7 @@ class Replies(Suite):
             async with self._served(say(head)) as (peer, transport):
                 with expecting(f"the transport waits for a body after {head!r}"):
                     body = await ask(transport, get(peer.url))
-                assert body == b"", head
+                must_be(f"the body after {head!r}", body, b"")
 
     @conformance
     async def test_the_end_stays_the_end(self) -> None:
@@ -168,8 +170,9 @@ class Replies(Suite):
                 body = b""
                 while data := await response.receive():
                     body += data
-                assert body == (b"ab" if b"ab" in reply else b""), reply
-                assert [await response.receive() for _ in range(3)] == [b"", b"", b""], reply
+                must_be(f"the body of {reply!r}", body, b"ab" if b"ab" in reply else b"")
+                more = [await response.receive() for _ in range(3)]
+                must_be(f"what three calls of receive() return after the end of {reply!r}", more, [b"", b"", b""])
                 await response.aclose()
 
     @conformance
@@ -195,7 +198,7 @@ class Replies(Suite):
             (head_of(b"connection: close") + body, True),
         ):
             async with self._served(say(reply, ends=ends)) as (peer, transport):
-                assert await ask(transport, get(peer.url)) == body, reply[:60]
+                must_be(f"the body of {reply[:60]!r}", await ask(transport, get(peer.url)), body)
 
     @conformance
     async def test_a_chunk_is_delivered_while_the_next_is_not_sent(self) -> None:
@@ -231,7 +234,7 @@ class Replies(Suite):
             for number, (wanted, signal) in enumerate(zip((b"a", b"b", b"c"), received, strict=True)):
                 await receive_part(response, wanted, f"part {number}")
                 signal.set()
-            assert await read_all(response) == b""
+            must_be("the end of the body", await read_all(response), b"")
 
     @conformance
     async def test_chunks_may_be_cut_anywhere(self) -> None:
@@ -275,4 +278,4 @@ class Replies(Suite):
                     body += more
                 signal.set()
                 body += await read_all(response)
-                assert body == whole, f"with the chunks cut at byte {cut}"
+                must_be(f"the body with the chunks cut at byte {cut}", body, whole)

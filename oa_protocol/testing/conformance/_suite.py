@@ -15,7 +15,7 @@ import pytest
 
 from oa_protocol.testing._frames import from_user_code
 from oa_protocol.testing.conformance._waiting import expecting
-from oa_protocol.testing.conformance._wire import Serve, ask, chunked, over_tls, post, say, tls_contexts
+from oa_protocol.testing.conformance._wire import Serve, ask, chunked, must_be, over_tls, post, say, tls_contexts
 from oa_protocol.testing.peers import Peer, Signal
 from oa_protocol.transports import Transport
 
@@ -28,7 +28,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         connect_timeout: how many seconds connecting may take, including a TLS handshake.
-        proxy: the URL of an HTTP proxy.
+        proxy: the URL of a proxy. The tests pass one that begins with ``http://``.
         ssl_context: the settings for TLS.
 
     """
@@ -61,6 +61,7 @@ class Suite:
     connects: ClassVar[bool] = True
     patience: ClassVar[float] = 30.0
 
+    _shows_all_frames = False
     _time: anyio.CancelScope
     """The time that the current test has left."""
 
@@ -83,6 +84,7 @@ class Suite:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each test on each backend."""
+        type(self)._shows_all_frames = metafunc.config.getoption("fulltrace")
         metafunc.parametrize("backend", self.backends)
 
     def _run(self, body: Callable[[], Awaitable[None]], backend: str) -> None:
@@ -112,7 +114,15 @@ class Suite:
         try:
             anyio.run(bounded, backend=backend, backend_options=options)
         except (Exception, pytest.fail.Exception) as failure:
-            raise from_user_code(failure)  # noqa: B904  # it is the same one
+            raise failure if self._shows_all_frames else from_user_code(failure)  # noqa: B904  # it is the same one
+
+    def _make(self, **options: Unpack[Options]) -> Transport:
+        transport = self.make(**options)
+        if not hasattr(transport, "open"):
+            raise TypeError(
+                f"make() returned no transport, but {transport!r}; wrap a BlockingClient in BlockingTransport"
+            )
+        return transport
 
     async def _let_an_hour_pass(self) -> None:
         """Move the event loop's clock by an hour, and run everything that is due by then."""
@@ -137,7 +147,7 @@ class Suite:
 
     @asynccontextmanager
     async def _transport(self, **options: Unpack[Options]) -> AsyncGenerator[Transport]:
-        transport = self.make(**options)
+        transport = self._make(**options)
         try:
             yield transport
         except BaseException:
@@ -183,7 +193,7 @@ class Suite:
 
     async def _works(self, transport: Transport) -> None:
         async with self._peer(say(chunked(b"o", b"k"))) as peer:
-            assert await ask(transport, post(peer.url, b"{}")) == b"ok"
+            must_be("the body", await ask(transport, post(peer.url, b"{}")), b"ok")
 
     def _need(self, *options: str) -> None:
         for option in options:

@@ -35,7 +35,12 @@ def expecting(what: _What) -> Generator[None]:
 async def all_left(peer: Peer, after: str) -> None:
     """Wait until the transport has closed all its connections to ``peer``."""
     since = anyio.current_time()
-    with expecting(lambda: f"a connection is still open {anyio.current_time() - since:.1f} s after {after}"):
+    with expecting(
+        lambda: (
+            f"a connection is still open {anyio.current_time() - since:.1f} s after {after} "
+            "(BlockingTransport: `interrupt` must end a blocked `begin` or `receive`)"
+        )
+    ):
         await peer.all_left()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from oa_protocol.engine.errors import MaybeSent, TransportError
+from oa_protocol.engine.errors import MaybeSent, NotSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.testing.conformance._waiting import expecting
 from oa_protocol.testing.peers import Connection
@@ -22,6 +22,8 @@ from oa_protocol.transports import Response, Transport
 Serve = Callable[[Connection], None]
 
 BIG = 4 * 1024 * 1024
+
+_LONGEST = 300
 
 
 # ---- requests and replies
@@ -83,21 +85,46 @@ async def ask(transport: Transport, request: HttpRequest) -> bytes:
     return await read_all(await transport.open(request))
 
 
-async def failure_of(transport: Transport, request: HttpRequest) -> TransportError | None:
+async def failure_of(transport: Transport, request: HttpRequest) -> Exception | None:
     """Send a request, and return the error that was raised, or None if there was a reply."""
     try:
         response = await transport.open(request)
-    except TransportError as error:
+    except Exception as error:
         return error
     await response.aclose()
     return None
 
 
-def check_maybe_sent(failure: TransportError | None, which: str) -> None:
+async def check_not_sent(transport: Transport, request: HttpRequest) -> None:
+    """Send a request that can't leave, and check that ``open`` says so."""
+    failure = await failure_of(transport, request)
+    if not isinstance(failure, NotSent):
+        outcome = f"raised {type(failure).__name__}" if failure else "returned a reply"
+        raise AssertionError(f"open() {outcome}, but nothing was sent: raise NotSent") from failure
+
+
+def check_maybe_sent(failure: Exception | None, which: str, reply: bytes = b"") -> None:
+    """Check what ``open`` raised after the request was sent, and ``reply`` was all that came back."""
     if failure is None:
-        raise AssertionError(f"{which} got a reply, although no complete one had arrived")
+        raise AssertionError(f"{which} got a reply, although the server sent only {reply!r}: raise MaybeSent")
     if not isinstance(failure, MaybeSent):
-        raise AssertionError(f"{which} was sent, but open() raised NotSent") from failure
+        raise AssertionError(
+            f"{which} was sent, but open() raised {type(failure).__name__}: raise MaybeSent"
+        ) from failure
+
+
+# ---- what is compared
+
+
+def must_be(what: str, found: object, *wanted: object) -> None:
+    """Check that something has one of the values that are wanted. The message shows all of them."""
+    if found not in wanted:
+        raise AssertionError(f"{what} is {_shown(found)}, not {' or '.join(dict.fromkeys(map(_shown, wanted)))}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text):,} characters)"
 
 
 # ---- what peers do
