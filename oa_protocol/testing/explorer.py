@@ -71,7 +71,7 @@ class Explorer:
         depth: the most steps of one story, or None for no limit.
 
     >>> exploration = Explorer(InferenceServer("http://oa.test"), faults=0, turns=1).run()
-    >>> assert exploration.violation is None, exploration.violation
+    >>> assert exploration.violation is None, str(exploration.violation)
 
     """
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oa_protocol.client import sync
-    from oa_protocol.client.client import Client
+    from oa_protocol.client import client, sync
     from oa_protocol.server import Server
     from oa_protocol.watching.page import Watch
 
 
-def watch(watched: Client | sync.Client | Server) -> Watch:
+def watch(watched: client.Client | sync.Client | Server) -> Watch:
     """Return a live page about a client or an embedded server. It needs the extra ``server``.
 
     Each conversation is a dot on the diagram of the phases. There are counts of those that wait, run, or are left

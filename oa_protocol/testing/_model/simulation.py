@@ -69,6 +69,11 @@ _THREE_PINGS = 3 * b": ping\r\n\r\n"
 _GARBAGE_EVENT = b"data: " + GARBAGE + b"\r\n\r\n"
 
 _NOT_WORTH_WAITING = 0.1
+_TROUBLES = frozenset(
+    {"aborts", "cancels", "times out", "has no credentials", "has no other credentials", "some time passes"}
+)
+"""The actions after which a turn may fail, although they don't count as faults."""
+
 _BEHIND_THE_NETWORK = frozenset({"worker", "server"})
 
 
@@ -327,6 +332,8 @@ class Simulation:
         peer = self.peers[action.number]
         conversation, ledger, phase = peer.conversation, peer.ledger, peer.conversation.phase
         self.faults -= action.cost
+        if action.cost or action.what in _TROUBLES:
+            peer.ledger = ledger = ledger._replace(is_troubled=True)
         intent: Intent | None = None
         asked: Asked | None = None
         events: list[ev.Event] = []
@@ -491,6 +498,10 @@ class Simulation:
         if fate.failure is not None:
             return fate.failure(fate.words)
         return reply._replace(headers=(*reply.headers, *fate.headers))
+
+    def remark(self) -> str:
+        """Return what a story has to add about the last exchange, or an empty text."""
+        return ""
 
     def stream(self, data: bytes) -> list[bytes]:
         """Return the pieces in which bytes of the open stream arrive."""
