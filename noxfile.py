@@ -34,7 +34,18 @@ CORE = [
 # What differs with the version of Python: event loops, threads, signals, sockets.
 ON_EACH_PYTHON = [
     f"tests/{name}"
-    for name in ("cli", "client", "driver", "examples", "faults", "journal", "pending_slot", "sync", "transports")
+    for name in (
+        "bulk/test_bulk.py",
+        "cli",
+        "client",
+        "driver",
+        "examples",
+        "faults",
+        "journal",
+        "pending_slot",
+        "sync",
+        "transports",
+    )
 ]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "bindings", "driver", "pending_slot", "client", "journal")]
 
@@ -90,7 +101,14 @@ def tests(session: nox.Session) -> None:
 
 
 # What differs with the versions of what we depend on: HTTP libraries, event loops, click, msgspec, pytest.
-ON_LOWEST = ["tests/cli/test_ask.py", "tests/client", "tests/tape", "tests/testing/test_plugin.py", "tests/transports"]
+ON_LOWEST = [
+    "tests/cli/test_ask.py",
+    "tests/client",
+    "tests/tape",
+    "tests/testing/test_plugin.py",
+    "tests/transports",
+    "tests/worker",
+]
 
 
 @nox.session(python=PYTHONS[:1])

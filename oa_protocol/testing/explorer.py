@@ -60,7 +60,7 @@ class Explorer:
     Attributes:
         binding: the API.
         faults: the most faults in one story before the deletion begins.
-        turns: how many prompts the owner has.
+        turns: how many prompts the owner has. With ``existing``, keeping the chat counts as one.
         retries: the engine's argument.
         timeouts: the engine's argument. If the times are short multiples of each other, there are fewer states.
         cleanup: the engine's argument. The same applies to its times.
@@ -71,7 +71,7 @@ class Explorer:
         depth: the most steps of one story, or None for no limit.
 
     >>> exploration = Explorer(InferenceServer("http://oa.test"), faults=0, turns=1).run()
-    >>> assert exploration.violation is None, exploration.violation
+    >>> assert exploration.violation is None, str(exploration.violation)
 
     """
 

@@ -57,8 +57,8 @@ class ConversationMachine(RuleBasedStateMachine):
 
     After each step, all invariants of the explorer must hold, and the transport must hand everything on unchanged. At
     the end, the owner leaves, there are no more faults, and the conversation must end. docs/testing.md lists the
-    clauses that this checks. A failure is an ``AssertionError`` with the shortest story that was found. Time is
-    virtual, so tests don't wait.
+    clauses that this checks. A failure is an ``AssertionError`` with the shortest story that was found, although there
+    may be a shorter one. Time is virtual, so tests don't wait.
 
     There is a rule for each sort of thing that can happen (``SORTS``). To change Hypothesis' settings, set
     ``TestCase.settings``.

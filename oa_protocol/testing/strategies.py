@@ -537,7 +537,10 @@ FAULTY: tuple[Step, ...] = ("create", "prompt", "request", "message", "chat", "l
 
 
 def faults() -> st.SearchStrategy[Scripted]:
-    """Draw behaviours of the embedded server, for ``Server.script``. None of them makes a client wait forever.
+    """Draw behaviours of the embedded server, for ``Server.script``.
+
+    A client that doesn't read the message waits forever on an ``Abandon``. So put ``anyio.fail_after(10)`` around your
+    program, and let ``TimeoutError`` fail the test. No other of these behaviours makes a client wait forever.
 
     >>> @given(st.lists(faults(), max_size=3))
     ... def test_a_server_can_be_made_to_behave_so(behaviours):

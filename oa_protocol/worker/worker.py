@@ -268,6 +268,7 @@ class Worker:
                     text = reply.piece(piece)
                     if text is not None:
                         await socket.send(text)
+                        await asyncio.sleep(0)  # otherwise a quick model would keep the server's pings waiting
         except ConnectionClosed:
             raise
         except Exception as error:

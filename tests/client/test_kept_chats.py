@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from oa_protocol import ChatLeakedWarning, Conversation, InferenceServer, OAError, Phase, Website
+from oa_protocol import ChatLeakedWarning, Conversation, Credentials, InferenceServer, OAError, Phase, Website
 from oa_protocol.client.journal import Journal
 from oa_protocol.server import Answer, Fault, Hang, Hold, Reply, Reset
 from tests.driver.site import Site
@@ -151,7 +151,9 @@ async def test_a_conversation_that_is_still_to_be_read_is_resumed(site: Site) ->
     chat_id = await kept(site)
     binding = (Website if site.api == "website" else InferenceServer)(site.server.url)
     async with site.client() as client:
-        credentials = client.chat()._driver.conversation.credentials
+        credentials = (
+            Credentials(site.server.cookies) if site.api == "website" else Credentials(token=site.server.token)
+        )
         conversation = Conversation(binding, credentials, chat_id=chat_id, keep=True)
         chat = await client.resume(pickle.loads(pickle.dumps(conversation)))
         assert chat.answer is None

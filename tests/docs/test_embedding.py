@@ -16,6 +16,7 @@ from tests.docs.readme import ROOT
 
 PAGE = ROOT / "docs" / "embedding.md"
 TEXT = PAGE.read_text(encoding="utf-8")
+pytest_plugins = ["pytester"]
 CODE = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -32,6 +33,15 @@ def test_the_page_runs_and_leaves_no_chat(
         assert [request.step for request in server.requests].count("events") == 3
         assert server.chats == ()
     assert "Phase.DELETED ()" in capsys.readouterr().out
+
+
+@pytest.mark.clause("OA-7.2")
+def test_the_page_s_test_passes_and_finds_a_driver_that_forgets_an_interruption(pytester: pytest.Pytester) -> None:
+    good = "\n".join([*CODE[1:3], CODE[-1]])
+    forgetful = good.replace("conversation.handle(inputs.Interrupted(), time.monotonic())", "pass")
+    pytester.makepyfile(test_good=good, test_forgetful=forgetful.replace("range(1, 8)", "[2]"))
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    done.assert_outcomes(passed=7, failed=1)
 
 
 def converse_through_the_page(server: Server, cleanup: Cleanup) -> Conversation:

@@ -20,8 +20,8 @@ pytest_plugins = ["pytester"]
 def test_the_page_is_a_test_file_that_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_page="\n\n".join(CODE))
     done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--hypothesis-seed=0")
-    # The greeting, the verdict and the peer's test run on asyncio and on trio, the suite for servers on each vector.
-    done.assert_outcomes(passed=11 + 3 + len(list(vectors_for("inference"))))
+    # The suite for servers runs on each vector.
+    done.assert_outcomes(passed=13 + len(list(vectors_for("inference"))))
 
 
 def test_the_page_has_each_option_of_the_explorer(capsys: pytest.CaptureFixture[str]) -> None:

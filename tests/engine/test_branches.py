@@ -97,6 +97,14 @@ def test_another_answer_is_requested_under_the_same_prompt(story: Story) -> None
     assert (script.conversation.answer_id, script.conversation.prompt_id) == (ANSWER_2, PROMPT)
 
 
+@pytest.mark.clause("OA-4.7")
+def test_another_answer_waits_for_the_accounts_slot(story: Story) -> None:
+    conversation = (story.answered() >> Regenerate()).conversation
+    assert conversation.awaits_slot
+    conversation.next_intent(7.0)
+    assert conversation.awaits_worker
+
+
 @pytest.mark.clause("OA-6.14")
 def test_after_a_lost_request_the_new_answer_is_adopted_and_not_the_earlier_one(story: Story) -> None:
     script = regenerating(story) >> Lost() << Phase.REQUEST_LOST << Pause(0.5) << FetchChat

@@ -5,6 +5,9 @@ gives the prompts of a dead worker to the others. Each worker process has a jour
 a dead worker are deleted at the end.
 """
 
+# Dask has no types, and is installed only where this runs.
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import dask
+from dask import config
 from distributed import Client as Dask
 from distributed import LocalCluster, Semaphore, Worker, as_completed, get_worker
 
@@ -102,7 +105,7 @@ async def sweep(settings: Settings) -> int:
 
 def main() -> None:
     """Ask the lines of stdin."""
-    dask.config.set({"distributed.scheduler.locks.lease-timeout": "10s"})
+    config.set({"distributed.scheduler.locks.lease-timeout": "10s"})
     settings = Settings(os.environ["OA_URL"], os.environ["OA_COOKIES"], "journals")
     with LocalCluster(n_workers=4, threads_per_worker=4) as machines, Dask(machines) as cluster:
         for key, answer in ask_all(cluster, settings, {line: line for line in map(str.strip, sys.stdin)}):

@@ -31,6 +31,7 @@ each_binding = pytest.mark.parametrize("binding", BINDINGS, ids=lambda binding: 
 
 
 @each_binding
+@pytest.mark.clause("OA-1.2", "OA-3.3")
 @pytest.mark.clause("OA-4.3", "OA-5.6", "OA-5.7", "OA-5.8", "OA-6.1", "OA-6.3", "OA-6.5", "OA-6.6", "OA-6.7", "OA-6.8")
 @pytest.mark.clause("OA-3.3", "OA-3.5", "OA-6.9", "OA-6.11", "OA-6.12", "OA-6.13", "OA-6.14")
 @pytest.mark.clause("OA-7.1", "OA-7.2", "OA-7.3", "OA-7.4", "OA-7.5", "OA-7.6", "OA-7.7", "OA-7.8", "OA-7.9")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from oa_protocol.bindings.base import Binding
+from oa_protocol.bindings.base import Binding, Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.json import ChatSnapshot
 from oa_protocol.bindings.replies import Reply
@@ -25,6 +25,7 @@ from oa_protocol.engine.intents import (
     CreateChat,
     DeleteChat,
     Exchange,
+    HttpRequest,
     Intent,
     ListChats,
     OpenStream,
@@ -336,6 +337,27 @@ def tries_without_bound(patch: Patch) -> None:
     patch.setattr(Conversation, "_try_again", as_if_first)
 
 
+# ---- requests
+
+
+def every_prompt_is_sent_as_the_first_one(patch: Patch) -> None:
+    send_prompt = Website.send_prompt
+
+    def without_parent(self: Website, credentials: Credentials, chat_id: str, _: object, content: str) -> HttpRequest:
+        return send_prompt(self, credentials, chat_id, None, content)
+
+    patch.setattr(Website, "send_prompt", without_parent)
+
+
+def the_stream_of_another_message_is_opened(patch: Patch) -> None:
+    open_stream = Website.open_stream
+
+    def of_the_chat(self: Website, credentials: Credentials, chat_id: str, _: object) -> HttpRequest:
+        return open_stream(self, credentials, chat_id, chat_id)
+
+    patch.setattr(Website, "open_stream", of_the_chat)
+
+
 # ---- time
 
 
@@ -514,6 +536,8 @@ PLANTED = [
     Planted(pings_are_believed_for_good, "looks_while_it_waits", "streams three pings", 16, faults=0),
     Planted(a_clean_end_is_taken_for_success, "success_is_the_truth", "ends the stream, cleanly", 12),
     Planted(the_final_text_is_ignored, "success_is_the_truth", "finishes", 16, faults=0),
+    Planted(every_prompt_is_sent_as_the_first_one, "answers_if_all_goes_well", "SendPrompt", 20, faults=0),
+    Planted(the_stream_of_another_message_is_opened, "answers_if_all_goes_well", "OpenStream", 30, faults=0),
     Planted(no_drain, "drains_first", "RequestAssistant is answered by the server", 9, faults=0),
     Planted(drain_sees_nothing_in_the_chat, "drains_first", "FetchChat", 11),
     Planted(create_not_shielded, "shields", "asks what to do: CreateChat", 3),

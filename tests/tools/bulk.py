@@ -101,6 +101,7 @@ def cpu(count: int, rounds: int) -> None:
                 arguments = [sys.executable, "-m", "tests.tools.bulk", "measure", "--what", kind, "--count", str(count)]
                 done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
                 found[kind].append(float(done.stdout) / count * 1000)
+                print(f"{kind}: {found[kind][-1]:.2f} ms", flush=True)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
                 [*COMMAND, "bulk", source, Path(folder, f"out-{turn}"), "--quiet"], env=environment, check=True
@@ -143,6 +144,7 @@ def kill(count: int) -> None:
             [*COMMAND, "sweep", "--grace", "0"], env=environment, check=False, capture_output=True, text=True
         )
         print(f"{len(swept.stdout.splitlines())} chats deleted by the sweep, exit code {swept.returncode}")
+        print(swept.stderr)
         again = subprocess.run([*COMMAND, "sweep"], env=environment, check=False, capture_output=True, text=True)
         print(re.sub(r"on http\S+ ", "", again.stderr.strip()).partition(",")[0])
         left(environment)

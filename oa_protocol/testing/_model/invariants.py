@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -329,6 +330,14 @@ def success_is_the_truth(moment: Moment) -> str:
     return ""
 
 
+def answers_if_all_goes_well(moment: Moment) -> str:
+    """If nothing goes wrong, no turn fails, because the server understands each request (OA-1.2, OA-3.3)."""
+    failed = next((event for event in moment.events if isinstance(event, ev.Failed)), None)
+    if failed is None or moment.ledger.is_troubled or moment.ledger.has_left:
+        return ""
+    return f"nothing went wrong, and the prompt gets no answer: {failed.error}"
+
+
 def drains_first(moment: Moment) -> str:
     """A chat isn't deleted while its answer runs, unless the time for draining is over, or reads fail (OA-7.1).
 
@@ -385,16 +394,21 @@ INVARIANTS: tuple[Invariant, ...] = (
     stops_draining,
     looks_while_it_waits,
     success_is_the_truth,
+    answers_if_all_goes_well,
     drains_first,
     shields,
 )
 
 
 def first_violation(moment: Moment) -> tuple[str, str] | None:
-    """Return the name of the first invariant that doesn't hold, and what is wrong, or None if all hold."""
+    """Return the name of the first invariant that doesn't hold, and what is wrong, or None if all hold.
+
+    What is wrong ends with the invariant's clauses, which are in its docstring.
+    """
     for invariant in INVARIANTS:
         if problem := invariant(moment):
-            return invariant.__name__, problem
+            clauses = re.findall(r"OA-\d+\.\d+", invariant.__doc__ or "")
+            return invariant.__name__, f"{problem} ({', '.join(clauses)})"
     return None
 
 

@@ -91,6 +91,7 @@ class Ledger(NamedTuple):
         pause: the pause that must be over before the next exchange.
         at_once: how many exchanges of the cleanup were handed out since the last time that time passed.
         is_over: true if nothing may be sent any more.
+        is_troubled: true if anything has gone wrong so far that isn't the engine's fault.
         silent_since: when the driver began to wait for bytes of the stream.
         answer_by: the deadline of the answer.
         drained_by: the deadline of draining, after the owner has left.
@@ -116,6 +117,7 @@ class Ledger(NamedTuple):
     pause: Pause | None = None
     at_once: int = 0
     is_over: bool = False
+    is_troubled: bool = False
     silent_since: float = _NEVER
     answer_by: float = _NEVER
     drained_by: float = _NEVER

@@ -31,6 +31,9 @@ class Run(Protocol):
         ...
 
 
+_FIRST_BYTES = b'{"id":'
+"""What arrives of a reply that breaks off."""
+
 Answer = Callable[[HttpRequest], FarReply | TransportError | None]
 
 
@@ -130,7 +133,7 @@ class FarEnd:
             self.stream = response if response.is_open else self.stream
             return response
         if due.breaks_off:
-            return FarResponse(self, FarReply(200, (), b'{"id":'), is_broken=True)
+            return FarResponse(self, FarReply(200, (), _FIRST_BYTES), is_broken=True)
         raise outcome
 
     async def aclose(self) -> None:
@@ -143,7 +146,7 @@ class TransportedSimulation(Simulation):
     It raises ``TransportFault`` if the transport does something wrong.
     """
 
-    __slots__ = ("_far_end", "_response", "_run", "_transport")
+    __slots__ = ("_far_end", "_remark", "_response", "_run", "_transport")
 
     stream_ends = (*Simulation.stream_ends, "breaks the stream")
     is_slow = True
@@ -156,6 +159,7 @@ class TransportedSimulation(Simulation):
             return make_transport(far_end)
 
         self._run = run
+        self._remark = ""
         self._far_end = far_end
         self._transport = run(make())
 
@@ -165,12 +169,14 @@ class TransportedSimulation(Simulation):
 
     def send(self, request: HttpRequest, number: int, fate: Fate) -> FarReply | TransportError | None:
         """Send ``request`` through the transport. If the request hangs, cancel ``open``, as a driver would."""
+        self._remark = ""
         opens_stream = read_request(request).step == "events"
+        breaks_off = fate.effect is Effect.DONE and not opens_stream and not fate.hangs
         self._far_end.expect(
             request,
             lambda arrived: self.answer(arrived, number, fate),
             opens_stream=opens_stream,
-            breaks_off=fate.effect is Effect.DONE and not opens_stream and not fate.hangs,
+            breaks_off=breaks_off,
         )
         if fate.hangs:
             self._ask(self._hang_through(request))
@@ -179,8 +185,14 @@ class TransportedSimulation(Simulation):
         far = self._far_end.outcome
         if far is None:
             raise TransportFault("the transport did not send the request")
+        if isinstance(far, TransportError) and isinstance(outcome, FarReply) and breaks_off:
+            raise TransportFault(
+                f"the reply broke off after {len(_FIRST_BYTES)} bytes, and the transport reported a clean end"
+            )
         if change := _change_of_outcome(far, outcome):
             raise TransportFault(f"the transport changed the reply: {change}")
+        if isinstance(outcome, TransportError) and type(outcome) is not type(far):
+            self._remark = f" (the transport says {type(outcome).__name__})"
         return outcome
 
     async def _exchange_through(self, request: HttpRequest, *, opens_stream: bool) -> FarReply | TransportError:
@@ -207,6 +219,10 @@ class TransportedSimulation(Simulation):
         opening.cancel()
         with suppress(asyncio.CancelledError, TransportError):
             await opening
+
+    def remark(self) -> str:
+        """Return which other failure the transport made of the last exchange's, in words, or an empty text."""
+        return self._remark
 
     def stream(self, data: bytes) -> list[bytes]:
         """Let bytes arrive at the far end, and return the pieces that the transport hands on."""

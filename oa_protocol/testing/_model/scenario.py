@@ -212,6 +212,7 @@ class Scenario:
                 self._break(TRANSPORT, str(error), error.__cause__)
             self._break("never_raises", f"{type(error).__name__}: {error}", error)
         else:
+            what += self.simulation.remark() if action.what == "exchange" else ""
             self.lines.append(line(action, what, self.simulation, moment))
             if problem := first_violation(moment):
                 self._break(*problem)

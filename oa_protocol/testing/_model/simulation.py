@@ -69,6 +69,11 @@ _THREE_PINGS = 3 * b": ping\r\n\r\n"
 _GARBAGE_EVENT = b"data: " + GARBAGE + b"\r\n\r\n"
 
 _NOT_WORTH_WAITING = 0.1
+_TROUBLES = frozenset(
+    {"aborts", "cancels", "times out", "has no credentials", "has no other credentials", "some time passes"}
+)
+"""The actions after which a turn may fail, although they don't count as faults."""
+
 _BEHIND_THE_NETWORK = frozenset({"worker", "server"})
 
 
@@ -105,7 +110,7 @@ class Peer:
     Attributes:
         conversation: the engine.
         ledger: what an observer has noted about the conversation.
-        turns: how many prompts the owner still has.
+        turns: how many more times the owner may prompt, ask for another answer, or keep the chat.
         idle: true if the driver asked for an intent, and there was none.
         hangs: true if the outstanding exchange hangs, so that there will be no reply.
         stream: the id of the message whose stream is open, or empty.
@@ -245,7 +250,7 @@ class Simulation:
             if EDITS in self.extras:
                 for answer_id in ledger.earlier_answers:
                     yield Action("owner", EDITS, number, (answer_id,))
-        if KEEPS in self.extras and peer.idle and not ledger.keeps and not ledger.has_left:
+        if KEEPS in self.extras and peer.idle and peer.turns and not ledger.keeps and not ledger.has_left:
             yield Action("owner", KEEPS, number)
         if not ledger.has_left:
             yield Action("owner", "closes", number)
@@ -327,6 +332,8 @@ class Simulation:
         peer = self.peers[action.number]
         conversation, ledger, phase = peer.conversation, peer.ledger, peer.conversation.phase
         self.faults -= action.cost
+        if action.cost or action.what in _TROUBLES:
+            peer.ledger = ledger = ledger._replace(is_troubled=True)
         intent: Intent | None = None
         asked: Asked | None = None
         events: list[ev.Event] = []
@@ -426,6 +433,7 @@ class Simulation:
                 peer.ledger = ledger.with_regenerate(self.now, self.limits.timeouts)
                 return Regenerate()
             case "keeps":
+                peer.turns -= 1
                 peer.ledger = ledger._replace(keeps=True)
                 return Keep()
             case "closes" | "closes without draining":
@@ -490,6 +498,10 @@ class Simulation:
         if fate.failure is not None:
             return fate.failure(fate.words)
         return reply._replace(headers=(*reply.headers, *fate.headers))
+
+    def remark(self) -> str:
+        """Return what a story has to add about the last exchange, or an empty text."""
+        return ""
 
     def stream(self, data: bytes) -> list[bytes]:
         """Return the pieces in which bytes of the open stream arrive."""
