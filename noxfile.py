@@ -34,7 +34,18 @@ CORE = [
 # What differs with the version of Python: event loops, threads, signals, sockets.
 ON_EACH_PYTHON = [
     f"tests/{name}"
-    for name in ("cli", "client", "driver", "examples", "faults", "journal", "pending_slot", "sync", "transports")
+    for name in (
+        "bulk/test_bulk.py",
+        "cli",
+        "client",
+        "driver",
+        "examples",
+        "faults",
+        "journal",
+        "pending_slot",
+        "sync",
+        "transports",
+    )
 ]
 CORE_TESTS = [f"tests/{name}" for name in ("engine", "bindings", "driver", "pending_slot", "client", "journal")]
 
@@ -90,7 +101,14 @@ def tests(session: nox.Session) -> None:
 
 
 # What differs with the versions of what we depend on: HTTP libraries, event loops, click, msgspec, pytest.
-ON_LOWEST = ["tests/cli/test_ask.py", "tests/client", "tests/tape", "tests/testing/test_plugin.py", "tests/transports"]
+ON_LOWEST = [
+    "tests/cli/test_ask.py",
+    "tests/client",
+    "tests/tape",
+    "tests/testing/test_plugin.py",
+    "tests/transports",
+    "tests/worker",
+]
 
 
 @nox.session(python=PYTHONS[:1])
@@ -123,6 +141,20 @@ def nightly(session: nox.Session) -> None:
     for backend in ("asyncio", "trio", "sync"):
         for transport in ("httptools", "httpx"):
             session.run("python", "-m", "tests.chaos.run", f"--backend={backend}", f"--transport={transport}")
+
+
+@nox.session(default=False)
+def dask(session: nox.Session) -> None:
+    """The example with Dask, on a cluster of processes, of which one is killed."""
+    install(session, "dask")
+    session.run("pytest", "tests/dask", *session.posargs)
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """The pages in a real browser, which is the system's Chromium."""
+    install(session, "page")
+    session.run("pytest", "tests/browser/clicking.py", *session.posargs)
 
 
 @nox.session(default=False)

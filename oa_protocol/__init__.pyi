@@ -3,9 +3,11 @@ from oa_protocol.bindings.base import AnswerOptions as AnswerOptions
 from oa_protocol.bindings.base import Binding as Binding
 from oa_protocol.bindings.base import Credentials as Credentials
 from oa_protocol.bindings.inference import InferenceServer as InferenceServer
+from oa_protocol.bindings.json import ChatSummary as ChatSummary
 from oa_protocol.bindings.json import ModelConfig as ModelConfig
 from oa_protocol.bindings.json import ParameterConfig as ParameterConfig
 from oa_protocol.bindings.json import SamplingParameters as SamplingParameters
+from oa_protocol.bindings.tree import MessageTree as MessageTree
 from oa_protocol.bindings.website import Website as Website
 from oa_protocol.client import sync as sync
 from oa_protocol.client.answer import Answer as Answer
@@ -46,6 +48,7 @@ from oa_protocol.engine.events import Created as Created
 from oa_protocol.engine.events import Deleted as Deleted
 from oa_protocol.engine.events import Event as Event
 from oa_protocol.engine.events import Failed as Failed
+from oa_protocol.engine.events import Kept as Kept
 from oa_protocol.engine.events import Leaked as Leaked
 from oa_protocol.engine.events import LeakRecord as LeakRecord
 from oa_protocol.engine.events import Message as Message
@@ -61,7 +64,9 @@ from oa_protocol.engine.inputs import CredentialsFound as CredentialsFound
 from oa_protocol.engine.inputs import ExchangeFailed as ExchangeFailed
 from oa_protocol.engine.inputs import Input as Input
 from oa_protocol.engine.inputs import Interrupted as Interrupted
+from oa_protocol.engine.inputs import Keep as Keep
 from oa_protocol.engine.inputs import Prompt as Prompt
+from oa_protocol.engine.inputs import Regenerate as Regenerate
 from oa_protocol.engine.inputs import ReplyReceived as ReplyReceived
 from oa_protocol.engine.inputs import StreamData as StreamData
 from oa_protocol.engine.inputs import StreamEnded as StreamEnded
@@ -86,5 +91,6 @@ from oa_protocol.engine.timers import Timeouts as Timeouts
 from oa_protocol.transports import Response as Response
 from oa_protocol.transports import Transport as Transport
 from oa_protocol.transports import TransportFactory as TransportFactory
+from oa_protocol.watching.factory import watch as watch
 
 __all__: list[str]

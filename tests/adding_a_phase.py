@@ -79,7 +79,7 @@ EDITS = (
         "        turn = self._current\n        if kind is SendPrompt:",
         "        if kind is SetTitle:\n            return api.set_title(credentials, chat_id)\n",
     ),
-    Edit("way out", "oa_protocol/engine/moves.py", "Phase.PROMPTED | Phase.ANSWERED", "Phase.TITLED | "),
+    Edit("way out", "oa_protocol/engine/moves.py", "Phase.PROMPT_LOST\n", "Phase.TITLED\n                | "),
     Edit("binding", "oa_protocol/bindings/base.py", "    def send_prompt(", _SPELLED.format("...")),
     Edit(
         "inference binding",

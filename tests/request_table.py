@@ -21,6 +21,7 @@ _ROWS = {
     "read a message": ("message", "FetchMessage"),
     "read a chat": ("chat", "FetchChat"),
     "list chats": ("chats", "ListChats"),
+    "update a chat": ("update", "-"),
     "list models": ("models", "-"),
     "delete the chat": ("delete", "DeleteChat"),
 }

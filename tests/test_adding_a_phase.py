@@ -176,7 +176,7 @@ def test_every_request_of_a_binding_is_in_the_tests_table() -> None:
             spelled.append(name)
             return self._nothing
 
-        def _nothing(self, *_: object) -> None: ...
+        def _nothing(self, *_: object, **__: object) -> None: ...
 
     for _, _, _, spell, *_ in ROWS:
         spell(cast("Binding", Noting()), Credentials())

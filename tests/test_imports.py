@@ -126,7 +126,8 @@ LAYERS = {
     "server": {"models"},
     "worker": {"engine", "models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
-    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "worker"},
+    "watching": {"client", "engine", "server", "tape"},
+    "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "watching", "worker"},
 }
 """Which folders a folder may import, as the table in docs/architecture.md says."""
 

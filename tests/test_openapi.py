@@ -84,7 +84,7 @@ def test_its_structure() -> None:
     assert len(set(ids)) == len(ids)
     for (method, path), operation in OPERATIONS.items():
         assert path.startswith("/api/") is (operation["tags"] == ["website"])
-        assert ("requestBody" in operation) is (method == "POST")
+        assert ("requestBody" in operation) is (method in ("POST", "PUT"))
         assert {"4XX", "5XX"} <= set(operation["responses"])
         for status, reply in operation["responses"].items():
             assert re.fullmatch(r"[2-5](\d\d|XX)", status)
@@ -96,8 +96,8 @@ def test_its_structure() -> None:
 def test_it_has_the_requests_of_the_specifications_table_and_no_others() -> None:
     section = PROTOCOL.partition("**OA-1.1**")[2].partition("**OA-1.2**")[0]
     rows = [line.split("|") for line in section.splitlines() if line.startswith("| ") and "---" not in line][1:]
-    named = [re.findall(r"`(GET|POST|DELETE) (/[^`]*)`", cell)[0] for row in rows for cell in row[2:4]]
-    assert len(named) == 2 * 9
+    named = [re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]*)`", cell)[0] for row in rows for cell in row[2:4]]
+    assert len(named) == 2 * 10
     found = {id(operation_of(method, target.replace("=", "=x"))) for method, target in named}
     assert found == {id(operation) for operation in OPERATIONS.values()}
 
@@ -110,6 +110,7 @@ def requests(binding: Binding, who: Credentials) -> list[HttpRequest]:
         binding.request_assistant(who, CHAT, MESSAGE, options), binding.open_stream(who, CHAT, MESSAGE),
         binding.fetch_message(who, CHAT, MESSAGE), binding.fetch_chat(who, CHAT), binding.list_chats(who),
         binding.list_models(who), binding.delete_chat(who, CHAT),
+        binding.update_chat(who, CHAT, schemas.ChatUpdate(title="Café", hidden=False)),
     ]  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings._base_url import check_base_url as check_base_url
 from oa_protocol.bindings._secrets import hide
 from oa_protocol.bindings.ids import check_id
-from oa_protocol.bindings.json import ChatList, ChatSnapshot, ModelConfig, StreamEvent
+from oa_protocol.bindings.json import ChatList, ChatSnapshot, ChatUpdate, ModelConfig, StreamEvent
+from oa_protocol.engine.errors import LocalProtocolError
 from oa_protocol.engine.events import Message
 from oa_protocol.engine.intents import HttpRequest
 
@@ -247,6 +248,11 @@ class Binding(Protocol):
         return False
 
     @property
+    def has_branches(self) -> bool:
+        """Whether a chat is a tree: several answers to one prompt, and several prompts after one answer (OA-3.2)."""
+        return False
+
+    @property
     def takes_cookies(self) -> bool:
         """Whether cookies can be credentials here. Otherwise, only a bearer token can."""
         return True
@@ -284,15 +290,27 @@ class Binding(Protocol):
         """Return the request that reads a chat with its messages."""
         ...
 
-    def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
+    def list_chats(
+        self, credentials: Credentials, after: str | None = None, *, include_hidden: bool = False
+    ) -> HttpRequest:
         """Return the request that lists the account's newest chats, or the next page.
 
         Args:
             credentials: the credentials to send.
             after: the cursor of the page before (``ChatList.next``), or None for the first page.
+            include_hidden: true to list hidden chats, too.
 
         """
         ...
+
+    def update_chat(self, credentials: Credentials, chat_id: str, update: ChatUpdate) -> HttpRequest:
+        """Return the request that changes a chat's properties. The client sends it, and never the engine.
+
+        Raises:
+            LocalProtocolError: the API has no such request.
+
+        """
+        raise LocalProtocolError(f"the API {self.api!r} can't change a chat's title, or what it shows")
 
     def list_models(self, credentials: Credentials) -> HttpRequest:
         """Return the request that lists the models that the server offers."""
@@ -429,10 +447,23 @@ def new_prompt(parent_id: str | None, content: str, *, chat_id: str | UnsetType 
     return schemas.encode(schemas.NewPrompt(chat_id=chat_id, parent_id=parent_id, content=content))
 
 
-def page_query(after: str | None) -> str:
-    """Return the URL's query for the page after a cursor, or an empty text for the first page."""
+def page_query(after: str | None, *, limit: int | None = None, include_hidden: bool = False) -> str:
+    """Return the URL's query for a page of the list of chats, or an empty text.
+
+    Args:
+        after: the cursor of the page before, or None for the first page.
+        limit: how many chats to ask for, or None if the API doesn't take a number.
+        include_hidden: true to list hidden chats, too.
+
+    """
     # The cursor comes from the server, and may contain any character, so everything is quoted.
-    return "" if after is None else f"?after={quote(after, safe='')}"
+    parts = [
+        ("limit", limit),
+        ("after", after and quote(after, safe="")),
+        ("include_hidden", include_hidden and "true"),
+    ]
+    query = "&".join(f"{name}={value}" for name, value in parts if value)
+    return query and f"?{query}"
 
 
 def build_request(

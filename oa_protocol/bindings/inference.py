@@ -13,10 +13,11 @@ from oa_protocol.bindings.base import (
     page_query,
 )
 from oa_protocol.bindings.ids import check_id
-from oa_protocol.bindings.json import OpenAssistantJson, decode_account, encode
+from oa_protocol.bindings.json import ChatUpdate, OpenAssistantJson, decode_account, encode
 from oa_protocol.engine.intents import HttpRequest
 
 _CHAT_NOT_FOUND = "Chat not found"
+_PAGE_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,16 @@ class InferenceServer(OpenAssistantJson):
         """Return the request ``GET /chats/{chat_id}``."""
         return build_request("GET", self._chat(chat_id), credentials)
 
-    def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
-        """Return the request ``GET /chats``."""
-        return build_request("GET", f"{self.base_url}/chats{page_query(after)}", credentials)
+    def list_chats(
+        self, credentials: Credentials, after: str | None = None, *, include_hidden: bool = False
+    ) -> HttpRequest:
+        """Return the request ``GET /chats``, for a page of the largest size."""
+        query = page_query(after, limit=_PAGE_SIZE, include_hidden=include_hidden)
+        return build_request("GET", f"{self.base_url}/chats{query}", credentials)
+
+    def update_chat(self, credentials: Credentials, chat_id: str, update: ChatUpdate) -> HttpRequest:
+        """Return the request ``PUT /chats/{chat_id}``."""
+        return build_request("PUT", self._chat(chat_id), credentials, body=encode(update))
 
     def list_models(self, credentials: Credentials) -> HttpRequest:
         """Return the request ``GET /configs/model_configs``."""

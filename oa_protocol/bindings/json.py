@@ -14,10 +14,14 @@ from msgspec import UNSET, Struct, UnsetType
 
 from oa_protocol.bindings.ids import is_id
 from oa_protocol.bindings.sse import SSEDecoder
+from oa_protocol.bindings.tree import MessageTree
 from oa_protocol.engine.events import Answered, Message, PluginStep, Queued, Token, WorkerError
 from oa_protocol.engine.intents import RequestAssistant
 
 DEFAULT_MODEL = "OA_SFT_Llama_30B_6"
+
+LONGEST_TITLE = 100
+"""The most characters of a title that is set. The first prompt becomes the title whole, so it may be longer."""
 
 _ALREADY_PROMPTED = "Trying to add first message to non-empty chat"
 
@@ -104,6 +108,30 @@ class NewAnswer(Struct, frozen=True, kw_only=True):
     user_response_instructions: str | UnsetType = UNSET
 
 
+class ChatUpdate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of the request that changes a chat. Fields that are unset stay as they are (OA-3.7).
+
+    Attributes:
+        chat_id: the chat's id, if the API wants it in the body.
+        title: the new title, of at most 100 characters.
+        hidden: true to hide the chat from the list.
+        active_thread_tail_message_id: the id of the last message of the branch to show.
+
+    Raises:
+        ValueError: the title is too long.
+
+    """
+
+    chat_id: str | UnsetType = UNSET
+    title: str | UnsetType = UNSET
+    hidden: bool | UnsetType = UNSET
+    active_thread_tail_message_id: str | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if isinstance(self.title, str) and len(self.title) > LONGEST_TITLE:
+            raise ValueError(f"title must have at most {LONGEST_TITLE} characters, not {len(self.title)}")
+
+
 class Created(Struct, frozen=True):
     """The reply to a request that creates something, with the id of the new thing."""
 
@@ -111,18 +139,40 @@ class Created(Struct, frozen=True):
 
 
 class ChatSummary(Struct, frozen=True, kw_only=True):
-    """A chat in the account's list."""
+    """A chat in the account's list.
+
+    Attributes:
+        id: the chat's id.
+        title: its title, or None if the chat is empty. Without a title of its own, it is the whole first prompt.
+        created_at: when the chat was made, as the server writes it: UTC in ISO 8601, without a time zone.
+        modified_at: when a prompt was last added, in the same form.
+        hidden: true if the list shows the chat only if it is asked for hidden ones.
+
+    """
 
     id: str
     title: str | None = None
     created_at: str | None = None
+    modified_at: str | None = None
+    hidden: bool = False
 
 
 class ChatSnapshot(Struct, frozen=True, kw_only=True):
-    """A chat with its messages, which are in no particular order. Sort them by id to get the order of time (OA-3.2)."""
+    """A chat with its messages, which are in no particular order. ``tree`` has them in order.
+
+    ``active_thread_tail_message_id`` is the last message of the branch that the server shows, if it remembers one.
+    """
 
     id: str
     messages: list[Message]
+    title: str | None = None
+    active_thread_tail_message_id: str | None = None
+
+    @property
+    def tree(self) -> MessageTree:
+        """The messages as a tree. Their ids sort by time (OA-3.2)."""
+        messages = sorted(self.messages, key=lambda message: message.id)
+        return MessageTree(tuple(messages), self.active_thread_tail_message_id, self.title)
 
 
 class ChatList(Struct, frozen=True, kw_only=True):
@@ -194,6 +244,7 @@ DecodeErrors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class OpenAssistantJson:
     """The methods that read JSON, which are the same for both APIs. ``Binding`` documents them."""
 
+    has_branches = True
     is_id = staticmethod(is_id)
     read_chat = staticmethod(msgspec.json.Decoder(ChatSnapshot).decode)
     read_chat_list = staticmethod(msgspec.json.Decoder(ChatList).decode)

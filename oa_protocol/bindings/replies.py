@@ -15,6 +15,9 @@ from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusE
 MAX_BODY = 8 * 1024 * 1024
 """The largest size of a reply's body, in bytes. A driver may stop reading after one byte more."""
 
+MAX_LIST = 256 * 1024 * 1024
+"""The largest size of a list of chats that a client reads for its owner. Each title may be a whole prompt (WIRE 33)."""
+
 MAX_NESTING = 500
 """How many arrays and objects may be inside one another. A shorter text can't be nested more deeply.
 
@@ -57,6 +60,7 @@ class Reply(Struct, frozen=True):
         content_encoding: the ``content-encoding`` header.
         credentials: the credentials of the request. They are removed from error messages, because a server may repeat
             them.
+        most: the most bytes that the body may have.
 
     """
 
@@ -68,10 +72,17 @@ class Reply(Struct, frozen=True):
     retry_after: float | None = None
     content_encoding: str | None = None
     credentials: Credentials = _NONE
+    most: int = MAX_BODY
 
     @classmethod
     def of(
-        cls, binding: Binding, status: int, headers: Headers, body: bytes, credentials: Credentials = _NONE
+        cls,
+        binding: Binding,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        credentials: Credentials = _NONE,
+        most: int = MAX_BODY,
     ) -> Reply:
         """Return a reply with the headers that the engine needs. Names of headers may have any case.
 
@@ -87,7 +98,7 @@ class Reply(Struct, frozen=True):
         date = found.get("date")
         wait = seconds_to_wait(found.get("retry-after"), date)
         coding = found.get("content-encoding")
-        return cls(binding, status, bytes(body), date, found.get("location"), wait, coding, credentials)
+        return cls(binding, status, bytes(body), date, found.get("location"), wait, coding, credentials, most)
 
     @property
     def is_success(self) -> bool:
@@ -165,8 +176,8 @@ class Reply(Struct, frozen=True):
     @property
     def _problem(self) -> str:
         """Why the body must not be decoded at all (OA-5.10), or an empty text."""
-        if len(self.body) > MAX_BODY:
-            return f"more than {MAX_BODY:,} bytes"
+        if len(self.body) > self.most:
+            return f"more than {self.most:,} bytes"
         return TOO_DEEP if is_nested_too_deeply(self.body) else ""
 
     def error(self, doing: str, phase: str | None = None) -> OAError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from oa_protocol.bindings.base import (
     AnswerOptions,
     Credentials,
@@ -14,7 +16,7 @@ from oa_protocol.bindings.base import (
     page_query,
 )
 from oa_protocol.bindings.ids import check_id
-from oa_protocol.bindings.json import OpenAssistantJson, encode
+from oa_protocol.bindings.json import ChatUpdate, OpenAssistantJson, encode
 from oa_protocol.engine.intents import HttpRequest
 
 _SESSION_COOKIE = re.compile(r"(?:__Secure-)?next-auth\.session-token(?:\.([0-9]{1,3}))?")
@@ -88,9 +90,17 @@ class Website(OpenAssistantJson):
         """Return the request ``GET /api/chat?chat_id=``."""
         return build_request("GET", f"{self.base_url}/api/chat?chat_id={check_id(chat_id)}", credentials)
 
-    def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
+    def list_chats(
+        self, credentials: Credentials, after: str | None = None, *, include_hidden: bool = False
+    ) -> HttpRequest:
         """Return the request ``GET /api/chat``. A page always has twenty chats."""
-        return build_request("GET", f"{self.base_url}/api/chat{page_query(after)}", credentials)
+        query = page_query(after, include_hidden=include_hidden)
+        return build_request("GET", f"{self.base_url}/api/chat{query}", credentials)
+
+    def update_chat(self, credentials: Credentials, chat_id: str, update: ChatUpdate) -> HttpRequest:
+        """Return the request ``PUT /api/chat``."""
+        body = encode(replace(update, chat_id=check_id(chat_id)))
+        return build_request("PUT", f"{self.base_url}/api/chat", credentials, body=body)
 
     def list_models(self, credentials: Credentials) -> HttpRequest:
         """Return the request ``GET /api/chat/models``."""

@@ -121,9 +121,11 @@ def ask(prompt: str | None, **options: Any) -> int:  # noqa: ANN401  # named in 
 @connection
 @journal
 @click.option("--history/--no-history", default=True, help="Keep your prompts for later chats.  [default: history]")
+@click.option("--keep", is_flag=True, help="Keep the chat on the server when you leave. /keep does the same later.")
+@click.option("--open", metavar="ID", help="Go on with a chat that exists already. It is kept.")
 @output
 def chat(**options: Any) -> int:  # noqa: ANN401  # named in Settings
-    """Converse in one chat, which is deleted when you leave.
+    """Converse in one chat, which is deleted when you leave, unless you keep it.
 
     Ctrl-C stops an answer. At an empty line, Ctrl-C, Ctrl-D or /exit leaves the chat. /help lists the commands. If an
     answer fails, the chat ends.
@@ -201,6 +203,45 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
     from oa_protocol.cli import _session
 
     return _session.models(_settings(options))
+
+
+@group.command(epilog="`oa-protocol --help` lists the exit codes.")
+@click.option("--hidden", is_flag=True, help="List hidden chats, too.")
+@connection
+@output
+def chats(hidden: bool, **options: Any) -> int:  # noqa: ANN401  # named in Settings
+    """List your chats on the server, the newest first.
+
+    Each line has the id, the date and the beginning of the title, with tabs in between.
+    """
+    from oa_protocol.cli import _session
+
+    return _session.chats(_settings(options), hidden=hidden)
+
+
+@group.command(epilog="`oa-protocol --help` lists the exit codes.")
+@click.argument("chat_id", metavar="ID")
+@connection
+@output
+def show(chat_id: str, **options: Any) -> int:  # noqa: ANN401  # named in Settings
+    """Print the chat ID as Markdown, or all of its messages as JSON."""
+    from oa_protocol.cli import _session
+
+    return _session.show(_settings(options), chat_id)
+
+
+@group.command(epilog="The exit code is 6 if a chat is, or may be, left on the server.")
+@click.argument("chat_ids", metavar="ID...", nargs=-1, required=True)
+@connection
+@output
+def delete(chat_ids: tuple[str, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
+    """Delete the chats with these IDs. The ids of deleted chats are printed.
+
+    If an answer is running, its end is waited for, because deleting the chat breaks other users' answers.
+    """
+    from oa_protocol.cli import _session
+
+    return _session.delete(_settings(options), chat_ids)
 
 
 @group.command(
@@ -290,6 +331,7 @@ def replay(file: str, html: str | None) -> int:
     help="Where to write a line for each request: time, method, path, status and milliseconds. - is stderr. You may"
     " move the file away at any time, and a new one is begun.",
 )
+@click.option("--watch", is_flag=True, help="Print the URL of a live page that shows every conversation.")
 def serve(
     port: int,
     host: str,
@@ -299,6 +341,7 @@ def serve(
     workers: int,
     allowed_hosts: tuple[str, ...],
     log: str,
+    watch: bool,
 ) -> int:
     """Run the embedded server until you press Ctrl-C.
 
@@ -311,7 +354,7 @@ def serve(
     del host  # it was only checked, because both names mean 127.0.0.1, on which the server always listens
     if token_delay is None:
         token_delay = 0.05 if answers in (None, "lorem", "echo") else 0.0
-    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, log)
+    return _serving.serve(model_of(answers, gguf), port, token_delay, workers, allowed_hosts, log, watched=watch)
 
 
 @group.command(

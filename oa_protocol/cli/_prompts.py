@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import click
 
@@ -22,10 +22,24 @@ BETWEEN = "\n\n"
 _PATIENCE = 2.0
 
 _HELP = """\
-/help  show this list
-/exit  leave, and delete the chat (also /quit or Ctrl-D)
-//     at the start of a line: send the line as a prompt, with only one /
+/help        show this list
+/regenerate  ask for another answer to the last prompt
+/edit TEXT   send TEXT in place of the last prompt
+/branch      list the branches of the chat; /branch 2 goes on with the second one
+/keep        keep the chat on the server when you leave
+/exit        leave, and delete the chat (also /quit or Ctrl-D)
+//           at the start of a line: send the line as a prompt, with only one /
 Ctrl-C stops an answer. At an empty line, it leaves. A pasted block is one prompt."""
+
+
+_COMMANDS = ("regenerate", "edit", "branch", "keep")
+
+
+class Command(NamedTuple):
+    """A line that is a command about the chat itself: its name without the slash, and the rest of the line."""
+
+    name: str
+    rest: str = ""
 
 
 def one_prompt(argument: str | None, terminal: Terminal) -> str:
@@ -52,8 +66,8 @@ def one_prompt(argument: str | None, terminal: Terminal) -> str:
 
 async def chat_prompts(
     terminal: Terminal, interrupts: Interrupts, history: Path | None, *, typed: bool
-) -> AsyncIterator[str]:
-    """Yield the prompts of ``chat``, until stdin ends or ``/exit`` is read. Skip empty lines.
+) -> AsyncIterator[str | Command]:
+    """Yield the prompts and commands of ``chat``, until stdin ends or ``/exit`` is read. Skip empty lines.
 
     Raises:
         UsageError: stdin is closed, a line is too long or isn't UTF-8, or an unknown command is piped in.
@@ -76,6 +90,8 @@ async def chat_prompts(
             return
         elif words == "/help":
             terminal.complain(_HELP)
+        elif (name := words.split()[0][1:]) in _COMMANDS:
+            yield Command(name, words.removeprefix(f"/{name}").strip())
         else:
             problem = (
                 f"unknown command {words.split()[0]}: /help lists the commands, and // starts a prompt with a slash"

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from logging.handlers import WatchedFileHandler
 
 import click
@@ -16,10 +16,20 @@ import click
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._terminal import Terminal
 from oa_protocol.server import Model, Server
+from oa_protocol.watching import watch
 
 
-def serve(model: Model, port: int, token_delay: float, workers: int, allowed_hosts: Iterable[str], log: str) -> int:
-    """Run the embedded server until SIGINT or SIGTERM arrives. Return the exit code."""
+def serve(
+    model: Model,
+    port: int,
+    token_delay: float,
+    workers: int,
+    allowed_hosts: Iterable[str],
+    log: str,
+    *,
+    watched: bool = False,
+) -> int:
+    """Run the embedded server, with a live page if ``watched``, until SIGINT or SIGTERM. Return the exit code."""
     terminal = Terminal()
     handler = _handler(terminal, log)
     server = Server(model, port=port, token_delay=token_delay, workers=workers, allowed_hosts=allowed_hosts)
@@ -32,8 +42,10 @@ def serve(model: Model, port: int, token_delay: float, workers: int, allowed_hos
             raise click.ClickException(
                 f"the server cannot listen on port {port}: {error.strerror or error}. --port 0 picks a free port."
             ) from error
-        with _logging(handler):
+        with _logging(handler), watch(server) if watched else nullcontext() as page:
             _tell(terminal, server)
+            if page is not None:
+                terminal.note(f"Watch it at {page.url}")
             while True:
                 # A signal interrupts a sleep on every system, but not every wait for a lock. If it arrives just before
                 # the sleep, it is noticed up to a second late.

@@ -1,4 +1,4 @@
-"""The commands ``ask``, ``chat``, ``models`` and ``sweep``, and their exit codes."""
+"""The commands that need a client, and their exit codes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from msgspec.structs import asdict
 from platformdirs import user_state_path
 
 from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.cli import _chats
+from oa_protocol.cli._branches import Branches
 from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._interrupts import Interrupts, heartbeat
-from oa_protocol.cli._prompts import are_typed, chat_prompts, one_prompt
+from oa_protocol.cli._prompts import Command, are_typed, chat_prompts, one_prompt
 from oa_protocol.cli._terminal import Terminal
 from oa_protocol.cli._words import in_our_words
 from oa_protocol.client.answer import Answer
@@ -36,6 +38,7 @@ from oa_protocol.engine.errors import (
     ChatLeakedWarning,
     HTTPStatusError,
     JournalError,
+    LocalProtocolError,
     OAError,
 )
 from oa_protocol.engine.events import (
@@ -81,6 +84,8 @@ class Settings:
     answers: str | None = None
     gguf: str | None = None
     history: bool = False
+    keep: bool = False
+    open: str | None = None
 
     @property
     def sampling(self) -> dict[str, float]:
@@ -99,7 +104,7 @@ def ask(settings: Settings, argument: str | None) -> int:
     session = Session(settings)
     prompt = one_prompt(argument, session.terminal)
 
-    async def prompts() -> AsyncIterator[str]:
+    async def prompts() -> AsyncIterator[str | Command]:
         yield prompt
 
     return session.run(lambda client: session.converse(client, prompts()))
@@ -125,6 +130,44 @@ def models(settings: Settings) -> int:
     """
     session = Session(settings)
     return session.run(session.list_models)
+
+
+def chats(settings: Settings, *, hidden: bool) -> int:
+    """List the account's chats. Return the exit code.
+
+    Raises:
+        UsageError: There is no server, or the options can't be used.
+
+    """
+    work = partial(_chats.list_chats, json=settings.json, hidden=hidden)
+    return _about_chats(settings, work)
+
+
+def show(settings: Settings, chat_id: str) -> int:
+    """Print a chat. Return the exit code.
+
+    Raises:
+        UsageError: There is no server, or the id or the options can't be used.
+
+    """
+    return _about_chats(settings, partial(_chats.show, chat_id=chat_id, json=settings.json))
+
+
+def delete(settings: Settings, chat_ids: Sequence[str]) -> int:
+    """Delete chats. Return the exit code.
+
+    Raises:
+        UsageError: There is no server, or an id or the options can't be used.
+
+    """
+    return _about_chats(settings, partial(_chats.delete, chat_ids=chat_ids, json=settings.json))
+
+
+def _about_chats(settings: Settings, work: Callable[[Client, Terminal], Awaitable[None]]) -> int:
+    if settings.url is None:
+        raise click.UsageError("there is no server that has chats: give --url, or set OA_URL")
+    session = Session(settings)
+    return session.run(lambda client: work(client, session.terminal))
 
 
 def sweep(settings: Settings, grace: float, forget: Sequence[int]) -> int:
@@ -198,46 +241,61 @@ class Session:
             self.terminal.complain(self._remedy)
         return self._conclude(failure, leaked=bool(leaked))
 
-    def chat_prompts(self) -> AsyncIterator[str]:
+    def chat_prompts(self) -> AsyncIterator[str | Command]:
         """Return the prompts that the user types or pipes in."""
         history = _state_path() / "chat_history" if self._settings.history else None
         return chat_prompts(self.terminal, self.interrupts, history, typed=self._typed)
 
-    async def converse(self, client: Client, prompts: AsyncIterator[str]) -> None:
-        """Print the answers to ``prompts``, all in one chat, and delete the chat in the end."""
-        settings = self._settings
-        chat = self._chat = client.chat(
-            settings.model, sampling=settings.sampling, system_prompt=settings.system_prompt, tape=settings.tape
-        )
+    async def converse(self, client: Client, prompts: AsyncIterator[str | Command]) -> None:
+        """Print the answers to ``prompts``, all in one chat, and delete the chat in the end, unless it is kept."""
+        chat = self._chat = await self._begin_chat(client)
         answer = self._answer_until_stopped if self._typed else self._answer
+        branches = Branches(chat, self.terminal)
         try:
             async with chat:
                 try:
                     async for prompt in prompts:
                         try:
-                            sent = chat.send(prompt)
-                        except ValueError as error:
-                            # No server can store this prompt, but a user at a terminal can type another one.
-                            if not self._typed:
+                            asked = await branches.ask(prompt)
+                            if asked is not None:
+                                await answer(asked)
+                        except (ValueError, LocalProtocolError) as error:
+                            # It isn't possible, or no server can store it. A user at a terminal can type another line.
+                            if not self._typed or chat.phase is Phase.FAILED:
                                 raise
                             self.terminal.complain(f"Error: {in_our_words(error)}")
-                        else:
-                            await answer(sent)
                 except OAError as error:
                     self._record("failed", error=type(error).__name__, message=str(error))
                     raise
                 finally:
-                    if chat.id is not None:
+                    if chat.id is not None and not chat.is_kept:
                         again = " (Ctrl-C again quits at once)" if self.interrupts.signal else ""
                         self.terminal.progress(f"deleting the chat…{again}")
         finally:
             match chat.phase:
                 case Phase.DELETED:
                     self._record("deleted", chat_id=chat.id)
+                case Phase.KEPT:
+                    self._record("kept", chat_id=chat.id)
+                    self.terminal.note(f"Kept: chat {chat.id}")
                 case Phase.LEAKED:
                     self._record("leaked", records=client.leaked)
                 case _:
                     self._record("never_created")
+
+    async def _begin_chat(self, client: Client) -> Chat:
+        settings = self._settings
+        if settings.open is not None:
+            self.terminal.progress("reading the chat…")
+        begin = client.chat if settings.open is None else partial(client.open, settings.open)
+        chat = begin(
+            settings.model,
+            sampling=settings.sampling,
+            system_prompt=settings.system_prompt,
+            keep=settings.keep or settings.open is not None,
+            tape=settings.tape,
+        )
+        return chat if isinstance(chat, Chat) else await chat
 
     async def list_models(self, client: Client) -> None:
         """Print the models."""
@@ -466,7 +524,7 @@ class Session:
 
     def _last_words(self) -> str:
         chat = self._chat
-        if chat is None or chat.phase in (Phase.DELETED, Phase.NEVER_CREATED):
+        if chat is None or chat.phase in (Phase.DELETED, Phase.NEVER_CREATED) or (chat.id and chat.is_kept):
             return f"{self.terminal.visible_cursor}Interrupted."
         said = f"{self.terminal.visible_cursor}Maybe left behind: chat {chat.id or '(id unknown)'}"
         return f"{said}\n{self._remedy}".rstrip()

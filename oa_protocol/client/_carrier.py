@@ -231,6 +231,11 @@ class Carrier:
             stack.push_async_callback(self.close_stream)
             stack.push_async_callback(self.drop_flight)
 
+    async def note_kept(self) -> None:
+        """Cross the chat out of the journal, so that no sweep deletes it. Raises JournalError."""
+        if self._entry is not None:
+            await self._entry.kept()
+
     async def note_gone(self) -> None:
         """Cross the chat out of the journal."""
         if self._entry is not None:
@@ -253,7 +258,8 @@ class Carrier:
             await self._exchange(create, flight)
         finally:
             if self._entry is not None:
-                await self._entry.settled(conversation.chat_id, is_unclear=len(conversation.leaked) > leaked)
+                is_unclear, is_kept = len(conversation.leaked) > leaked, conversation.is_kept
+                await self._entry.settled(conversation.chat_id, is_unclear=is_unclear, is_kept=is_kept)
 
     async def _exchange(self, exchange: Exchange, flight: Flight) -> None:
         response: Response | None = None
@@ -309,7 +315,7 @@ def clock() -> Callable[[], float]:
 
 
 async def fetch(
-    open_transport: TransportFactory, request: HttpRequest, seconds: float
+    open_transport: TransportFactory, request: HttpRequest, seconds: float, *, most: int = MAX_BODY
 ) -> tuple[int, Sequence[tuple[str, str]], bytes]:
     """Send one request that belongs to no conversation, over its own transport.
 
@@ -327,7 +333,7 @@ async def fetch(
             response = await transport.open(request)
             try:
                 response = decoded(response)
-                return response.status, response.headers, await read_body(response)
+                return response.status, response.headers, await read_body(response, most)
             finally:
                 await close_quietly(response)
         raise MaybeSent(f"no reply within {seconds:g} s")
@@ -335,10 +341,10 @@ async def fetch(
         await close_quietly(transport)
 
 
-async def read_body(response: Response) -> bytes:
-    """Read a reply's body to its end, or until it is larger than any valid one (``MAX_BODY``)."""
+async def read_body(response: Response, most: int = MAX_BODY) -> bytes:
+    """Read a reply's body to its end, or until it is larger than any valid one, which has at most ``most`` bytes."""
     body = bytearray()
-    while len(body) <= MAX_BODY and (data := await response.receive()):
+    while len(body) <= most and (data := await response.receive()):
         body += data
     return bytes(body)
 

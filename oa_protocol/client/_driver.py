@@ -23,7 +23,7 @@ from oa_protocol.client._shield import run_to_completion, signals_held
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import ClosedError, LocalProtocolError
 from oa_protocol.engine.events import Event
-from oa_protocol.engine.inputs import Abandon, Close, Input, Interrupted, StreamEnded, TimePassed
+from oa_protocol.engine.inputs import Abandon, Close, Input, Interrupted, Keep, StreamEnded, TimePassed
 from oa_protocol.engine.intents import CreateChat, Intent
 
 # A pause is up to this much longer, as a share of its length, so that conversations don't all try again at once.
@@ -83,8 +83,26 @@ class Driver:
             phase = self.conversation.phase.name
             raise ClosedError(f"the chat {why} (phase {phase})", phase=phase)
 
+    async def keep(self) -> None:
+        """Let the chat stay on the server. It is crossed out of the journal first, so that no sweep deletes it.
+
+        Raises:
+            JournalError: the journal can't be used. Then the chat isn't kept.
+            ClosedError: the owner has left.
+
+        """
+        self.check_open()
+        await self._carrier.note_kept()
+        self.check_open()
+        self._hand_in(Keep())
+
+    def stop_keeping(self) -> None:
+        """Let the chat be deleted after all, unless the owner has left."""
+        self.check_open()
+        self._hand_in(Keep(keep=False))
+
     async def aclose(self) -> None:
-        """End the conversation: its chat is deleted, or named in ``leaked``. Then raise what interrupted this.
+        """End the conversation: its chat is deleted, kept, or named in ``leaked``. Then raise what interrupted this.
 
         It may be called again. If another task is ending the conversation, it waits for that.
         """

@@ -14,8 +14,12 @@ import anyio
 from oa_protocol.client._driver import Driver
 from oa_protocol.engine.errors import AnswerFailed, MaybeSent
 from oa_protocol.engine.events import Answered, Corrected, Event, Failed, Message, Token
-from oa_protocol.engine.inputs import ExchangeFailed, Prompt, StreamEnded
+from oa_protocol.engine.inputs import ExchangeFailed, Prompt, Regenerate, StreamEnded
 from oa_protocol.engine.intents import Exchange
+from oa_protocol.engine.phases import Phase
+
+Asked = Prompt | Regenerate
+"""What an owner asks for an answer with."""
 
 
 class _Turns:
@@ -26,42 +30,43 @@ class _Turns:
         self.note_use = note_use
         self.current: Answer | None = None
 
-    async def begin(self, answer: Answer, prompt: str) -> None:
-        """Hand in the prompt of ``answer``. If an earlier answer was given up half-way, read it to its end first."""
+    async def begin(self, answer: Answer, asked: Asked) -> None:
+        """Hand in what the owner asked. If an earlier answer was given up half-way, read it to its end first."""
         self.driver.check_open()
         if self.current is not None:
             await self.current._finish()
         self.note_use()
-        self.driver.conversation.handle(Prompt(prompt), anyio.current_time())
+        self.driver.conversation.handle(asked, anyio.current_time())
         self.current = answer
 
     def resume(self) -> None:
         """Go on with a conversation that was driven elsewhere. What was in flight there is lost."""
         self.note_use()
         driver, conversation, now = self.driver, self.driver.conversation, anyio.current_time()
-        is_asked = not (conversation.awaits_prompt or conversation.error or conversation.is_over)
+        is_idle = conversation.awaits_prompt or conversation.phase is Phase.OPENING
+        is_asked = not (is_idle or conversation.error or conversation.is_over)
         if conversation.has_stream:
             driver.undelivered += conversation.handle(StreamEnded(), now)
         if isinstance(conversation.outstanding, Exchange):
             lost = MaybeSent("it was in flight when the conversation was handed over")
             driver.undelivered += conversation.handle(ExchangeFailed(lost), now)
         if is_asked:
-            self.current = Answer(self, "")
+            self.current = Answer(self, Regenerate())
             self.current._begun = True
 
 
 class Answer:
-    """The answer to one prompt, as an asynchronous iterator of its events, up to ``Answered``.
+    """One answer to a prompt, as an asynchronous iterator of its events, up to ``Answered``.
 
     Attributes:
         message: the server's final message, or None until it has come.
 
     """
 
-    def __init__(self, turns: _Turns, prompt: str) -> None:
+    def __init__(self, turns: _Turns, asked: Asked) -> None:
         self.message: Message | None = None
         self._turns = turns
-        self._prompt = prompt
+        self._asked = asked
         self._events: deque[Event] = deque()
         self._tokens: list[str] = []
         self._begun = False
@@ -119,7 +124,7 @@ class Answer:
         if self._done:
             return False
         if not self._begun:
-            await self._turns.begin(self, self._prompt)
+            await self._turns.begin(self, self._asked)
             self._begun = True
         driver = self._turns.driver
         try:

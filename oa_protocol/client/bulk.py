@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
@@ -320,9 +320,10 @@ class _Work:
 
     async def _close_prompts(self) -> None:
         """Close the prompts, if they are an asynchronous generator, because nothing else does so after a break."""
-        if isinstance(self._prompts, AsyncGenerator):
+        close = getattr(self._prompts, "aclose", None)
+        if close is not None:
             with anyio.CancelScope(shield=True):
-                await self._prompts.aclose()
+                await close()
 
     def fail(self, error: BaseException) -> None:
         """End everything because of ``error``."""

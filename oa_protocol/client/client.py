@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -17,8 +17,8 @@ import anyio.to_thread
 from oa_protocol.bindings import json as schemas
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
 from oa_protocol.bindings.inference import InferenceServer
-from oa_protocol.bindings.json import ModelConfig, SamplingParameters
-from oa_protocol.bindings.replies import Reply
+from oa_protocol.bindings.json import ChatSummary, ModelConfig, SamplingParameters
+from oa_protocol.bindings.replies import MAX_BODY, MAX_LIST, Reply
 from oa_protocol.bindings.website import Website
 from oa_protocol.client import cookies as cookie_sources
 from oa_protocol.client._accounts import Accounts
@@ -39,6 +39,8 @@ from oa_protocol.engine.errors import (
     OAError,
 )
 from oa_protocol.engine.events import LeakRecord
+from oa_protocol.engine.intents import HttpRequest
+from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts, check_count
 from oa_protocol.transports import TransportFactory
 from oa_protocol.transports.default import default_transport_factory, proxy_of_environment
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 Api = Literal["website", "inference"]
 CookieSource = Mapping[str, str] | str | os.PathLike[str]
+
+_T = TypeVar("_T")
 
 
 class Client:
@@ -221,6 +225,7 @@ class Client:
         system_prompt: str | None = None,
         user_profile: str | None = None,
         user_response_instructions: str | None = None,
+        keep: bool = False,
         tape: TapeFile | None = None,
     ) -> Chat:
         """Return a chat. Use it with ``async with``. It is created on the server by its first prompt.
@@ -233,6 +238,9 @@ class Client:
             system_prompt: what the model is to know before the chat begins.
             user_profile: what the model is to know about you.
             user_response_instructions: how the model is to answer.
+            keep: true to keep the chat on the server when you leave it (OA-7.9). The guarantee then says nothing about
+                this chat: it isn't deleted, isn't named in ``leaked``, and isn't in the journal. But if the reply to
+                its creation is lost, its id is unknown, and it is named.
             tape: a path, or an open text file. Everything that passes is recorded there, with credentials masked (see
                 docs/tapes.md).
 
@@ -250,8 +258,56 @@ class Client:
             user_profile=user_profile,
             user_response_instructions=user_response_instructions,
         )
-        driver = Driver(self._conversation(options, tape), self._shared)
-        return Chat(driver, self)
+        return self._chat(options, tape, keep=keep)
+
+    async def open(
+        self,
+        chat_id: str,
+        model: str | None = None,
+        *,
+        sampling: SamplingParameters | Mapping[str, object] | None = None,
+        plugins: Sequence[Mapping[str, object]] = (),
+        system_prompt: str | None = None,
+        user_profile: str | None = None,
+        user_response_instructions: str | None = None,
+        keep: bool = True,
+        tape: TapeFile | None = None,
+    ) -> Chat:
+        """Return a chat that exists already. Use it with ``async with await client.open(chat_id)``.
+
+        It goes on at the end of the branch that the server shows (OA-3.6). It is **not** deleted when you leave it,
+        unless you pass ``keep=False``, or call ``Chat.delete``.
+
+        Args:
+            chat_id: the chat's id, for example from ``chats()``.
+            model: as for ``chat``, and so are the other arguments, except for ``keep``.
+            sampling: see ``chat``.
+            plugins: see ``chat``.
+            system_prompt: see ``chat``.
+            user_profile: see ``chat``.
+            user_response_instructions: see ``chat``.
+            keep: false to delete the chat when you leave it.
+            tape: see ``chat``.
+
+        Raises:
+            TypeError, ValueError: a value that no server takes, or ``chat_id`` isn't an id.
+            ApiError, HTTPStatusError: there is no such chat, or the server refused to show it. The chat stays as it is.
+            OAError: as for ``models``. The chat stays as it is.
+            ClosedError: the client is closed.
+
+        """
+        self._check_open()
+        options = AnswerOptions(
+            model=model or schemas.DEFAULT_MODEL,
+            sampling=SamplingParameters.of(sampling),
+            plugins=tuple(plugins),
+            system_prompt=system_prompt,
+            user_profile=user_profile,
+            user_response_instructions=user_response_instructions,
+        )
+        chat = self._chat(options, tape, keep=keep, chat_id=chat_id)
+        await chat._enter()
+        return chat
 
     def bulk(
         self,
@@ -302,9 +358,11 @@ class Client:
             raise ValueError(f"the conversation is with {theirs.base_url} ({theirs.api}), and the client with {self!r}")
         chat = Chat(Driver(conversation, self._shared), self)
         chat._turns.resume()
+        if conversation.phase is Phase.OPENING:
+            await chat._enter()
         return chat
 
-    def _conversation(self, options: AnswerOptions, tape: TapeFile | None) -> Conversation:
+    def _chat(self, options: AnswerOptions, tape: TapeFile | None, *, keep: bool, chat_id: str | None = None) -> Chat:
         make: Callable[..., Conversation] = Conversation
         # What most chats don't need is imported only here.
         if self._telemetry is not None:
@@ -316,14 +374,45 @@ class Client:
 
             make = partial(Recorder, tape=tape)
         shared = self._shared
-        return make(
+        conversation = make(
             self._binding,
             self._credentials,
             options,
+            chat_id=chat_id,
+            keep=keep,
             retries=self._retries,
             timeouts=shared.timeouts,
             cleanup=shared.cleanup,
         )
+        return Chat(Driver(conversation, shared), self)
+
+    async def chats(self, *, include_hidden: bool = False) -> AsyncIterator[ChatSummary]:
+        """Iterate over the account's chats, the newest first. Pages of the list are read as you go on.
+
+        A chat that is made or deleted meanwhile may be missing, but none occurs twice.
+
+        Args:
+            include_hidden: true to list hidden chats, too.
+
+        Raises:
+            OAError: as for ``models``. Iterating raises it.
+
+        """
+        seen: set[str | None] = set()
+        cursor: str | None = None
+        while cursor not in seen:
+            seen.add(cursor)
+            request = partial(self._binding.list_chats, after=cursor, include_hidden=include_hidden)
+            page = await self._request(
+                request, "listing the chats", self._binding.read_chat_list, "a list of chats", most=MAX_LIST
+            )
+            for chat in page.chats:
+                if chat.id not in seen:
+                    seen.add(chat.id)
+                    yield chat
+            cursor = page.next
+            if cursor is None:
+                return
 
     async def models(self) -> list[ModelConfig]:
         """Return the models that the server offers. An inference server lists them without credentials, too.
@@ -336,15 +425,31 @@ class Client:
             ClosedError: the client is closed.
 
         """
-        self._check_open()
         needed = self._binding.models_need_credentials
-        credentials = await self._some_credentials() if needed else self._credentials
-        request = self._binding.list_models(credentials)
-        status, headers, body = await fetch(self._shared.open_transport, request, self._shared.timeouts.reply)
-        reply = Reply.of(self._binding, status, headers, body, credentials)
+        binding = self._binding
+        return await self._request(
+            binding.list_models, "listing the models", binding.read_models, "a list of models", anonymous=not needed
+        )
+
+    async def _request(
+        self,
+        spell: Callable[[Credentials], HttpRequest],
+        doing: str,
+        reader: Callable[[bytes], _T],
+        what: str,
+        *,
+        most: int = MAX_BODY,
+        anonymous: bool = False,
+    ) -> _T:
+        """Send a request that belongs to no conversation, once, and return what ``reader`` finds in the reply."""
+        self._check_open()
+        credentials = self._credentials if anonymous else await self._some_credentials()
+        seconds = self._shared.timeouts.reply
+        status, headers, body = await fetch(self._shared.open_transport, spell(credentials), seconds, most=most)
+        reply = Reply.of(self._binding, status, headers, body, credentials, most)
         if not reply.is_success:
-            raise reply.error("listing the models")
-        return reply.decode(self._binding.read_models, "a list of models", None)
+            raise reply.error(doing)
+        return reply.decode(reader, what, None)
 
     async def sweep(self, *, grace: float = 60.0) -> SweepResult:
         """Delete the chats of this server that are in the journal, unless a running client still uses them.

@@ -26,7 +26,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
 from anyio import to_thread
@@ -391,26 +391,33 @@ def _limiter() -> anyio.CapacityLimiter:
 class Entry:
     """One chat's line in the journal. It is written in threads, and each write is bounded by the journal's patience."""
 
-    _line: Line  # the one of the last create
-
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._line: Line | None = None  # the one of the last create
 
     async def creating(self, binding: Binding, account: str) -> None:
         """Write down that a chat may be made, before it can be. A cancellation waits for that. Raises JournalError."""
         self._line = await self._write(partial(self._journal.creating, binding, account), shield=True)
 
-    async def settled(self, chat_id: str | None, *, is_unclear: bool) -> None:
+    async def settled(self, chat_id: str | None, *, is_unclear: bool, is_kept: bool) -> None:
         """Write down what became of the create. A cancellation waits for that. Raises JournalError."""
-        if chat_id is not None:
-            await self._write(partial(self._journal.created, self._line, chat_id), shield=True)
-        elif is_unclear:
-            await self._write(partial(self._journal.unclear, self._line), shield=True)
+        line = cast("Line", self._line)
+        if chat_id is not None and not is_kept:
+            await self._write(partial(self._journal.created, line, chat_id), shield=True)
+        elif chat_id is None and is_unclear:
+            await self._write(partial(self._journal.unclear, line), shield=True)
         else:
+            await self.kept()
+
+    async def kept(self) -> None:
+        """Cross the chat out, because a sweep mustn't delete it. A cancellation waits for that. Raises JournalError."""
+        if self._line is not None:
             await self._write(partial(self._journal.gone, self._line), shield=True)
 
     async def gone(self) -> None:
         """Cross the chat out. If that fails, it does no harm, because a sweep finds no chat and drops the line."""
+        if self._line is None:
+            return
         try:
             await self._write(partial(self._journal.gone, self._line), shield=False)
         except Exception as error:

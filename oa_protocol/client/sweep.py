@@ -22,6 +22,7 @@ from oa_protocol.client.journal import Journal, Line, in_thread
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import NotSent, OAError
 from oa_protocol.engine.events import LeakRecord
+from oa_protocol.engine.inputs import Close
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.engine.phases import Phase
 
@@ -200,13 +201,14 @@ class Sweeper:
         if not self._binding.is_id(chat_id):
             self._keep(line, f"not an id of this API: {chat_id!r}", chat_id)
             return
-        conversation = Conversation.resume(
+        conversation = Conversation(
             self._binding,
             self._credentials,
-            chat_id,
+            chat_id=chat_id,
             timeouts=self._shared.timeouts,
             cleanup=self._shared.cleanup,
         )
+        conversation.handle(Close(drain=False), anyio.current_time())  # all chats together were drained before
         driver = Driver(conversation, self._shared)
         await driver.aclose()
         if conversation.phase is not Phase.DELETED:

@@ -17,14 +17,15 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from oa_protocol.bindings.base import Binding
-from oa_protocol.bindings.json import ModelConfig, SamplingParameters
+from oa_protocol.bindings.json import ChatSummary, ModelConfig, SamplingParameters
+from oa_protocol.bindings.tree import MessageTree
 from oa_protocol.client._loop_thread import LoopThread
 from oa_protocol.client.answer import Answer as AsyncAnswer
 from oa_protocol.client.answer import streamed_text
@@ -141,6 +142,7 @@ class Client:
         system_prompt: str | None = None,
         user_profile: str | None = None,
         user_response_instructions: str | None = None,
+        keep: bool = False,
         tape: TapeFile | None = None,
     ) -> Chat:
         """Return a chat. Use it with ``with``. It is created on the server by its first prompt.
@@ -154,6 +156,7 @@ class Client:
             system_prompt=system_prompt,
             user_profile=user_profile,
             user_response_instructions=user_response_instructions,
+            keep=keep,
             tape=tape,
         )
         return Chat(self, self._thread, chat)
@@ -167,6 +170,47 @@ class Client:
         feed = _Feed()
         bulk = self._client.bulk(feed, concurrency=concurrency, retries=retries)
         return Bulk(self, self._thread, bulk, feed, prompts)
+
+    def open(
+        self,
+        chat_id: str,
+        model: str | None = None,
+        *,
+        sampling: SamplingParameters | Mapping[str, object] | None = None,
+        plugins: Sequence[Mapping[str, object]] = (),
+        system_prompt: str | None = None,
+        user_profile: str | None = None,
+        user_response_instructions: str | None = None,
+        keep: bool = True,
+        tape: TapeFile | None = None,
+    ) -> Chat:
+        """Return a chat that exists already. Use it with ``with``. It is **not** deleted when you leave it.
+
+        The arguments and the errors are those of ``oa_protocol.Client.open``.
+        """
+        chat = self._thread.run(
+            lambda: self._client.open(
+                chat_id,
+                model,
+                sampling=sampling,
+                plugins=plugins,
+                system_prompt=system_prompt,
+                user_profile=user_profile,
+                user_response_instructions=user_response_instructions,
+                keep=keep,
+                tape=tape,
+            )
+        )
+        return Chat(self, self._thread, chat)
+
+    def chats(self, *, include_hidden: bool = False) -> Iterator[ChatSummary]:
+        """Iterate over the account's chats, the newest first.
+
+        The argument and the errors are those of ``oa_protocol.Client.chats``.
+        """
+        found = self._client.chats(include_hidden=include_hidden)
+        while (chat := self._thread.run(lambda: _next(found))) is not None:
+            yield chat
 
     def resume(self, conversation: Conversation) -> Chat:
         """Return a chat that goes on with ``conversation``, for example one that you have unpickled.
@@ -246,8 +290,12 @@ class Bulk:
         return await self._bulk._step()
 
 
+async def _next(chats: AsyncIterator[ChatSummary]) -> ChatSummary | None:
+    return await anext(chats, None)
+
+
 class Chat:
-    """One chat on the server. However you leave it, it is deleted there, or named in ``client.leaked``.
+    """One chat on the server. However you leave it, it is deleted there, kept if you wish, or named as left behind.
 
     Only one thread at a time may read an answer. Any thread may close the chat. If another thread is waiting for an
     answer then, ``ClosedError`` is raised there.
@@ -277,6 +325,11 @@ class Chat:
         answer = self._chat.answer
         return None if answer is None else Answer(self, self._thread, answer)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the chat stays on the server when you leave it."""
+        return self._chat.is_kept
+
     def __enter__(self) -> Self:
         return self
 
@@ -302,28 +355,39 @@ class Chat:
         if self._chat._needs_closing:
             warnings.warn(f"unclosed {self!r}: use `with client.chat()`", ResourceWarning, stacklevel=2)
 
-    def send(self, text: str) -> Answer:
+    # ---- answers
+
+    def send(self, text: str, *, after: Message | None = None) -> Answer:
         """Return the answer to ``text``. Iterate over it for its events; nothing is sent until you do.
 
         If you stop iterating half-way, the next answer first reads this one to its end.
 
         Args:
             text: the prompt.
+            after: the complete answer that the prompt follows, from ``messages()``. By default, it is the last answer.
 
         Returns:
             An iterator of events, up to ``Answered``. Iterating raises the exceptions of ``oa_protocol.engine.errors``.
 
         Raises:
-            TypeError, ValueError: no server can store this text.
+            TypeError, ValueError: no server can store this text, or ``after`` isn't a complete answer.
 
         """
-        return Answer(self, self._thread, self._chat.send(text))
+        return Answer(self, self._thread, self._chat.send(text, after=after))
 
-    def ask(self, text: str) -> str:
+    def regenerate(self, message: Message | None = None) -> Answer:
+        """Return another answer to the last prompt, or to that of ``message``. See ``oa_protocol.Chat.regenerate``."""
+        return Answer(self, self._thread, self._chat.regenerate(message))
+
+    def edit(self, message: Message, text: str) -> Answer:
+        """Return the answer to ``text`` in place of an earlier prompt. See ``oa_protocol.Chat.edit``."""
+        return Answer(self, self._thread, self._chat.edit(message, text))
+
+    def ask(self, text: str, *, after: Message | None = None) -> str:
         """Return the text of the whole answer to ``text``. Raises what ``send`` and iterating raise."""
-        return self._thread.run(lambda: self._chat.ask(text))
+        return self._thread.run(lambda: self._chat.ask(text, after=after))
 
-    def stream(self, text: str) -> TextStream:
+    def stream(self, text: str, *, after: Message | None = None) -> TextStream:
         """Return the answer to ``text`` as pieces of text. Iterate over it; nothing is sent until you do.
 
         Iterating raises ``AnswerFailed`` if the stream was cut, and the final text doesn't continue the pieces that you
@@ -331,15 +395,43 @@ class Chat:
 
         Args:
             text: the prompt.
+            after: as for ``send``.
 
         Returns:
             An iterator of strings. Iterating raises the exceptions of ``oa_protocol.engine.errors``.
 
         Raises:
-            TypeError, ValueError: no server can store this text.
+            TypeError, ValueError: as for ``send``.
 
         """
-        return TextStream(self.send(text))
+        return TextStream(self.send(text, after=after))
+
+    # ---- the chat itself
+
+    def messages(self) -> MessageTree:
+        """Return the messages of the chat, as they are on the server now. See ``oa_protocol.Chat.messages``."""
+        return self._thread.run(self._chat.messages)
+
+    def rename(self, title: str) -> None:
+        """Give the chat a title of at most 100 characters. See ``oa_protocol.Chat.rename``."""
+        self._thread.run(lambda: self._chat.rename(title))
+
+    def hide(self, hidden: bool = True) -> None:
+        """Hide the chat from ``Client.chats``, or show it there again. See ``oa_protocol.Chat.hide``."""
+        self._thread.run(lambda: self._chat.hide(hidden))
+
+    def show(self, message: Message) -> None:
+        """Let the server remember the branch of ``message`` as the one to show. See ``oa_protocol.Chat.show``."""
+        self._thread.run(lambda: self._chat.show(message))
+
+    def keep(self) -> None:
+        """Keep the chat on the server when you leave it. See ``oa_protocol.Chat.keep``."""
+        self._thread.run(self._chat.keep)
+
+    def delete(self) -> None:
+        """Leave the chat and delete it, even if it is kept. See ``oa_protocol.Chat.delete``."""
+        self._chat._driver.stop_keeping()
+        self.close()
 
 
 class Answer:

@@ -22,7 +22,9 @@ from oa_protocol.engine.inputs import (
     ExchangeFailed,
     Input,
     Interrupted,
+    Keep,
     Prompt,
+    Regenerate,
     ReplyReceived,
     StreamData,
     StreamEnded,
@@ -47,6 +49,7 @@ from oa_protocol.engine.timers import Cleanup, Timeouts
 
 # Each token needs these two. A module's global is looked up faster than an attribute of another object.
 _STREAMING = Phase.STREAMING
+_AWAIT_PROMPT = (Phase.START, Phase.COOKIES, Phase.CHAT_CREATED, Phase.ANSWERED)
 _Token = ev.Token
 
 # All conversations share these defaults, because they are frozen.
@@ -77,6 +80,9 @@ class Conversation(Steps):
         binding: the API to use, for example ``Website("https://oa.example.org")``.
         credentials: the cookies or the token to send. Without them, the first intent is ``LoadCredentials``.
         options: the model, sampling parameters and so on for the answers. By default, those of ``AnswerOptions()``.
+        chat_id: the id of an existing chat to go on with. By default, the first prompt creates a chat. An existing chat
+            is read first, and the conversation goes on at the end of the branch that it shows (OA-3.6).
+        keep: true to keep the chat after ``Close`` (OA-7.9). ``Keep`` changes it later.
         retries: how many times each step is tried again.
         timeouts: how long to wait for replies and answers. By default, ``Timeouts()``.
         cleanup: how long and how often to try to delete the chat. By default, ``Cleanup()``.
@@ -85,6 +91,9 @@ class Conversation(Steps):
         phase: the current ``Phase``.
         error: the error that made a turn fail, or None.
         leaked: a ``LeakRecord`` for each chat that is, or may be, left on the server.
+
+    Raises:
+        ValueError: ``chat_id`` isn't an id of this API.
 
     """
 
@@ -96,44 +105,22 @@ class Conversation(Steps):
         credentials: Credentials | None = None,
         options: AnswerOptions | None = None,
         *,
+        chat_id: str | None = None,
+        keep: bool = False,
         retries: int = 2,
         timeouts: Timeouts | None = None,
         cleanup: Cleanup | None = None,
     ) -> None:
-        settings = Settings(binding, options or _OPTIONS, retries, timeouts or _TIMEOUTS, cleanup or _CLEANUP)
-        super().__init__(settings, credentials or _NO_CREDENTIALS)
-
-    @classmethod
-    def resume(
-        cls,
-        binding: Binding,
-        credentials: Credentials,
-        chat_id: str,
-        *,
-        timeouts: Timeouts | None = None,
-        cleanup: Cleanup | None = None,
-    ) -> Conversation:
-        """Return a conversation whose chat exists already, to delete a chat that was left behind.
-
-        It takes no prompt. Hand in ``Close()`` to delete the chat.
-
-        Args:
-            binding: the API to use.
-            credentials: the credentials of the account that owns the chat.
-            chat_id: the chat's id.
-            timeouts: how long to wait for replies. By default, ``Timeouts()``.
-            cleanup: how long and how often to try to delete the chat. By default, ``Cleanup()``.
-
-        Raises:
-            ValueError: ``chat_id`` isn't an id of this API.
-
-        """
-        if not binding.is_id(chat_id):
+        if chat_id is not None and not binding.is_id(chat_id):
             raise ValueError(f"not an id of this API: {chat_id!r}")
-        conversation = cls(binding, credentials, timeouts=timeouts, cleanup=cleanup)
-        conversation._remote.chat_id = chat_id
-        conversation._move(Trigger.CREATED)
-        return conversation
+        super().__init__(
+            Settings(binding, options or _OPTIONS, chat_id, keep, retries, timeouts or _TIMEOUTS, cleanup or _CLEANUP),
+            credentials or _NO_CREDENTIALS,
+        )
+        if chat_id is not None:
+            self._remote.chat_id = chat_id
+            self._remote.may_be_running = True  # Nothing is known about the chat yet.
+            self._move(Trigger.OPENED)
 
     def __repr__(self) -> str:
         return f"<Conversation {self.phase.name} chat_id={self.chat_id} outstanding={self.outstanding!r}>"
@@ -149,6 +136,21 @@ class Conversation(Steps):
     def chat_id(self) -> str | None:
         """The chat's id, or None until the server has sent it."""
         return self._remote.chat_id or None
+
+    @property
+    def answer_id(self) -> str | None:
+        """The id of the complete answer that the conversation is at, which the next prompt follows, or None."""
+        return self._remote.parent_id
+
+    @property
+    def prompt_id(self) -> str | None:
+        """The id of the prompt that the conversation is at, which ``Regenerate`` answers again, or None."""
+        return self._remote.prompt_id or None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the chat stays on the server after ``Close`` (OA-7.9)."""
+        return self._remote.is_kept
 
     @property
     def credentials(self) -> Credentials:
@@ -176,14 +178,15 @@ class Conversation(Steps):
 
     @property
     def is_chat_gone(self) -> bool:
-        """Whether the chat was created, and the server confirmed that it is gone."""
-        return bool(self._remote.chat_id) and self.is_over and all(record.chat_id is None for record in self.leaked)
+        """Whether the chat existed, and the server confirmed that it is gone."""
+        remote = self._remote
+        deleted = bool(remote.chat_id) and self.is_over and not remote.is_kept
+        return deleted and all(record.chat_id is None for record in self.leaked)
 
     @property
     def awaits_prompt(self) -> bool:
-        """Whether you may hand in a ``Prompt``."""
-        idle = self.phase in (Phase.START, Phase.COOKIES, Phase.ANSWERED) and self._turn is None
-        return idle and self._leaving is None
+        """Whether you may hand in a ``Prompt``, or a ``Regenerate`` if there is a prompt in the chat."""
+        return self.phase in _AWAIT_PROMPT and self._turn is None and self._leaving is None
 
     @property
     def awaits_slot(self) -> bool:
@@ -259,11 +262,11 @@ class Conversation(Steps):
             return LoadCredentials(refused=True)
         if not self._clock.has_come(attempt.not_before):
             return None
-        if self.phase is Phase.START and not self._credentials and self._turn is not None:
-            return LoadCredentials()
         step = self._next_step()
         if step is None:
             return None
+        if self.phase in (Phase.START, Phase.OPENING) and not self._credentials:
+            return LoadCredentials()
         if step.kind.is_counted:
             attempt.tries += 1
         if self._stream is not None:
@@ -347,9 +350,16 @@ class Conversation(Steps):
                 except BaseException:  # a binding's own error settles nothing
                     self._outstanding = outstanding
                     raise
-            case Prompt(text):
-                self._turn = Turn(text, self._remote.parent_id)
+            case Prompt(text, after):
+                self._turn = Turn(text, after or self._remote.parent_id, self._remote.newest_id)
                 self._begin_step()
+            case Regenerate(prompt_id):
+                prompt_id = prompt_id or self._remote.prompt_id
+                self._turn = Turn("", None, self._remote.newest_id, prompt_id)
+                self._move(Trigger.REGENERATE)
+                self._begin_request()
+            case Keep(keep):
+                self._remote.is_kept = keep
             case Close(drain):
                 self._leave(drain)
             case Abandon():
@@ -443,10 +453,20 @@ class Conversation(Steps):
                 if not isinstance(cast("object", failure), TransportError):
                     raise TypeError(f"failure must be NotSent(…) or MaybeSent(…), not {type(failure).__name__}")
                 return exchange, failure
-            case Prompt(text):
+            case Prompt(text, after):
                 check_text("prompt", text)
                 if not self.awaits_prompt:
                     raise self._misuse("Prompt")
+                self._check_prompt(after)
+            case Regenerate(prompt_id):
+                if not self.awaits_prompt:
+                    raise self._misuse("Regenerate")
+                if not (prompt_id or self._remote.prompt_id):
+                    raise self._misuse("Regenerate", "there is no prompt in the chat")
+                self._check_branch(prompt_id or self._remote.prompt_id, "Regenerate")
+            case Keep():
+                if self._leaving is not None or self.is_over:
+                    raise self._misuse("Keep")
             case CredentialsFound(credentials):
                 if not isinstance(self.outstanding, LoadCredentials):
                     raise self._misuse("CredentialsFound")
@@ -465,15 +485,32 @@ class Conversation(Steps):
                 raise TypeError(f"not an input of a conversation: {kind.__name__}")
         return None
 
+    def _check_prompt(self, after: str | None) -> None:
+        """Raise if a prompt can't follow this answer."""
+        remote = self._remote
+        if after is not None and after != remote.parent_id:
+            self._check_branch(after, "Prompt")
+        elif remote.parent_id is None and remote.newest_id:
+            raise self._misuse("Prompt", "the chat has a first prompt already, and no complete answer to go on from")
+
+    def _check_branch(self, message_id: str, name: str) -> None:
+        """Raise if the conversation can't go on from this message."""
+        if not self.binding.is_id(message_id):
+            raise ValueError(f"not an id of this API: {message_id!r}")
+        if not self.binding.has_branches:
+            raise self._misuse(name, f"the API {self.binding.api!r} has no branches")
+        if not self._remote.chat_id:
+            raise self._misuse(name, "there is no chat yet")
+
     def _exchange(self, name: str) -> Exchange:
         intent = self.outstanding
         if not isinstance(intent, Exchange):
             raise self._misuse(name)
         return intent
 
-    def _misuse(self, name: str) -> LocalProtocolError:
+    def _misuse(self, name: str, why: str = "") -> LocalProtocolError:
         intent, phase = self.outstanding, self.phase.name
-        waits = "nothing is outstanding" if intent is None else f"{type(intent).__name__} is outstanding"
+        waits = why or ("nothing is outstanding" if intent is None else f"{type(intent).__name__} is outstanding")
         failed = f"; the conversation failed before: {self.error}" if self.error else ""
         left = "; it is being closed" if self._leaving is not None and not self.is_over else ""
         return LocalProtocolError(f"{name} is not possible in phase {phase} ({waits}{left}{failed})", phase=phase)
@@ -505,7 +542,9 @@ class Conversation(Steps):
         self._leave(drain=False)
         self._outstanding = None
         self._stream = None
-        if self._remote.chat_id:
+        if self._remote.is_kept and self._remote.chat_id:
+            self._keep(events)
+        elif self._remote.chat_id:
             why = f": {self._attempt.error}" if self._attempt.error else ""
             self._leak(f"the chat could not be deleted in the time allowed{why}", events)
 

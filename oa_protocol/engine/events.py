@@ -122,6 +122,12 @@ class Deleted(Struct, frozen=True):
     chat_id: str
 
 
+class Kept(Struct, frozen=True):
+    """The conversation ended, and the chat stays on the server, as its owner asked."""
+
+    chat_id: str
+
+
 class NeverCreated(Struct, frozen=True):
     """The conversation ended, and the server created no chat for it."""
 
@@ -161,6 +167,7 @@ Event = (
     | Answered
     | Failed
     | Deleted
+    | Kept
     | NeverCreated
     | Leaked
 )

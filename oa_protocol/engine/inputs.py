@@ -2,7 +2,7 @@
 
 ::
 
-    the owner       Prompt  Close  Abandon  Interrupted
+    the owner       Prompt  Regenerate  Keep  Close  Abandon  Interrupted
     the driver      CredentialsFound  ReplyReceived  ExchangeFailed  StreamOpened  StreamData  StreamEnded
     the clock       TimePassed
 """
@@ -16,13 +16,46 @@ from oa_protocol.engine.errors import TransportError
 
 
 class Prompt(Struct, frozen=True):
-    """The owner asks for an answer to ``text`` (OA-4.4). It is possible if ``Conversation.awaits_prompt`` is true."""
+    """The owner asks for an answer to ``text`` (OA-4.4). It is possible if ``Conversation.awaits_prompt`` is true.
+
+    Attributes:
+        text: the prompt.
+        after: the id of the complete answer that the prompt follows (OA-3.4). By default, it is the answer that the
+            conversation is at (``Conversation.answer_id``), or none in an empty chat.
+
+    """
 
     text: str
+    after: str | None = None
+
+
+class Regenerate(Struct, frozen=True):
+    """The owner asks for another answer to a prompt that is in the chat (OA-3.5).
+
+    It is possible if ``Conversation.awaits_prompt`` is true, and there is such a prompt.
+
+    Attributes:
+        prompt_id: the id of the prompter message. By default, it is the prompt that the conversation is at
+            (``Conversation.prompt_id``).
+
+    """
+
+    prompt_id: str | None = None
+
+
+class Keep(Struct, frozen=True):
+    """The owner wants the chat to stay on the server after ``Close``, or not (OA-7.9). It is possible before ``Close``.
+
+    Attributes:
+        keep: true to keep the chat, false to delete it.
+
+    """
+
+    keep: bool = True
 
 
 class Close(Struct, frozen=True):
-    """The owner leaves, so the engine deletes the chat. It is possible in every phase, and you may repeat it.
+    """The owner leaves, so the engine deletes the chat, unless it is kept. It is always possible, even again.
 
     Attributes:
         drain: true to wait for an answer that may be running, for at most ``Cleanup.drain`` seconds, because deleting
@@ -37,7 +70,8 @@ class Close(Struct, frozen=True):
 class Abandon(Struct, frozen=True):
     """The owner has no more time. The conversation ends at once, and names the chats that may be left on the server.
 
-    It is always possible.
+    It is always possible. A kept chat isn't named. But if a create has no reply yet, its chat is unknown, and it is
+    named even if it was to be kept.
     """
 
 
@@ -116,6 +150,8 @@ class TimePassed(Struct, frozen=True):
 
 Input = (
     Prompt
+    | Regenerate
+    | Keep
     | Close
     | Abandon
     | Interrupted

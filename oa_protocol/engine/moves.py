@@ -41,6 +41,8 @@ class Settings(Struct, frozen=True):
 
     binding: Binding
     options: AnswerOptions
+    chat_id: str | None
+    keep: bool
     retries: int
     timeouts: Timeouts
     cleanup: Cleanup
@@ -75,7 +77,7 @@ class Moves:
         self._attempt = Attempt()
         self._stream: Stream | None = None
         self._turn: Turn | None = None
-        self._remote = Remote()
+        self._remote = Remote(is_kept=settings.keep)
         self._leaving: Leaving | None = None
 
     @property
@@ -152,17 +154,22 @@ class Moves:
             case Phase.START | Phase.COOKIES:
                 self._outstanding = None
                 self._end_without_chat(Trigger.NOTHING_MADE, events)
-            case Phase.CHAT_CREATED | Phase.PROMPT_LOST | Phase.PROMPTED | Phase.ANSWERED:
-                self._delete()
             case (
-                Phase.REQUEST_LOST
+                Phase.OPENING
+                | Phase.CHAT_CREATED
+                | Phase.PROMPT_LOST
+                | Phase.PROMPTED
+                | Phase.ANSWERED
+                | Phase.REQUEST_LOST
                 | Phase.ASSISTANT_REQUESTED
                 | Phase.STREAMING
                 | Phase.POLLING
                 | Phase.FAILED
                 | Phase.DRAINING
             ):
-                if not self._remote.may_be_running or self._clock.has_come(leaving.drained):
+                if self._remote.is_kept:
+                    self._keep(events)
+                elif not self._remote.may_be_running or self._clock.has_come(leaving.drained):
                     self._delete()
                 elif self.phase is not Phase.DRAINING:
                     # The server may receive a lost request later, and until then its answer isn't in the chat.
@@ -170,7 +177,9 @@ class Moves:
                     self._drop_read()
                     self._move(Trigger.DRAIN)
                     self._begin_step(pause)
-            case Phase.DELETING | Phase.DELETE_UNCLEAR | Phase.DELETED | Phase.NEVER_CREATED | Phase.LEAKED:
+            case (
+                Phase.DELETING | Phase.DELETE_UNCLEAR | Phase.DELETED | Phase.NEVER_CREATED | Phase.LEAKED | Phase.KEPT
+            ):
                 pass
             case _:
                 assert_never(self.phase)
@@ -227,11 +236,24 @@ class Moves:
 
     def _gone(self, events: list[ev.Event]) -> None:
         events.append(ev.Deleted(self._remote.chat_id))
+        self._end_with_chat(Trigger.GONE, events)
+
+    def _keep(self, events: list[ev.Event]) -> None:
+        """End, and leave the chat and its running answer alone. A stream that is open is closed first."""
+        self._drop_read()
+        if self._stream is not None:
+            self._lose_stream()
+            return
+        events.append(ev.Kept(self._remote.chat_id))
+        self._end_with_chat(Trigger.KEEP, events)
+
+    def _end_with_chat(self, trigger: Trigger, events: list[ev.Event]) -> None:
+        """End. Creates with an unknown outcome may have made other chats, so those are named (OA-6.8)."""
         if self.leaked:
             self._move(Trigger.LEAK)
             events.append(ev.Leaked(self.leaked))
         else:
-            self._move(Trigger.GONE)
+            self._move(trigger)
 
     def _leak(self, reason: str, events: list[ev.Event]) -> None:
         self._name_leak(self._remote.chat_id, reason)

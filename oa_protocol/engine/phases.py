@@ -24,6 +24,7 @@ class Phase(Enum):
 
     START = "nothing"
     COOKIES = "credentials in hand"
+    OPENING = "the id of an existing chat, but not what is in it"
     CHAT_CREATED = "the chat's id"
     PROMPT_LOST = "whether our prompt arrived is unknown"
     PROMPTED = "the prompter message's id"
@@ -39,6 +40,7 @@ class Phase(Enum):
     DELETED = "the chat is confirmed gone"
     NEVER_CREATED = "the server created no chat"
     LEAKED = "a chat is, or may be, left on the server, and is named"
+    KEPT = "the owner left, and the chat stays on the server, as asked"
 
     # ``Enum.__hash__`` is slow, because it is written in Python. Members are compared by identity, so this one works.
     __hash__ = object.__hash__
@@ -48,6 +50,9 @@ class Trigger(Enum):
     """What moves a conversation from one phase to the next. The value says it in words."""
 
     CREDENTIALS_LOADED = "credentials were found"
+    OPENED = "the chat exists already"
+    ENTERED = "the shown branch ends in a complete answer"
+    ENTERED_EMPTY = "the chat has no complete answer"
     CREATED = "the server created the chat"
     CREATE_FAILED = "there is no chat, and certainly none was created"
     CREATE_UNCLEAR = "there is no chat that we know, but one may have been created"
@@ -55,6 +60,7 @@ class Trigger(Enum):
     PROMPT_LOST = "the reply to our prompt was lost"
     FIRST_PROMPT_MISSING = "the chat is still empty"
     NEXT_PROMPT_MISSING = "our prompt does not follow the last answer"
+    REGENERATE = "the owner wants another answer to a prompt in the chat"
     REQUESTED = "the assistant's message exists"
     REQUEST_LOST = "the reply to our request was lost"
     REQUEST_MISSING = "no answer runs under our prompt"
@@ -68,6 +74,7 @@ class Trigger(Enum):
     STILL_THERE = "the chat may still exist"
     GONE = "the server confirmed that the chat is gone"
     LEAK = "the chat cannot be deleted, or not in time"
+    KEEP = "the owner left, and the chat is to stay"
     NOTHING_MADE = "the owner left before there was a chat"
 
     __hash__ = object.__hash__  # for the same reason as in ``Phase``
@@ -76,14 +83,18 @@ class Trigger(Enum):
 _P = Phase
 _NO_CHAT = (_P.START, _P.COOKIES)
 _IDLE = (_P.CHAT_CREATED, _P.ANSWERED)
-_NO_ANSWER_YET = (*_IDLE, _P.PROMPT_LOST, _P.PROMPTED)
+_NO_ANSWER_YET = (_P.OPENING, *_IDLE, _P.PROMPT_LOST, _P.PROMPTED)
 _RUNNING = (_P.ASSISTANT_REQUESTED, _P.STREAMING, _P.POLLING)
 _MAYBE_RUNNING = (_P.REQUEST_LOST, *_RUNNING)
 _LEAVING = (_P.DRAINING, _P.DELETING, _P.DELETE_UNCLEAR)
-_WITH_CHAT = (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, *_LEAVING)
+_STAYING = (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED)
+_WITH_CHAT = (*_STAYING, *_LEAVING)
 
 TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
     (Trigger.CREDENTIALS_LOADED, (_P.START,), _P.COOKIES),
+    (Trigger.OPENED, (_P.START,), _P.OPENING),
+    (Trigger.ENTERED, (_P.OPENING,), _P.ANSWERED),
+    (Trigger.ENTERED_EMPTY, (_P.OPENING,), _P.CHAT_CREATED),
     (Trigger.CREATED, _NO_CHAT, _P.CHAT_CREATED),
     (Trigger.CREATE_FAILED, _NO_CHAT, _P.NEVER_CREATED),
     (Trigger.CREATE_UNCLEAR, _NO_CHAT, _P.LEAKED),
@@ -91,6 +102,7 @@ TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
     (Trigger.PROMPT_LOST, _IDLE, _P.PROMPT_LOST),
     (Trigger.FIRST_PROMPT_MISSING, (_P.PROMPT_LOST,), _P.CHAT_CREATED),
     (Trigger.NEXT_PROMPT_MISSING, (_P.PROMPT_LOST,), _P.ANSWERED),
+    (Trigger.REGENERATE, _IDLE, _P.PROMPTED),
     (Trigger.REQUESTED, (_P.PROMPTED, _P.REQUEST_LOST), _P.ASSISTANT_REQUESTED),
     (Trigger.REQUEST_LOST, (_P.PROMPTED,), _P.REQUEST_LOST),
     (Trigger.REQUEST_MISSING, (_P.REQUEST_LOST,), _P.PROMPTED),
@@ -98,19 +110,20 @@ TRANSITIONS: tuple[tuple[Trigger, tuple[Phase, ...], Phase], ...] = (
     (Trigger.STREAM_LOST, (_P.ASSISTANT_REQUESTED, _P.STREAMING), _P.POLLING),
     (Trigger.ANSWERED, (_P.STREAMING, _P.POLLING), _P.ANSWERED),
     (Trigger.FAILED, (*_NO_ANSWER_YET, *_MAYBE_RUNNING), _P.FAILED),
-    (Trigger.DRAIN, (*_MAYBE_RUNNING, _P.FAILED), _P.DRAINING),
-    (Trigger.DELETE, (*_NO_ANSWER_YET, *_MAYBE_RUNNING, _P.FAILED, _P.DRAINING), _P.DELETING),
+    (Trigger.DRAIN, _STAYING, _P.DRAINING),
+    (Trigger.DELETE, (*_STAYING, _P.DRAINING), _P.DELETING),
     (Trigger.DELETE_UNCLEAR, (_P.DELETING,), _P.DELETE_UNCLEAR),
     (Trigger.STILL_THERE, (_P.DELETE_UNCLEAR,), _P.DELETING),
     (Trigger.GONE, (_P.DELETING, _P.DELETE_UNCLEAR), _P.DELETED),
     (Trigger.LEAK, _WITH_CHAT, _P.LEAKED),
+    (Trigger.KEEP, _STAYING, _P.KEPT),
     (Trigger.NOTHING_MADE, _NO_CHAT, _P.NEVER_CREATED),
 )
 
 LEAVING = frozenset(_LEAVING)
 """The phases in which the owner has left, and the chat is being deleted."""
 
-TERMINAL = frozenset({_P.DELETED, _P.NEVER_CREATED, _P.LEAKED})
+TERMINAL = frozenset({_P.DELETED, _P.NEVER_CREATED, _P.LEAKED, _P.KEPT})
 """The phases in which a conversation is over."""
 
 AWAITS_ANSWER = frozenset({_P.PROMPTED, *_MAYBE_RUNNING})

@@ -101,7 +101,11 @@ class Remote(Struct, gc=False):
 
     Attributes:
         chat_id: the chat's id, or empty until the server has sent it.
-        parent_id: the id of the last complete answer. The next prompt follows it.
+        parent_id: the id of the complete answer that the conversation is at. The next prompt follows it.
+        prompt_id: the id of the prompt that the conversation is at. ``Regenerate`` asks for another answer to it.
+        newest_id: the greatest id of a message that is known. Ids sort by time (OA-3.2), so a message with a greater
+            one was made later.
+        is_kept: true if the chat is to stay on the server.
         may_be_running: true if an answer may be waiting or running, so that a DELETE would break other users' answers
             (WIRE 25).
         date: the ``date`` header of the server's last reply.
@@ -110,8 +114,19 @@ class Remote(Struct, gc=False):
 
     chat_id: str = ""
     parent_id: str | None = None
+    prompt_id: str = ""
+    newest_id: str = ""
+    is_kept: bool = False
     may_be_running: bool = False
     date: str | None = None
+
+    def enter(self, chat: ChatSnapshot) -> None:
+        """Note what is in an existing chat, and go to the last complete answer of the branch that it shows (OA-3.6)."""
+        tree = chat.tree
+        self.parent_id = tree.answer.id if tree.answer else None
+        self.prompt_id = next((message.id for message in reversed(tree.shown) if message.role == "prompter"), "")
+        self.newest_id = tree.messages[-1].id if tree.messages else ""
+        self.may_be_running = tree.is_running
 
 
 class GoneCheck(Struct, frozen=True):
@@ -146,13 +161,14 @@ class Leaving(Struct):
 
 @dataclass(slots=True)
 class Turn:
-    """One prompt and its answer, from the owner's prompt until the answer is complete.
+    """One prompt and its answer, from the owner's prompt or ``Regenerate`` until the answer is complete.
 
     This is a dataclass for the same reason as ``Stream``.
 
     Attributes:
         prompt: the prompt's text.
         parent_id: the id of the message that the prompt follows, or None for the first prompt.
+        known_id: the greatest id of a message that was known before. Only later messages can be this turn's (OA-6.14).
         prompt_id: the id of the prompter message, or empty until it is known.
         message_id: the id of the assistant message, or empty until it is known.
         is_at_work: true if a worker has begun the answer.
@@ -165,6 +181,7 @@ class Turn:
 
     prompt: str
     parent_id: str | None
+    known_id: str = ""
     prompt_id: str = ""
     message_id: str = ""
     is_at_work: bool = False
@@ -198,12 +215,16 @@ class Turn:
     def find_prompt(self, chat: ChatSnapshot) -> str | None:
         """Return the id of our prompt in ``chat``, or None if it isn't there.
 
-        Its content and its parent identify it, because we don't know its id.
+        Its content and its parent identify it, because we don't know its id. An earlier prompt under the same answer
+        may have the same content, so only a later message than all that were known can be ours.
         """
         ids = [
             message.id
             for message in chat.messages
-            if message.role == "prompter" and message.parent_id == self.parent_id and message.content == self.prompt
+            if message.id > self.known_id
+            and message.role == "prompter"
+            and message.parent_id == self.parent_id
+            and message.content == self.prompt
         ]
         return max(ids, default=None)
 
@@ -223,6 +244,8 @@ class Turn:
         return sum(message.state == "pending" for message in self._answers(chat)) > self.left_pending
 
     def _answers(self, chat: ChatSnapshot) -> list[ev.Message]:
-        """Return the assistant messages under our prompt, oldest first. Their ids sort by time (OA-3.2)."""
-        answers = [m for m in chat.messages if m.role == "assistant" and m.parent_id == self.prompt_id]
+        """Return the new assistant messages under our prompt, oldest first. Their ids sort by time (OA-3.2)."""
+        answers = [
+            m for m in chat.messages if m.id > self.known_id and m.role == "assistant" and m.parent_id == self.prompt_id
+        ]
         return sorted(answers, key=lambda message: message.id)

@@ -77,6 +77,20 @@ class Steps(Moves):
         except OAError as error:
             self._step_failed(error, events)
 
+    # ---- open an existing chat
+
+    def _on_opened_chat(self, outcome: Outcome, events: Events) -> None:
+        chat = self._read(FetchChat, outcome, self.settings.binding.read_chat, "a chat")
+        if chat is None:
+            return
+        remote = self._remote
+        remote.enter(chat)
+        for message_id in (remote.parent_id, remote.prompt_id):
+            if message_id:
+                self._valid_id(message_id, "a message")
+        self._move(Trigger.ENTERED if remote.parent_id else Trigger.ENTERED_EMPTY)
+        self._begin_step()
+
     # ---- create
 
     def _on_create(self, outcome: Outcome, events: Events) -> None:
@@ -126,15 +140,18 @@ class Steps(Moves):
         self._try_again(cast("OAError", self._attempt.error))
 
     def _prompted(self, message_id: str, what: str, events: Events) -> None:
-        turn = self._current
-        turn.prompt_id = self._valid_id(message_id, what)
-        if self.settings.timeouts.answer is not None:
-            turn.ends = self._clock.elapsed + self.settings.timeouts.answer
+        self._current.prompt_id = self._valid_id(message_id, what)
         self._move(Trigger.PROMPTED)
         events.append(ev.Prompted(message_id))
-        self._begin_step()
+        self._begin_request()
 
     # ---- request
+
+    def _begin_request(self) -> None:
+        """Begin to request the answer to a prompt that is in the chat. The time for the answer runs from now on."""
+        if self.settings.timeouts.answer is not None:
+            self._current.ends = self._clock.elapsed + self.settings.timeouts.answer
+        self._begin_step()
 
     def _on_request(self, outcome: Outcome, events: Events) -> None:
         if isinstance(outcome, Reply) and outcome.is_success:
@@ -261,8 +278,7 @@ class Steps(Moves):
             case "complete":
                 if message.content is None:
                     raise self._broken("the server sent a complete message without content")
-                self._remote.may_be_running = False
-                self._remote.parent_id = turn.message_id
+                self._arrive(turn)
                 events.extend(turn.reconcile(message.content, cut=cut))
                 self._move(Trigger.ANSWERED)
                 events.append(ev.Answered(message))
@@ -278,6 +294,14 @@ class Steps(Moves):
                 turn.is_at_work = message.state == "in_progress"
                 return False
 
+    def _arrive(self, turn: Turn) -> None:
+        """Note that the conversation is at the answer of ``turn`` now."""
+        remote = self._remote
+        remote.may_be_running = False
+        remote.parent_id = turn.message_id
+        remote.prompt_id = turn.prompt_id
+        remote.newest_id = max(remote.newest_id, turn.message_id)
+
     # ---- drain
 
     def _on_drained_message(self, outcome: Outcome, events: Events) -> None:
@@ -288,7 +312,7 @@ class Steps(Moves):
     def _on_drained_chat(self, outcome: Outcome, events: Events) -> None:
         chat = self._read(FetchChat, outcome, self.settings.binding.read_chat, "a chat")
         if chat is not None:
-            self._drain(running=self._current.is_running(chat))
+            self._drain(running=chat.tree.is_running if self._turn is None else self._turn.is_running(chat))
 
     def _drain(self, *, running: bool) -> None:
         if running:
@@ -449,7 +473,7 @@ def _has_turn(steps: Steps) -> bool:
 
 
 def _knows_message(steps: Steps) -> bool:
-    return bool(steps._current.message_id)
+    return steps._turn is not None and bool(steps._turn.message_id)
 
 
 def _lists(steps: Steps) -> bool:
@@ -459,6 +483,7 @@ def _lists(steps: Steps) -> bool:
 STEPS: dict[Phase, Sequence[Step]] = {
     Phase.START: [Step(CreateChat, Steps._on_create, _has_turn)],
     Phase.COOKIES: [Step(CreateChat, Steps._on_create, _has_turn)],
+    Phase.OPENING: [Step(FetchChat, Steps._on_opened_chat)],
     Phase.CHAT_CREATED: [Step(SendPrompt, Steps._on_prompt, _has_turn)],
     Phase.ANSWERED: [Step(SendPrompt, Steps._on_prompt, _has_turn)],
     Phase.PROMPT_LOST: [Step(FetchChat, Steps._on_chat_with_prompt)],
@@ -480,6 +505,7 @@ STEPS: dict[Phase, Sequence[Step]] = {
     Phase.DELETED: [],
     Phase.NEVER_CREATED: [],
     Phase.LEAKED: [],
+    Phase.KEPT: [],
 }
 """The steps of each phase. The engine sends the first one whose ``is_next`` returns true.
 

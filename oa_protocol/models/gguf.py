@@ -15,10 +15,10 @@ from pathlib import Path
 from oa_protocol.models._completions import body_of, read_chunk
 from oa_protocol.models.base import AnswerRequest, Finish, ModelError, Piece
 
-CONTEXT = 8192
+_CONTEXT = 8192
 """The longest conversation, in tokens. It bounds the memory that a model with a very long context would take."""
 
-_BATCH = 32
+_BATCH = 16
 """How many tokens of a prompt are read at a time. Generating can be stopped between two batches."""
 
 
@@ -49,7 +49,7 @@ class Gguf:
             raise ImportError("a local model needs xllamacpp: pip install 'oa_protocol[local]'") from None
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(file)
-        parameters.n_ctx = CONTEXT
+        parameters.n_ctx = _CONTEXT
         parameters.n_batch = parameters.n_ubatch = _BATCH
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = parameters.n_parallel = 1
         parameters.cache_ram_mib = 0  # Otherwise, finished conversations are kept in up to 8 GiB of memory.

@@ -23,12 +23,12 @@ from oa_protocol.models.base import AnswerRequest, Finish, ModelError, Piece
 
 LOGGER = logging.getLogger("oa_protocol.models")
 
-OPENAI = "https://api.openai.com/v1"
+_OPENAI = "https://api.openai.com/v1"
 
-CONNECT_TIMEOUT = 10.0
-LONGEST_PAUSE = 60.0
+_CONNECT_TIMEOUT = 10.0
+_LONGEST_PAUSE = 60.0
 """The longest ``Retry-After`` that is waited for, in seconds."""
-TRIES = 4
+_TRIES = 4
 """How often a request is sent if the endpoint is busy."""
 _FIRST_PAUSE = 1.0
 
@@ -75,7 +75,7 @@ class OpenAICompatible:
         idle_timeout: float = 120.0,
     ) -> None:
         key = _read_key(api_key)
-        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or (OPENAI if key else "")
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL") or (_OPENAI if key else "")
         name = model or os.environ.get("OPENAI_MODEL")
         if not base_url:
             raise ValueError(
@@ -87,7 +87,7 @@ class OpenAICompatible:
         self._url = _chat_url(base_url)
         self._key = key
         self._model = name
-        self._timeout = httpx.Timeout(idle_timeout, connect=CONNECT_TIMEOUT)
+        self._timeout = httpx.Timeout(idle_timeout, connect=_CONNECT_TIMEOUT)
         self._ssl_context = httpx.create_ssl_context()
         self._left_out: set[str] = set()
 
@@ -132,9 +132,9 @@ class OpenAICompatible:
                 return response
             body = await _read_start(response)
             match response.status_code:
-                case 429 | 503 if tries < TRIES:
+                case 429 | 503 if tries < _TRIES:
                     wait = seconds_to_wait(response.headers.get("retry-after"), response.headers.get("date"))
-                    if wait is not None and wait > LONGEST_PAUSE:
+                    if wait is not None and wait > _LONGEST_PAUSE:
                         raise ModelError(f"{self._refusal(response, body)}. It asks to wait for {wait:.0f} seconds")
                     await anyio.sleep(pause if wait is None else wait)
                     tries, pause = tries + 1, pause * 2

@@ -104,7 +104,12 @@ class SafePrompt(_Response, tag="safe_prompt", kw_only=True):
 Response = Pong | Token | PluginIntermediate | GeneratedText | Failed | GeneralError | SafePrompt
 
 decode_hello = msgspec.json.Decoder(Hello).decode
-decode_response = msgspec.json.Decoder(Response).decode
+_DECODER: msgspec.json.Decoder[Response] = msgspec.json.Decoder(Response)
+
+
+def decode_response(text: str | bytes) -> Response:
+    """Read what a worker sent. Raise DecodeError if it isn't a response."""
+    return _DECODER.decode(text)
 
 
 def encode_request(kind: Literal["ping", "upgrade_protocol", "wrong_api_key"], request_id: str) -> str:
@@ -133,4 +138,5 @@ def encode_work(state: ServerState, message_id: str, request_id: str) -> str:
 
 def is_for(hello: Hello, message: MessageRecord) -> bool:
     """Return whether the message asks for the worker's model."""
-    return json.loads(message.work_parameters)["model_config"] == hello.config.model_config
+    wanted: Json = json.loads(message.work_parameters)["model_config"]
+    return wanted == hello.config.model_config

@@ -68,13 +68,13 @@ class ExchangeRecord:
     """An answer in the chat was waiting or running when the request, a DELETE, arrived."""
     confirms_gone: bool = field(default=False, repr=False)
     """The reply says that the chat is gone."""
-    answers: tuple[str, ...] = field(default=(), repr=False)
-    """The texts of the complete answers in the reply."""
+    answers: tuple[int, ...] = field(default=(), repr=False)
+    """The hashes of the complete answers in the reply, as ``hash_of`` makes them, because the texts may be long."""
     finished: bool = field(default=False, repr=False)
     """The reply is a stream with its final message."""
 
     def __str__(self) -> str:
-        outcome = {"open": "no reply yet", "whole": "", "cut": "cut", "left": "the client left"}[self.end]
+        outcome = {"open": "still open", "whole": "", "cut": "cut", "left": "the client left"}[self.end]
         status = str(self.status) if self.status else ""
         return f"{self.began:8.3f} s  {self.method} {self.target} → {', '.join(filter(None, (status, outcome)))}"
 
@@ -109,16 +109,23 @@ def note_reply(record: ExchangeRecord, body: bytes) -> None:
         found = _object(body)
         messages: object = found.get("messages", [found])
         answers = map(_answer, cast("list[object]", messages) if isinstance(messages, list) else [])
-        record.answers = tuple(text for text in answers if text is not None)
+        record.answers = tuple(hash_of(text) for text in answers if text is not None)
 
 
 def note_event(record: ExchangeRecord, data: bytes) -> None:
     """Note what a piece of a stream says."""
+    if b"message" not in data:  # This is the path of each token.
+        return
     for event in _FINAL_EVENT.findall(data):
         content = _answer(_object(event).get("message"))
         if content is not None:
-            record.answers += (content,)
+            record.answers += (hash_of(content),)
             record.finished = True
+
+
+def hash_of(answer: str) -> int:
+    """Return the hash of an answer. White space at its ends doesn't matter (OA-5.6)."""
+    return hash(answer.strip())
 
 
 def seconds_to_wait(headers: dict[str, str]) -> float | None:

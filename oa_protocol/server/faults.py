@@ -105,7 +105,7 @@ class Fault:
     Args:
         step: The kind of request.
         before: What happens instead of the request.
-        after: What happens instead of the reply. A request for ``events`` can't have it.
+        after: What happens instead of the reply. A request for ``events`` or ``worker`` can't have it.
         times: How often the fault happens, at least once.
         skip: How many requests for the step pass without the fault before that.
 
@@ -126,8 +126,9 @@ class Fault:
             raise ValueError(f"there is no step {self.step!r}: the steps are {', '.join(get_args(Step))}")
         if self.before is None and self.after is None:
             raise ValueError("a Fault needs `before` or `after`")
-        if self.step == "events" and self.after is not None:
-            raise ValueError("a Fault in `events` has no `after`: script a StreamFault instead")
+        if self.step in ("events", "worker") and self.after is not None:
+            instead = "StreamFault" if self.step == "events" else "WorkerFault"
+            raise ValueError(f"a Fault in `{self.step}` has no `after`: script a {instead} instead")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from oa_protocol.models.base import Model
 from oa_protocol.models.simple import Lorem
+from oa_protocol.server.exchanges import ExchangeRecord
 from oa_protocol.server.faults import Script, Scripted
 from oa_protocol.server.http._intake import Intake
 from oa_protocol.server.http._witness import Witness
@@ -36,6 +37,10 @@ class Server:
     ``async with``. The context starts when the server listens, and ends when its connections, tasks and thread are
     gone. You can still look at ``chats`` and ``requests`` of a stopped server, but you can't start it again. Any thread
     may use all members.
+
+    Its memory is bounded: of more than 10,000 chats, for example, those that were used least recently are forgotten.
+    Workers that run elsewhere can connect to ``/workers/work`` with ``worker_key``. Then a message goes to a worker
+    that has its model. The server itself answers the others, and those for which an ``Answer`` is scripted.
 
     Args:
         model: Writes the answers. The default is ``Lorem()``.
@@ -190,11 +195,16 @@ class Server:
     def requests(self) -> tuple[RequestRecord, ...]:
         """The last 10,000 requests, oldest first, or fewer if they would take more than 64 MiB.
 
-        A request is recorded before it is carried out or disturbed. A body that is too long isn't kept. Requests that
-        are refused because of their ``Host`` or ``Origin`` aren't recorded.
+        A request is recorded before it is carried out or disturbed. A body that is too long isn't kept. Requests for
+        ``/health``, and requests that are refused because of their ``Host`` or ``Origin``, aren't recorded.
         """
         with self._live.changed:
             return tuple(self._app.requests)
+
+    @property
+    def exchanges(self) -> tuple[ExchangeRecord, ...]:
+        """The last 10,000 requests with their outcomes, in the order in which they arrived."""
+        return self._witness.exchanges
 
     def verdict(self, answers: Collection[str] = ()) -> tuple[Finding, ...]:
         """Judge what the clients did, from the last 10,000 requests and their replies.
@@ -208,7 +218,7 @@ class Server:
             client has finished.
 
         """
-        return judge(self._witness.exchanges, chats=self.chats, answers=answers)
+        return judge(self.exchanges, chats=self.chats, answers=answers)
 
     @property
     def under_way(self) -> int:

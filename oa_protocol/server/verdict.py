@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from oa_protocol.server.exchanges import ExchangeRecord
+from oa_protocol.server.exchanges import ExchangeRecord, hash_of
 from oa_protocol.server.state import ChatRecord
 
 FindingKind = Literal[
@@ -226,10 +226,10 @@ def _hasty_creates(creates: Exchanges) -> Iterator[Finding]:
 
 
 def _truncated(exchanges: Exchanges, answers: Collection[str]) -> Iterator[Finding]:
-    complete = {text.strip() for each in exchanges for text in each.answers}
+    complete = {answer for each in exchanges for answer in each.answers}
     broken = tuple(each for each in exchanges if each.step == "events" and not each.finished)
     for text in answers:
-        if text.strip() not in complete:
+        if hash_of(text) not in complete:
             shown = text if len(text) <= 60 else f"{text[:60]}…"
             sentence = f"The client took this for a complete answer, but no complete answer reads like this: {shown!r}."
             yield Finding("truncated answer", sentence, "OA-5.7", None, broken)

@@ -168,7 +168,7 @@ def _fail(
 
 
 def _end(state: ServerState, message: MessageRecord, event: Event) -> ServerState:
-    """Send the final event to the readers. If there are none, nobody can become one any more."""
+    """Send the final event to the readers. If there are none, none can come any more."""
     return discard(_put(with_message(state, message), message.id, event), message.id)
 
 

@@ -22,19 +22,21 @@ P = Phase
 # The main way is the row in the middle, recovery is above it, and leaving is below.
 PLACES: dict[Phase, Point] = {
     P.COOKIES: (95, 80),
-    P.PROMPT_LOST: (350, 80),
+    P.PROMPT_LOST: (430, 80),
     P.REQUEST_LOST: (590, 80),
     P.POLLING: (760, 80),
     P.START: (95, 180),
     P.CHAT_CREATED: (270, 180),
+    P.OPENING: (270, 80),
     P.PROMPTED: (430, 180),
     P.ASSISTANT_REQUESTED: (590, 180),
     P.STREAMING: (760, 180),
     P.ANSWERED: (912, 180),
     P.DRAINING: (640, 310),
     P.FAILED: (890, 310),
-    P.NEVER_CREATED: (112, 310),
+    P.NEVER_CREATED: (104, 310),
     P.DELETED: (190, 400),
+    P.KEPT: (257, 310),
     P.DELETING: (430, 400),
     P.DELETE_UNCLEAR: (640, 400),
     P.LEAKED: (890, 400),
@@ -47,6 +49,7 @@ KINDS: dict[Phase, str] = {
     P.NEVER_CREATED: "end",
     P.DELETED: "end good",
     P.LEAKED: "end bad",
+    P.KEPT: "end good",
 }
 
 
@@ -62,12 +65,12 @@ class Frame(NamedTuple):
 
 
 _RUNNING = frozenset({P.REQUEST_LOST, P.ASSISTANT_REQUESTED, P.STREAMING, P.POLLING})
-_CHAT = _RUNNING | {P.CHAT_CREATED, P.PROMPT_LOST, P.PROMPTED, P.ANSWERED}
+_CHAT = _RUNNING | {P.OPENING, P.CHAT_CREATED, P.PROMPT_LOST, P.PROMPTED, P.ANSWERED}
 # The larger ones first, because the first that fits is taken.
 FRAMES = (
     Frame("there is a chat", _CHAT, 193, 20, 990, 235),
     Frame("an answer may run", _RUNNING, 514, 40, 836, 215),
-    Frame("the owner has left", frozenset({P.DRAINING, P.DELETING, P.DELETE_UNCLEAR}), 282, 270, 725, 440),
+    Frame("the owner has left", frozenset({P.DRAINING, P.DELETING, P.DELETE_UNCLEAR}), 338, 270, 725, 440),
     Frame("no chat yet", frozenset({P.START, P.COOKIES}), 15, 20, 175, 235),
 )
 
@@ -81,18 +84,20 @@ ROUTES: dict[tuple[str, Phase], list[Point]] = {
     ("there is a chat", P.FAILED): [(890, 235), (890, 293)],
     ("there is a chat", P.DELETING): [(430, 235), (430, 383)],
     ("there is a chat", P.LEAKED): [(975, 235), (975, 400), (962, 400)],
-    ("an answer may run", P.DRAINING): [(640, 215), (640, 293)],
+    ("there is a chat", P.DRAINING): [(640, 235), (640, 293)],
+    ("there is a chat", P.KEPT): [(240, 235), (240, 293)],
+    ("FAILED", P.KEPT): [(850, 293), (850, 256), (290, 256), (290, 293)],
+    ("OPENING", P.ANSWERED): [(300, 63), (300, 38), (920, 38), (920, 163)],
     ("the owner has left", P.LEAKED): [(725, 400), (818, 400)],
     ("DRAINING", P.DELETING): [(590, 327), (490, 383)],
     ("DELETE_UNCLEAR", P.DELETED): [(640, 417), (640, 431), (190, 431), (190, 417)],
     ("PROMPTED", P.REQUEST_LOST): [(452, 163), (518, 90)],
     ("REQUEST_LOST", P.PROMPTED): [(540, 97), (478, 163)],
-    ("CHAT_CREATED", P.PROMPT_LOST): [(280, 163), (325, 97)],
-    ("PROMPT_LOST", P.CHAT_CREATED): [(345, 97), (305, 163)],
-    ("PROMPT_LOST", P.PROMPTED): [(375, 97), (415, 163)],
+    ("CHAT_CREATED", P.PROMPT_LOST): [(300, 163), (385, 97)],
+    ("PROMPT_LOST", P.CHAT_CREATED): [(410, 97), (325, 163)],
     ("ANSWERED", P.PROMPTED): [(900, 197), (900, 226), (430, 226), (430, 197)],
-    ("ANSWERED", P.PROMPT_LOST): [(935, 163), (935, 32), (370, 32), (370, 63)],
-    ("PROMPT_LOST", P.ANSWERED): [(330, 63), (330, 26), (950, 26), (950, 163)],
+    ("ANSWERED", P.PROMPT_LOST): [(935, 163), (935, 32), (450, 32), (450, 63)],
+    ("PROMPT_LOST", P.ANSWERED): [(410, 63), (410, 26), (950, 26), (950, 163)],
     ("FAILED", P.DELETING): [(870, 327), (870, 355), (460, 355), (460, 383)],
     ("DELETE_UNCLEAR", P.DELETING): [(568, 407), (502, 407)],
     ("DELETING", P.DELETE_UNCLEAR): [(502, 393), (568, 393)],
@@ -201,15 +206,15 @@ def _frame(frame: Frame) -> str:
 def _box(phase: Phase, order: int | None) -> str:
     x, y = PLACES[phase]
     left, top = x - HALF_WIDTH, y - HALF_HEIGHT
-    group, number = "<g>", ""
+    kind, number = "phase", ""
     if order is not None:
-        group = '<g class="taken">'
+        kind = "phase taken"
         number = (
             f'<circle class="number" cx="{left}" cy="{top}" r="9"/>'
             f'<text class="order" x="{left}" y="{top + 4}">{order}</text>'
         )
     return (
-        f"{group}<title>{phase.value}</title>"
+        f'<g class="{kind}" data-phase="{phase.name}"><title>{phase.value}</title>'
         f'<rect class="box {KINDS.get(phase, "")}" x="{left}" y="{top}" '
         f'width="{2 * HALF_WIDTH}" height="{2 * HALF_HEIGHT}" rx="7"/>'
         f'<text class="name" x="{x}" y="{y + 4}">{phase.name}</text>{number}</g>'

@@ -102,8 +102,12 @@ def _doing(step: Json, base_url: str) -> tuple[str, str]:
             return "engine", f"{kind}: {method} {url.removeprefix(base_url)}"
         case {"intent": {"kind": kind}}:
             return "engine", kind
-        case {"input": {"type": "Prompt", "text": text}}:
-            return "owner", f"asks {_quoted(text)}"
+        case {"input": {"type": "Prompt", "text": text, **where}}:
+            return "owner", f"asks {_quoted(text)}" + (f", after {where['after']}" if "after" in where else "")
+        case {"input": {"type": "Regenerate", **which}}:
+            return "owner", "asks for another answer" + (f" to {which['prompt_id']}" if "prompt_id" in which else "")
+        case {"input": {"type": "Keep", **how}}:
+            return "owner", "keeps the chat" if how.get("keep", True) else "no longer keeps the chat"
         case {"input": {"type": "Close", **how}}:
             return "owner", "leaves" if how.get("drain", True) else "leaves at once"
         case {"input": {"type": "ReplyReceived", "status": status}}:
@@ -143,7 +147,7 @@ def _streamed(steps: list[Json]) -> tuple[str, list[str]]:
 
 def _news(event: Json) -> str:
     match event:
-        case {"type": "Created" | "Deleted" as kind, "chat_id": chat_id}:
+        case {"type": "Created" | "Deleted" | "Kept" as kind, "chat_id": chat_id}:
             return f"{kind}: chat {chat_id}"
         case {"type": "Prompted" | "Requested" as kind, "message_id": message_id}:
             return f"{kind}: message {message_id}"

@@ -169,6 +169,8 @@ def new_conversation(config: Json) -> Conversation:
         binding(config["base_url"]),
         _decode_credentials(config.get("credentials")),
         AnswerOptions(sampling=sampling, plugins=plugins, **options),
+        chat_id=config.get("chat_id"),
+        keep=config.get("keep", False),
         retries=config.get("retries", 2),
         timeouts=Timeouts(**_object(config, "timeouts")),
         cleanup=Cleanup(**_object(config, "cleanup")),
@@ -185,9 +187,12 @@ def _object(config: Json, name: str) -> Json:
 def encode_config(settings: Settings) -> Json:
     """Return a conversation's arguments, except for its credentials."""
     options: Json = to_builtins(settings.options)
+    existing: Json = {} if settings.chat_id is None else {"chat_id": settings.chat_id}
     return {
         "api": settings.binding.api,
         "base_url": settings.binding.base_url,
+        **existing,
+        "keep": settings.keep,
         "retries": settings.retries,
         "timeouts": to_builtins(settings.timeouts),
         "cleanup": to_builtins(settings.cleanup),

@@ -36,7 +36,7 @@ class Recorder(Conversation):
 
     specs/vectors/README.md explains the lines. Cookies and tokens are masked, but prompts and answers aren't. If the
     tape can't be written, a warning is logged once, and the conversation goes on without a tape. You can't pickle or
-    copy a ``Recorder``, because it has an open file, and it has no ``resume``.
+    copy a ``Recorder``, because it has an open file.
 
     The engine gets the rounded time that is on the tape, so a replay is exact.
 
@@ -44,6 +44,8 @@ class Recorder(Conversation):
         binding: the API to use.
         credentials: as for ``Conversation``.
         options: as for ``Conversation``.
+        chat_id: as for ``Conversation``.
+        keep: as for ``Conversation``.
         retries: as for ``Conversation``.
         timeouts: as for ``Conversation``.
         cleanup: as for ``Conversation``.
@@ -59,12 +61,23 @@ class Recorder(Conversation):
         credentials: Credentials | None = None,
         options: AnswerOptions | None = None,
         *,
+        chat_id: str | None = None,
+        keep: bool = False,
         retries: int = 2,
         timeouts: Timeouts | None = None,
         cleanup: Cleanup | None = None,
         tape: TapeFile,
     ) -> None:
-        super().__init__(binding, credentials, options, retries=retries, timeouts=timeouts, cleanup=cleanup)
+        super().__init__(
+            binding,
+            credentials,
+            options,
+            chat_id=chat_id,
+            keep=keep,
+            retries=retries,
+            timeouts=timeouts,
+            cleanup=cleanup,
+        )
         self._start: float | None = None
         self._masks = Masks(binding.base_url)
         config = encode_config(self.settings)

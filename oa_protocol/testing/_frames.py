@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -22,9 +23,9 @@ def from_user_code(failure: E) -> E:
     failure.with_traceback(_of_user(failure.__traceback__))
     if earlier := failure.__cause__ or failure.__context__:
         from_user_code(earlier)
-    if isinstance(failure, BaseExceptionGroup):
-        for member in failure.exceptions:
-            from_user_code(member)
+    members: Sequence[BaseException] = getattr(failure, "exceptions", ())  # those of a group
+    for member in members:
+        from_user_code(member)
     return failure
 
 

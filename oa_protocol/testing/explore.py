@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=2, help="prompts that the owner has (default: 2)")
     parser.add_argument("--retries", type=int, default=1, help="how often each step is tried again (default: 1)")
     parser.add_argument("--attempts", type=int, default=2, help="most DELETEs of a chat (default: 2)")
+    parser.add_argument("--existing", action="store_true", help="begin with a chat that exists, and use its branches")
     parser.add_argument("--depth", type=int, help="most steps of one story (default: no limit)")
     given = parser.parse_args(arguments)
     for api in given.api or _BINDINGS:
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             turns=given.turns,
             retries=given.retries,
             cleanup=replace(SHORT_CLEANUP, attempts=given.attempts),
+            existing=given.existing,
             depth=given.depth,
         ).run()
         took = time.monotonic() - began

@@ -20,7 +20,8 @@ from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing._model.invariants import Limits, first_violation
-from oa_protocol.testing._model.simulation import Action, Simulation, line, words
+from oa_protocol.testing._model.server import EXISTING
+from oa_protocol.testing._model.simulation import EXTRAS, Action, Simulation, line, words
 from oa_protocol.testing._model.trace import Line, Story
 from oa_protocol.testing._pages import note
 
@@ -59,11 +60,13 @@ class Explorer:
     Attributes:
         binding: the API.
         faults: the most faults in one story before the deletion begins.
-        turns: how many prompts the owner has.
+        turns: how many prompts the owner has. With ``existing``, keeping the chat counts as one.
         retries: the engine's argument.
         timeouts: the engine's argument. If the times are short multiples of each other, there are fewer states.
         cleanup: the engine's argument. The same applies to its times.
         conversations: how many conversations use the account at the same time.
+        existing: whether the chat exists already, with two turns in it. Then the owner may also ask for another answer,
+            go on after an earlier one, and keep the chat.
         newer_chats: how many newer chats the account has. With 20, a website lists our chat on the second page.
         depth: the most steps of one story, or None for no limit.
 
@@ -79,6 +82,7 @@ class Explorer:
     timeouts: Timeouts = SHORT_TIMEOUTS
     cleanup: Cleanup = SHORT_CLEANUP
     conversations: int = 1
+    existing: bool = False
     newer_chats: int = 0
     depth: int | None = None
 
@@ -107,7 +111,12 @@ class _Search:
 
         def make(credentials: Credentials | None) -> Conversation:
             return Conversation(
-                bounds.binding, credentials, retries=bounds.retries, timeouts=bounds.timeouts, cleanup=bounds.cleanup
+                bounds.binding,
+                credentials,
+                chat_id=EXISTING if bounds.existing else None,
+                retries=bounds.retries,
+                timeouts=bounds.timeouts,
+                cleanup=bounds.cleanup,
             )
 
         return Simulation.new(
@@ -118,6 +127,8 @@ class _Search:
             conversations=bounds.conversations,
             newer_chats=bounds.newer_chats,
             credentials=credentials,
+            extras=EXTRAS if bounds.existing else frozenset(),
+            existing=bounds.existing,
         )
 
     def run(self) -> Exploration:

@@ -28,14 +28,16 @@ from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import Limits
 from oa_protocol.testing._model.model_transport import TransportedSimulation
 from oa_protocol.testing._model.scenario import SORTS, Scenario
+from oa_protocol.testing._model.simulation import EXTRAS, KEEPS
 from oa_protocol.transports import Transport
 
 __tracebackhide__ = True  # pytest leaves the frames of this module out of its tracebacks.
 
 _CHOICES = st.integers(0, 31)
 _SELDOM = st.integers(0, 3)
-_ENDS = ("owner_closes", "owner_abandons")
+_ENDS = ("owner_closes", "owner_abandons", "owner_keeps")
 _HAVE_CHOICES = (
+    "owner_edits",
     "network_hangs",
     "network_spoils_the_reply",
     "network_refuses_the_request",
@@ -153,6 +155,7 @@ class ConversationMachine(RuleBasedStateMachine):
             faults=self.faults,
             turns=self.turns,
             credentials=not asks_for_credentials,
+            extras=EXTRAS if self.binding.has_branches else EXTRAS & {KEEPS},
         )
         self._runner = asyncio.Runner()
         simulation.connect(self.make_transport, self._runner.run)

@@ -1,52 +1,37 @@
-"""The transport on httpx, for asyncio and trio. It is the default if httptools isn't installed.
+"""The transport on httpx's core, httpcore, for asyncio and trio. It is the default if httptools isn't installed.
 
-Each conversation has its own connection pool. A shared pool is slow with many streams. Under cancellation, it
-loses connections until no DELETE gets through.
+httpcore connects, through any proxy, sends the request, and reads the reply's head. The body is read here, because a
+token would take three times as long through httpcore and httpx.
 
-Each request has its own connection, because httpx doesn't say whether more has come than the reply. If the
-connection were used again, httpx would read the rest as the next reply, and a DELETE that was refused would look
-confirmed.
+Each request has its own connection. If cancellation reaches httpcore in the wrong place, it leaves a connection open;
+this one is closed here, however the request ended.
 """
 
 from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
+from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
-import anyio
-import anyio.abc
-import httpx
+import httpcore
 
-from oa_protocol.engine.errors import MaybeSent, NotSent
+from oa_protocol.engine.errors import NotSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports._failures import (
     NO_REPLY,
     cannot_reach,
     connection_failed,
-    origin_of,
-    raise_ungrouped,
-    reply_broke,
     through,
     words_of,
 )
+from oa_protocol.transports._httpcore import Connection, HttpxResponse
+from oa_protocol.transports._origin import Origin, fields_of, target_of
 from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
-
-NOT_SENT: tuple[type[Exception], ...] = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
-    httpx.InvalidURL,
-)
-"""The errors that httpx raises only if nothing of a request has left."""
 
 
 @cache
@@ -56,6 +41,8 @@ def default_ssl_context() -> ssl.SSLContext:
     It trusts the authorities in the files that ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name, or else those of certifi.
     Raises NotSent if they can't be read.
     """
+    import httpx  # importing it takes long
+
     return make_ssl_context(httpx.create_ssl_context)
 
 
@@ -69,30 +56,8 @@ def make_ssl_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         raise NotSent(f"the certificates that {which} cannot be read: {words_of(error)}") from error
 
 
-class Body:
-    """A request's body. httpx's own is an async generator. If its sending is interrupted, trio warns about that."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._left = content
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        self._left = self._content
-        return self
-
-    async def __anext__(self) -> bytes:
-        data, self._left = self._left, b""
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-
-class _HttpxBody(Body, httpx.AsyncByteStream):
-    pass
-
-
 class HttpxTransport:
-    """Sends requests over httpx.
+    """Sends requests over httpx's core.
 
     Args:
         connect_timeout: how long connecting may take, in seconds. By default there is no limit.
@@ -104,10 +69,8 @@ class HttpxTransport:
 
     """
 
-    # httpx2.py replaces these, because httpx2 has the same interface.
-    _httpx = httpx
-    _not_sent = NOT_SENT
-    _make_body: Callable[[bytes], httpx.AsyncByteStream] = _HttpxBody
+    # httpx2.py replaces these, because httpcore2 has the same interface.
+    _core: ModuleType = httpcore
     _default_ssl_context = staticmethod(default_ssl_context)
 
     def __init__(
@@ -117,157 +80,77 @@ class HttpxTransport:
         proxy: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        # Only connecting has a timeout. The driver bounds everything else.
-        self._timeout = {"connect": connect_timeout, "pool": connect_timeout, "read": None, "write": None}
+        core = self._core
         proxy = None if proxy is None else check_proxy(proxy, (*HTTP, *SOCKS))
         self._through = through(proxy)
-        self._has_http_proxy = has_http(proxy)
-        library = self._httpx
-        try:
-            self._transport = library.AsyncHTTPTransport(
-                verify=ssl_context or self._default_ssl_context(),
-                proxy=proxy,
-                trust_env=False,
-                limits=library.Limits(max_keepalive_connections=0),
-            )
-        except ImportError as error:
-            raise ValueError(f"a socks proxy needs another package: {error}") from error
+        self._ssl_context = ssl_context
+        self._proxy = None if proxy is None else self._core_proxy(proxy)
+        # Only connecting has a timeout. The driver bounds everything else.
+        self._extensions = {"timeout": {"connect": connect_timeout}}
+        self._connections: list[Connection] = []
+        # httpcore raises these only if nothing of a request has left.
+        self._not_sent = (
+            core.ConnectError,
+            core.ConnectTimeout,
+            core.ProxyError,
+            core.UnsupportedProtocol,
+            core.LocalProtocolError,
+        )
+        self._failed = (core.NetworkError, core.ProtocolError, ValueError)
 
     async def open(self, request: HttpRequest) -> HttpxResponse:
         """Send the request, and return once the reply's head is there. Raises NotSent or MaybeSent."""
-        route = origin_of(request.url) + self._through
-        connecting = _Connecting()
         try:
-            sent = build_request(self._httpx, request, has_http_proxy=self._has_http_proxy)
-            sent.extensions = {"timeout": self._timeout, "trace": connecting.trace}
-            sent.stream = self._make_body(request.body)
-            response = await self._transport.handle_async_request(sent)
-        except self._not_sent as error:
-            raise cannot_reach(route, error) from error
-        except (self._httpx.TransportError, ssl.SSLError) as error:  # on asyncio, httpx lets TLS errors through
-            raise connection_failed(route, error) from error
-        except BaseExceptionGroup as group:
-            await connecting.abandon()
-            raise_ungrouped(group)
-        except BaseException:
-            await connecting.abandon()
-            raise
-        reply = HttpxResponse(response, (self._httpx.TransportError, self._httpx.StreamError, ssl.SSLError))
-        if not is_final(response):
-            await reply.aclose()
-            raise MaybeSent(f"the connection to {route} failed: {NO_REPLY}")
-        return reply
-
-    async def aclose(self) -> None:
-        """Close the pool."""
-        await self._transport.aclose()
-
-
-class _BracketedUrl(httpx.URL):
-    """A URL whose ``raw_host`` is an IPv6 address in brackets, as it is written in a request."""
-
-    @property
-    def raw_host(self) -> bytes:
-        """The host in brackets."""
-        return b"[%b]" % super().raw_host
-
-
-def has_http(proxy: str | None) -> bool:
-    """Return whether there is a proxy, and it speaks HTTP."""
-    return proxy is not None and proxy.startswith(HTTP)
-
-
-def build_request(library: ModuleType, request: HttpRequest, *, has_http_proxy: bool) -> httpx.Request:
-    """Return the request in httpx's form.
-
-    httpcore copies the URL's host into the request to an HTTP proxy, so an IPv6 address must have its brackets there.
-    """
-    sent: httpx.Request = library.Request(
-        request.method, request.url, headers=list(request.headers), content=request.body
-    )
-    if has_http_proxy and ":" in sent.url.host:
-        sent.url = _BracketedUrl(request.url)
-    return sent
-
-
-def is_final(response: httpx.Response) -> bool:
-    """Return whether this is a final reply of HTTP/1. httpx accepts interim replies, and every version."""
-    return response.extensions["http_version"].startswith(b"HTTP/1.") and response.status_code >= HTTPStatus.OK
-
-
-def without_brackets(event: str, info: Mapping[str, Any]) -> None:
-    """Take the brackets off an IPv6 address again before TLS begins, because certificates have none."""
-    if event == "proxy.start_tls.started":
-        cast("dict[str, Any]", info)["server_hostname"] = info["server_hostname"].strip("[]")
-
-
-class _Connecting:
-    """The connection during its TLS handshake. If it is cancelled in there, httpcore leaves the connection open."""
-
-    def __init__(self) -> None:
-        self._stream: anyio.abc.AsyncResource | None = None
-
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note the connection. httpcore calls this before and after each of its steps."""
-        without_brackets(event, info)
-        if event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-        elif event == "connection.start_tls.complete":
-            self._stream = None
-
-    async def abandon(self) -> None:
-        """Close the connection that httpcore has left open, if there is one."""
-        if self._stream is not None:
-            with anyio.CancelScope(shield=True):
-                await self._stream.aclose()
-
-
-class HttpxResponse:
-    """A reply of ``HttpxTransport``."""
-
-    def __init__(self, response: httpx.Response, failures: tuple[type[Exception], ...]) -> None:
-        self._response = response
-        self._failures = failures
-        self._chunks: AsyncIterator[bytes] = response.aiter_raw()
-        self._is_broken = False
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return self._response.status_code
-
-    @property
-    def headers(self) -> Sequence[tuple[str, str]]:
-        """The header fields."""
-        return self._response.headers.multi_items()
-
-    async def receive(self) -> bytes:
-        """Return the next bytes of the body.
-
-        If a call is cancelled, httpx closes the connection, so the next call raises MaybeSent.
-        """
-        if self._is_broken:
-            raise MaybeSent("the reply broke off in an earlier call")
+            origin = Origin.of(request.url)
+        except ValueError as error:
+            raise NotSent(f"cannot send the request: {error}") from error
+        route = f"{origin}{self._through}"
+        self._connections = [connection for connection in self._connections if not connection.is_closed]
+        connection = Connection(self._core)
+        self._connections.append(connection)
         try:
-            return await anext(self._chunks, b"")
+            return await self._send(request, origin, connection)
         except BaseException as error:
-            self._is_broken = True
-            if isinstance(error, self._failures):
-                raise reply_broke(error) from error
+            await connection.aclose()
+            if isinstance(error, self._not_sent):
+                raise cannot_reach(route, error) from error
+            if isinstance(error, self._failed):
+                raise connection_failed(route, error) from error
             raise
 
+    async def _send(self, request: HttpRequest, origin: Origin, connection: Connection) -> HttpxResponse:
+        core = self._core
+        # In a request to a proxy, an IPv6 address must have its brackets.
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        url = core.URL(scheme=origin.scheme, host=host, port=urlsplit(request.url).port, target=target_of(request))
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields_of(request, origin)]
+        sent = core.Request(request.method, url, headers=headers, content=request.body, extensions=self._extensions)
+        # A pool knows how to connect through its proxy. Its own way of sending would only add to the time.
+        ssl_context = self._trusted() if origin.scheme == "https" else None
+        pool = core.AsyncConnectionPool(ssl_context, self._proxy, network_backend=connection)
+        response = await pool.create_connection(url.origin).handle_async_request(sent)
+        # h11 accepts every version, and takes the head of another protocol for an interim reply.
+        if not response.extensions["http_version"].startswith(b"HTTP/1.") or response.status < HTTPStatus.OK:
+            raise ValueError(NO_REPLY)
+        return connection.take_reply(response.status, response.headers)
+
+    def _core_proxy(self, url: str) -> httpcore.Proxy:
+        parts = urlsplit(url)
+        if parts.scheme in SOCKS and find_spec("socksio") is None:
+            raise ValueError("a socks proxy needs another package: `pip install 'httpx[socks]'`")
+        auth = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+        ssl_context = self._trusted() if parts.scheme == "https" else None
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        proxy: httpcore.Proxy = self._core.Proxy(address, auth, ssl_context=ssl_context)
+        return proxy
+
+    def _trusted(self) -> ssl.SSLContext:
+        if self._ssl_context is None:
+            self._ssl_context = self._default_ssl_context()
+        return self._ssl_context
+
     async def aclose(self) -> None:
-        """Release the reply, and close its connection."""
-        try:
-            await self._response.aclose()
-        except BaseException:
-            # httpcore first takes a lock. If an asyncio task is cancelled while it waits there, httpcore closes
-            # nothing.
-            with anyio.CancelScope(shield=True):
-                await self._response.extensions["network_stream"].aclose()
-            raise
-        # The body is a chain of async generators. Closing the outermost one would leave the others to the garbage
-        # collector, and trio warns about that. Reading on, with the connection closed, ends all of them.
-        with suppress(*self._failures):
-            while await anext(self._chunks, b""):
-                pass
+        """Close every connection."""
+        for connection in self._connections:
+            await connection.aclose()
+        self._connections.clear()

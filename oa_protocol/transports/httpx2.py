@@ -1,14 +1,14 @@
-"""The transport on httpx2, for asyncio and trio. httpx2 is httpx's successor, and has the same interface."""
+"""The transport on httpx2's core, for asyncio and trio. httpx2 is httpx's successor, and has the same interface."""
 
 from __future__ import annotations
 
 import ssl
 from functools import cache
-from typing import Any, cast
 
+import httpcore2
 import httpx2
 
-from oa_protocol.transports.httpx import NOT_SENT, Body, HttpxTransport, make_ssl_context
+from oa_protocol.transports.httpx import HttpxTransport, make_ssl_context
 
 
 @cache
@@ -17,12 +17,8 @@ def default_ssl_context() -> ssl.SSLContext:
     return make_ssl_context(httpx2.create_ssl_context)
 
 
-class _Httpx2Body(Body, httpx2.AsyncByteStream):
-    pass
-
-
 class Httpx2Transport(HttpxTransport):
-    """Sends requests over httpx2.
+    """Sends requests over httpx2's core.
 
     Args:
         connect_timeout: how long connecting may take, in seconds. By default there is no limit.
@@ -34,7 +30,5 @@ class Httpx2Transport(HttpxTransport):
 
     """
 
-    _httpx = cast("Any", httpx2)
-    _not_sent = tuple(getattr(httpx2, error.__name__) for error in NOT_SENT)
-    _make_body = cast("Any", _Httpx2Body)
+    _core = httpcore2
     _default_ssl_context = staticmethod(default_ssl_context)

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal, assert_never
 from urllib.parse import urlsplit, urlunsplit
 
@@ -65,7 +66,7 @@ class BackOff:
 
         Up to half of the pause is random, so that not all workers come back at once.
         """
-        whole = min(self.first * 2 ** min(failures - 1, 30), self.longest)
+        whole = min(self.first * (1 << min(failures - 1, 30)), self.longest)
         return whole * random.uniform(0.5, 1)  # noqa: S311  # nothing here is a secret
 
 
@@ -81,7 +82,7 @@ class Worker:
 
     The connection is made anew whenever it ends, because a server closes it if a chat is deleted while its answer is
     being written (OA-10.6). Answers that are cut by that are not lost: the server gives those without a token to
-    another worker, and aborts the others.
+    another worker, and aborts the others. If the server isn't on this machine, the proxy of the environment is used.
 
     Args:
         url: The server's URL, for example ``ws://127.0.0.1:8000``. ``http`` and ``https`` mean ``ws`` and ``wss``. The
@@ -172,7 +173,13 @@ class Worker:
     async def _one_connection(self) -> str:
         """Serve one connection. Return why it ended."""
         headers = {"X-API-Key": self._api_key, "X-Protocol-Version": VERSION}
-        opening = _Connect(self._url, additional_headers=headers, max_size=_REQUEST_LIMIT, compression=None)
+        opening = _Connect(
+            self._url,
+            additional_headers=headers,
+            max_size=_REQUEST_LIMIT,
+            compression=None,  # most texts are one token
+            proxy=None if _is_loopback(self._url) else True,
+        )
         try:
             async with opening as socket:
                 await _send(socket, encode_hello(self._config, self._parallel, hardware()))
@@ -261,6 +268,7 @@ class Worker:
                     text = reply.piece(piece)
                     if text is not None:
                         await socket.send(text)
+                        await asyncio.sleep(0)  # otherwise a quick model would keep the server's pings waiting
         except ConnectionClosed:
             raise
         except Exception as error:
@@ -334,6 +342,15 @@ def _socket_url(url: str) -> str:
         raise ValueError("the server's URL must not have a user, a password, a query or a fragment")
     path = parts.path.rstrip("/").removesuffix(PATH)
     return urlunsplit((scheme, parts.netloc, path + PATH, "", ""))
+
+
+def _is_loopback(url: str) -> bool:
+    """Return whether the URL is one of this machine, which the proxy in the environment can't reach."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _checked_key(key: str) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from oa_protocol import __version__
 from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
 from oa_protocol.bindings.inference import InferenceServer
+from oa_protocol.bindings.json import ChatUpdate
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.testing.strategies import bad_ids
@@ -77,6 +78,18 @@ def chats(api: Binding, who: Credentials) -> HttpRequest:
     return api.list_chats(who)
 
 
+def rename(api: Binding, who: Credentials) -> HttpRequest:
+    return api.update_chat(who, CHAT, ChatUpdate(title="Café"))
+
+
+def show_and_hide(api: Binding, who: Credentials) -> HttpRequest:
+    return api.update_chat(who, CHAT, ChatUpdate(hidden=True, active_thread_tail_message_id=ANSWER))
+
+
+def hidden_chats(api: Binding, who: Credentials) -> HttpRequest:
+    return api.list_chats(who, "a&b=", include_hidden=True)
+
+
 def models(api: Binding, who: Credentials) -> HttpRequest:
     return api.list_models(who)
 
@@ -94,6 +107,9 @@ WEBSITE_TABLE: list[tuple[Spelled, str, str, Json | None]] = [
     (message, "GET", f"/api/chat/message?chat_id={CHAT}&message_id={ANSWER}", None),
     (chat, "GET", f"/api/chat?chat_id={CHAT}", None),
     (chats, "GET", "/api/chat", None),
+    (hidden_chats, "GET", "/api/chat?after=a%26b%3D&include_hidden=true", None),
+    (rename, "PUT", "/api/chat", {"chat_id": CHAT, "title": "Café"}),
+    (show_and_hide, "PUT", "/api/chat", {"chat_id": CHAT, "hidden": True, "active_thread_tail_message_id": ANSWER}),
     (models, "GET", "/api/chat/models", None),
     (delete, "DELETE", f"/api/chat?chat_id={CHAT}", None),
 ]
@@ -105,13 +121,23 @@ INFERENCE_TABLE: list[tuple[Spelled, str, str, Json | None]] = [
     (stream, "GET", f"/chats/{CHAT}/messages/{ANSWER}/events", None),
     (message, "GET", f"/chats/{CHAT}/messages/{ANSWER}", None),
     (chat, "GET", f"/chats/{CHAT}", None),
-    (chats, "GET", "/chats", None),
+    (chats, "GET", "/chats?limit=100", None),
+    (hidden_chats, "GET", "/chats?limit=100&after=a%26b%3D&include_hidden=true", None),
+    (rename, "PUT", f"/chats/{CHAT}", {"title": "Café"}),
+    (show_and_hide, "PUT", f"/chats/{CHAT}", {"hidden": True, "active_thread_tail_message_id": ANSWER}),
     (models, "GET", "/configs/model_configs", None),
     (delete, "DELETE", f"/chats/{CHAT}", None),
 ]
 ROWS = [(WEBSITE, COOKIES, ("cookie", "next-auth.session-token=SECRET"), *row) for row in WEBSITE_TABLE] + [
     (INFERENCE, TOKEN, ("authorization", "Bearer SECRET"), *row) for row in INFERENCE_TABLE
 ]
+
+
+@pytest.mark.clause("OA-3.7")
+def test_a_title_has_at_most_a_hundred_characters() -> None:
+    assert ChatUpdate(title="t" * 100).title == "t" * 100
+    with pytest.raises(ValueError, match="at most 100 characters, not 101"):
+        ChatUpdate(title="t" * 101)
 
 
 @pytest.mark.clause("OA-1.2", "OA-2.2", "OA-2.3", "OA-2.4", "OA-4.5")

@@ -83,9 +83,9 @@ def test_an_id_that_is_none_of_this_api_fails_the_turn(body: bytes) -> None:
 
 
 @pytest.mark.clause("OA-2.6")
-def test_only_an_id_of_this_api_can_be_resumed() -> None:
-    talk = Conversation.resume(API, Credentials(token="secret"), "00000001")
-    talk.handle(Close(), 0.0)
+def test_only_an_id_of_this_api_can_be_opened() -> None:
+    talk = Conversation(API, Credentials(token="secret"), chat_id="00000001")
+    talk.handle(Close(drain=False), 0.0)
     assert play(talk, ("DELETE /talks/00000001", ReplyReceived(204))) == [ev.Deleted("00000001")]
     with pytest.raises(ValueError, match="not an id of this API"):
-        Conversation.resume(API, Credentials(token="secret"), "06b02a53-f28e-708d-8000-044bde7b4953")
+        Conversation(API, Credentials(token="secret"), chat_id="06b02a53-f28e-708d-8000-044bde7b4953")

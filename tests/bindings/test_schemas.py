@@ -96,8 +96,11 @@ def test_every_recorded_message_chat_and_list_is_read(recorded: Recorded) -> Non
         case "message":
             assert BINDING.read_message(recorded.body, said["id"]) == read(said)
         case "chat":
-            chat = schemas.ChatSnapshot(id=said["id"], messages=[read(message) for message in said["messages"]])
-            assert BINDING.read_chat(recorded.body) == chat
+            tail_id, messages = said["active_thread_tail_message_id"], [read(message) for message in said["messages"]]
+            chat = BINDING.read_chat(recorded.body)
+            assert (chat.id, chat.title, chat.messages) == (said["id"], said["title"], messages)
+            assert list(chat.tree) == sorted(messages, key=lambda message: message.id)
+            assert chat.tree.tail_id == tail_id
         case _:
             found = BINDING.read_chat_list(recorded.body)
             assert [(chat.id, chat.title) for chat in found.chats] == [(c["id"], c["title"]) for c in said["chats"]]

@@ -147,9 +147,10 @@ async def test_what_the_prompts_raise_is_raised_after_the_results(site: Site) ->
     assert keys == [0]
 
 
-@pytest.mark.parametrize("how", ["break", "close", "garbage", "end of client", "cancelled"])
+@pytest.mark.parametrize("how", ["break", "close", "end of client", "cancelled"])
 async def test_however_the_loop_is_left_nothing_stays(site: Site, how: str) -> None:
     site.endless = True
+    site.allowed.add("deleted while running")  # the held answers don't end in the time for draining
     site.script(Answer(pieces=("a ", "b"), after=1, then=Hold()), Answer(), Answer(then=Hold(), times=9))
     client = site.client()
     async with client:
@@ -165,10 +166,6 @@ async def test_however_the_loop_is_left_nothing_stays(site: Site, how: str) -> N
                 await results.aclose()
                 await results.aclose()
                 assert [result async for result in results] == []
-            case "garbage":
-                await anext(results)
-                del results
-                gc.collect()
             case "cancelled":
                 with anyio.CancelScope() as scope:
                     async for _ in results:
@@ -180,6 +177,17 @@ async def test_however_the_loop_is_left_nothing_stays(site: Site, how: str) -> N
         with pytest.raises(ClosedError):
             await anext(results)
     site.endless = True
+
+
+async def test_a_loop_that_is_left_and_forgotten_is_ended(site: Site) -> None:
+    site.endless = True
+    site.allowed.add("deleted while running")
+    site.script(Answer(), Answer(then=Hold(), times=99))
+    async with site.client() as client:
+        async for _ in client.bulk(map(str, range(1000)), concurrency=3):
+            break
+        gc.collect()
+        await site.until(lambda: len(site.server.chats) == 0)
 
 
 async def test_once_stopped_what_runs_is_finished_and_no_more_is_taken(site: Site) -> None:

@@ -110,3 +110,15 @@ def test_its_own_default_model_is_lorem() -> None:
         assert oa_protocol("ask", "x", env=environment_of(running)).out.endswith(".\n")
         running.send_signal(signal.SIGINT)
         assert ended(running).code == 0
+
+
+def test_it_prints_the_url_of_the_live_page() -> None:
+    with started(["serve", "--watch"]) as running:
+        environment_of(running)
+        assert running.stderr is not None
+        line = next(line.decode() for line in running.stderr if b"Watch it at" in line)
+        reply = httpx.get(line.split()[-1], trust_env=False)
+        running.send_signal(signal.SIGINT)
+        done = ended(running)
+    assert (done.code, reply.status_code) == (0, 200)
+    assert "Last requests" in reply.text

@@ -1,5 +1,7 @@
 """``oa-protocol worker``: what it shows, and how it ends."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import signal

@@ -18,7 +18,7 @@ COOKIE = "next-auth.session-token"
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("page", ["tutorial", "historic", "journal", "telemetry"])
+@pytest.mark.parametrize("page", ["tutorial", "historic", "journal", "bulk", "telemetry", "watching", "branches"])
 def test_the_page_runs_and_leaves_no_chat(
     page: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

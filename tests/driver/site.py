@@ -27,8 +27,8 @@ class Site:
     """``left`` names the chats that the test expects to be left behind; there must be no others.
 
     With ``endless`` the script may have more than was used. ``transport`` is the clients', and None the default one.
-    ``allowed`` is what the verdict on the clients may find. The delays are a hundredth of the usual ones, and ``left``
-    says which chats may be left.
+    ``allowed`` is what the verdict on the clients may find. The delays are a hundredth of the usual ones, and the time
+    for draining may be over before an answer is asked for. ``left`` says which chats may be left.
     """
 
     def __init__(self, server: Server, api: Api) -> None:
@@ -36,7 +36,7 @@ class Site:
         self.api: Api = api
         self.left: set[str | None] = set()
         self.endless = False
-        self.allowed: set[FindingKind] = {"chat left", "no back-off"}
+        self.allowed: set[FindingKind] = {"chat left", "deleted while running", "no back-off"}
         self.transport: TransportFactory | None = None
 
     @property

@@ -69,7 +69,6 @@ async def test_an_answer_that_waits_is_waited_for_no_longer_than_allowed(site: S
 
 @pytest.mark.clause("OA-7.1")
 async def test_without_draining_the_chat_is_deleted_at_once(site: Site) -> None:
-    site.allowed.add("deleted while running")
     hold = Hold()
     site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
     async with site.client(cleanup=Cleanup(drain=0)) as client, client.chat() as chat:

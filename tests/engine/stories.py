@@ -138,6 +138,10 @@ class Story:
     ) -> Conversation:
         return Conversation(self.binding, credentials, options, **limits)
 
+    def existing(self, *, keep: bool = False) -> Play:
+        """The chat exists already, and is being read."""
+        return play(Conversation(self.binding, COOKIES, chat_id=CHAT, keep=keep)) << Phase.OPENING << FetchChat
+
     def start(
         self, credentials: Credentials | None = COOKIES, options: AnswerOptions | None = None, **limits: Unpack[Limits]
     ) -> Play:

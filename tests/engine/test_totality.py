@@ -17,14 +17,16 @@ import pytest
 from oa_protocol.engine import moves
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import LocalProtocolError
-from oa_protocol.engine.events import Created, Deleted, Event, Leaked, NeverCreated
+from oa_protocol.engine.events import Created, Deleted, Event, Kept, Leaked, NeverCreated
 from oa_protocol.engine.inputs import (
     Abandon,
     Close,
     CredentialsFound,
     Input,
     Interrupted,
+    Keep,
     Prompt,
+    Regenerate,
     StreamData,
     StreamEnded,
     StreamOpened,
@@ -32,10 +34,11 @@ from oa_protocol.engine.inputs import (
 )
 from oa_protocol.engine.intents import CloseStream, CreateChat, DeleteChat, Exchange, LoadCredentials, SendPrompt
 from oa_protocol.engine.phases import TERMINAL, TRANSITIONS, HasPhase, Phase, Trigger, fire
-from oa_protocol.testing.playbook import Data, Lost, Pause, Play, Reply, Unsent
+from oa_protocol.testing.playbook import Data, Lost, Pause, Play, Reply, Unsent, play
 
 from .stories import (
     ANSWER,
+    ANSWER_2,
     CHAT,
     COMMENT,
     COOKIES,
@@ -58,6 +61,8 @@ pytestmark = pytest.mark.once
 
 # More than any cleanup needs: a look, a page and new credentials for each DELETE, and a stream to close.
 MANY_STEPS = 50
+
+ALSO_RUNNING = Reply(200, chat(prompter(), complete(), assistant(ANSWER_2, "in_progress")))
 
 DATED = {"date": "Sun, 22 Nov 2026 08:18:16 GMT"}
 CHECKING = StreamData(COMMENT * 3)
@@ -89,6 +94,7 @@ def inputs(story: Story) -> list[Input]:
         Reply(200, chat()),
         Reply(200, chat(prompter(), prompter(parent_id=ANSWER))),
         Reply(200, chat(prompter(), assistant())),
+        ALSO_RUNNING,
         Reply(200, chat(prompter(), assistant(state="aborted_by_worker"))),
         Reply(200, chats()),
         Reply(200, chats(CHAT)),
@@ -105,6 +111,9 @@ def inputs(story: Story) -> list[Input]:
         StreamData(b"data: no JSON\n\n"),
         StreamEnded(),
         Prompt("Hello"),
+        Prompt("Hello", after=ANSWER),
+        Regenerate(),
+        Keep(),
         Close(),
         Close(drain=False),
         Abandon(),
@@ -119,6 +128,12 @@ def inputs(story: Story) -> list[Input]:
 BEGINNINGS: list[Beginning] = [
     Story.start,
     lambda story: story.start(credentials=None) >> Prompt("Hello") << LoadCredentials,
+    lambda story: play(Conversation(story.binding, chat_id=CHAT)) << LoadCredentials,
+    Story.existing,
+    lambda story: story.existing(keep=True),
+    lambda story: story.existing() >> Reply(200, chat()),
+    lambda story: story.existing() >> ALSO_RUNNING >> Prompt("Bye") << SendPrompt >> Lost() << Pause(),
+    lambda story: story.existing() >> ALSO_RUNNING >> Regenerate(),
     lambda story: story.start(credentials=None) >> Prompt("Hello") << LoadCredentials >> CredentialsFound(COOKIES),
     Story.creating,
     lambda story: story.creating(retries=0),
@@ -211,6 +226,7 @@ def test_the_situations_have_every_phase_and_every_intent(story: Story) -> None:
 OUTSTANDING = {
     Phase.START: "NoneType LoadCredentials CreateChat",
     Phase.COOKIES: "NoneType LoadCredentials CreateChat",
+    Phase.OPENING: "NoneType LoadCredentials FetchChat",
     Phase.CHAT_CREATED: "NoneType LoadCredentials SendPrompt",
     Phase.PROMPT_LOST: "NoneType LoadCredentials FetchChat",
     Phase.PROMPTED: "NoneType LoadCredentials RequestAssistant",
@@ -226,6 +242,7 @@ OUTSTANDING = {
     Phase.DELETED: "NoneType",
     Phase.NEVER_CREATED: "NoneType",
     Phase.LEAKED: "NoneType",
+    Phase.KEPT: "NoneType",
 }
 
 
@@ -250,7 +267,7 @@ def test_everywhere_the_end_is_emitted_once_and_nothing_follows_it(story: Story)
         where = (situation.path, happens)
         before = situation.thaw()
         events = outcome if isinstance(outcome, list) else []
-        ends = [type(event) for event in events if isinstance(event, Deleted | NeverCreated | Leaked)]
+        ends = [type(event) for event in events if isinstance(event, Deleted | Kept | NeverCreated | Leaked)]
         assert len(after.leaked) >= len(before.leaked), where
         if before.is_over:
             assert (after.phase, events, after.outstanding) == (before.phase, [], None), where
@@ -269,7 +286,8 @@ def test_everywhere_the_end_is_emitted_once_and_nothing_follows_it(story: Story)
 ENDS: dict[Phase, list[list[type[Event]]]] = {
     Phase.DELETED: [[Deleted]],
     Phase.NEVER_CREATED: [[NeverCreated]],
-    Phase.LEAKED: [[Leaked], [Deleted, Leaked]],
+    Phase.LEAKED: [[Leaked], [Deleted, Leaked], [Kept, Leaked]],
+    Phase.KEPT: [[Kept]],
 }
 
 
@@ -291,6 +309,7 @@ def test_every_row_of_the_table_is_fired(story: Story, monkeypatch: pytest.Monke
         fire(trigger, conversation)
 
     monkeypatch.setattr(moves, "fire", fire_and_note)
+    Conversation(story.binding, chat_id=CHAT)
     for _ in each_step(story):
         pass
     assert fired == {(trigger, source) for trigger, sources, _ in TRANSITIONS for source in sources}

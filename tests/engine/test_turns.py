@@ -6,7 +6,6 @@ import pytest
 
 from oa_protocol.bindings.base import AnswerOptions
 from oa_protocol.bindings.json import SamplingParameters
-from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.events import (
     Answered,
     Created,
@@ -30,7 +29,7 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase
-from oa_protocol.testing.playbook import Data, Reply, Sends, Unsent, Wait, play
+from oa_protocol.testing.playbook import Data, Reply, Sends, Unsent, Wait
 
 from .stories import (
     ANSWER,
@@ -315,19 +314,6 @@ def test_it_says_whether_its_chat_is_gone(story: Story) -> None:
     assert (script >> story.deleted << Deleted(CHAT)).conversation.is_chat_gone
     assert not (story.deleting() >> Abandon()).drop_events().conversation.is_chat_gone
     assert not (story.start() >> Close() << NeverCreated()).conversation.is_chat_gone
-
-
-@pytest.mark.clause("OA-7.2")
-def test_a_chat_that_was_left_behind_can_be_deleted_by_another_conversation(story: Story) -> None:
-    script = play(Conversation.resume(story.binding, COOKIES, CHAT)) << Phase.CHAT_CREATED << None
-    assert script >> Close() << DeleteChat >> story.deleted << Deleted(CHAT) << Phase.DELETED
-    assert not script.conversation.awaits_prompt
-
-
-@pytest.mark.clause("OA-2.6")
-def test_what_is_no_id_cannot_be_resumed(story: Story) -> None:
-    with pytest.raises(ValueError, match="id of this"):
-        Conversation.resume(story.binding, COOKIES, "../account")
 
 
 def test_each_intent_is_handed_out_once(story: Story) -> None:

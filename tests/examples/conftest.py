@@ -23,6 +23,7 @@ def site(server: Server, api: Api, no_environment: None, no_delays: None) -> Ite
     server.wait_until(lambda: server.connections == 0)
     assert set(found.chats) == found.left
     assert found.endless or server.unused_faults == ()
-    # The pauses are too short here, and "chat left" is checked above.
-    findings = [finding for finding in server.verdict() if finding.kind not in ("chat left", "no back-off")]
+    # The pauses, and the time for draining, are too short here, and "chat left" is checked above.
+    allowed = ("chat left", "deleted while running", "no back-off")
+    findings = [finding for finding in server.verdict() if finding.kind not in allowed]
     assert not findings, "\n".join(map(str, findings))

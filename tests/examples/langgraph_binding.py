@@ -117,7 +117,9 @@ class LangGraph(Binding):
         query = "limit=100&select=run_id&select=status&select=metadata"
         return self._request(credentials, "GET", f"{_thread(chat_id)}/runs?{query}")
 
-    def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
+    def list_chats(
+        self, credentials: Credentials, after: str | None = None, *, include_hidden: bool = False
+    ) -> HttpRequest:
         order = {"sort_by": "created_at", "sort_order": "desc", "limit": 1000}
         body = {"metadata": {"graph_id": self.assistant_id}, "select": ["thread_id", "created_at"], **order}
         return self._request(credentials, "POST", "/threads/search", body)

@@ -77,7 +77,9 @@ class Talks(Binding):
     def fetch_chat(self, credentials: Credentials, chat_id: str) -> HttpRequest:
         return build_request("GET", self._talk(chat_id), credentials)
 
-    def list_chats(self, credentials: Credentials, after: str | None = None) -> HttpRequest:
+    def list_chats(
+        self, credentials: Credentials, after: str | None = None, *, include_hidden: bool = False
+    ) -> HttpRequest:
         return build_request("GET", f"{self.base_url}/talks", credentials)
 
     def list_models(self, credentials: Credentials) -> HttpRequest:

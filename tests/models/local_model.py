@@ -88,25 +88,6 @@ def test_the_command_line_holds_a_conversation_offline(
         say(f"  {answer}", capsys)
 
 
-def test_a_worker_holds_a_conversation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(workers=0) as server, sync.Client(server.url, cookies=server.cookies) as client:
-        url = server.url.replace("http:", "ws:")
-        arguments = [sys.executable, "-c", "from oa_protocol.cli import main; main()", "worker", url]
-        with subprocess.Popen(
-            [*arguments, "--answers", "gguf", "--gguf", folder / FILE],
-            env={**os.environ, **OFFLINE, "NO_PROXY": "127.0.0.1", "OA_WORKER_KEY": server.worker_key},
-        ) as worker:
-            chat = client.chat(sampling={"max_new_tokens": 40})
-            with measured("worker, from its start to the end of 2 turns", capsys), chat:
-                answers = [chat.ask(prompt) for prompt in ("What is the capital of France?", "And of Italy?")]
-            worker.terminate()
-            assert worker.wait(PATIENCE) == 0
-        assert server.chats == ()
-    assert all(answers)
-    for answer in answers:
-        say(f"  {answer}", capsys)
-
-
 class Watched:
     """A model that notes when the generation of its answer has ended."""
 
@@ -176,3 +157,21 @@ def test_llama_cpp_answers_as_an_endpoint_and_is_idle_soon_after_the_delete(
         took = time.monotonic() - left
     say(f"from leaving the chat to an idle endpoint: {took:.2f} s", capsys)
     assert took < 0.5
+
+
+def test_a_worker_answers_with_it_for_another_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Server(workers=0) as server:
+        program = Path(sys.executable).parent / "oa-protocol"
+        command = [program, "worker", server.url, "--answers", "gguf", "--gguf", FILE]
+        env = {**os.environ, **OFFLINE, "OA_WORKER_KEY": server.worker_key}
+        with (
+            measured("a worker, from its command to the end of two turns", capsys),
+            subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE) as worker,
+            sync.Client(server.url, cookies=server.cookies) as client,
+            client.chat(sampling={"max_new_tokens": 40}) as chat,
+        ):
+            for prompt in ("What is the capital of France?", "And of Italy?"):
+                say(f"  {chat.ask(prompt)}", capsys)
+            worker.terminate()
+            assert worker.communicate(timeout=PATIENCE)[1].endswith(b"2 answered, 0 failed.\n")
+        assert not server.chats

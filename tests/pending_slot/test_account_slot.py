@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -121,7 +122,7 @@ async def test_a_chat_that_is_closed_while_it_waits_or_holds_lets_the_others_ent
 @ECHO
 async def test_an_account_of_another_name_does_not_wait(site: Site, slots: Callable[[], AccountSlot]) -> None:
     other = site.server.account("other")
-    theirs = {"cookies": other.cookies} if site.api == "website" else {"token": other.token}
+    theirs: dict[str, Any] = {"cookies": other.cookies} if site.api == "website" else {"token": other.token}
     site.script(Answer(then=Never()))
     async with (
         site.client(slot=slots()) as one,

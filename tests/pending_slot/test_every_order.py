@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from oa_protocol.client._pending_slot import PendingSlot
+from oa_protocol.client.slots import InProcessSlot
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.intents import HttpRequest, RequestAssistant
 
@@ -37,7 +38,7 @@ class Scene:
     def __init__(self, group: anyio.abc.TaskGroup, slot: type[PendingSlot]) -> None:
         self._group = group
         self._chats = [Stub() for _ in range(CHATS)]
-        self._slot = slot(self._look)
+        self._slots = [slot(self._look)] * CHATS
 
     async def _look(self, conversation: object) -> bool:
         return cast("Stub", conversation).place == "waits"
@@ -56,12 +57,12 @@ class Scene:
         return [(move, number) for number, chat in enumerate(self._chats) for move in can[chat.place]]
 
     async def make(self, move: Move) -> None:
-        chat = self._chats[move[1]]
+        chat, slot = self._chats[move[1]], self._slots[move[1]]
         conversation = cast("Conversation", chat)
         match move[0]:
             case "comes":
                 chat.place, chat.outstanding, chat.scope = "queues", REQUEST, anyio.CancelScope()
-                self._group.start_soon(self._come, chat)
+                self._group.start_soon(self._come, chat, slot)
             case "gives up":
                 chat.place, chat.outstanding = "away", None
                 chat.scope.cancel()
@@ -69,26 +70,30 @@ class Scene:
                 chat.place = "runs unnoticed"
             case "begins" | "notices":
                 chat.place, chat.awaits_worker = "away", False
-                self._slot.note(conversation)
+                slot.note(conversation)
             case _:
                 chat.place, chat.awaits_worker = "away", False
-                self._slot.leave(conversation)
-        for _ in range(30):
-            await anyio.lowlevel.checkpoint()
+                slot.leave(conversation)
+        await settle()
 
-    async def _come(self, chat: Stub) -> None:
+    def end(self) -> None:
+        """Let everybody leave."""
+        for chat, slot in zip(self._chats, self._slots, strict=True):
+            slot.leave(cast("Conversation", chat))
+
+    async def _come(self, chat: Stub, slot: PendingSlot) -> None:
         with chat.scope:
-            await self._slot.enter(cast("Conversation", chat))
+            await slot.enter(cast("Conversation", chat))
             chat.place, chat.outstanding, chat.awaits_worker = "waits", None, True
 
     def order(self) -> tuple[object, ...]:
         """What the next moves depend on."""
-        inside = cast("Any", self._slot)
+        insides = [cast("Any", slot) for slot in dict.fromkeys(self._slots)]
         return (
             self.places,
-            *(self._chats.index(stub) for stub, _ in inside._queue),
-            "holder",
-            *(number for number, chat in enumerate(self._chats) if chat is inside._holder),
+            *(tuple(self._chats.index(stub) for stub, _ in inside._queue) for inside in insides),
+            "holders",
+            *(number for number, chat in enumerate(self._chats) if chat in [inside._holder for inside in insides]),
         )
 
     def problem(self) -> str | None:
@@ -99,25 +104,47 @@ class Scene:
         return None
 
 
-async def play(slot: type[PendingSlot], story: list[Move]) -> tuple[str | None, tuple[object, ...], list[Move]]:
+class TwoClients(Scene):
+    """Two chats of one client and one of another, which share the slot of their account."""
+
+    def __init__(self, group: anyio.abc.TaskGroup, slot: type[PendingSlot]) -> None:
+        super().__init__(group, slot)
+        shared = InProcessSlot()
+        one, other = (slot(self._look, shared, self._name) for _ in range(2))
+        self._slots = [one, one, other]
+
+    async def _name(self, conversation: object) -> str:
+        return "account"
+
+
+async def settle() -> None:
+    for _ in range(30):
+        await anyio.lowlevel.checkpoint()
+
+
+async def play(
+    slot: type[PendingSlot], story: list[Move], kind: type[Scene]
+) -> tuple[str | None, tuple[object, ...], list[Move]]:
     """Return what is wrong at the end of the story, what the next moves depend on, and these moves."""
     end: list[tuple[str | None, tuple[object, ...], list[Move]]] = []
     async with anyio.create_task_group() as group:
-        scene = Scene(group, slot)
+        scene = kind(group, slot)
         for move in story:
             await scene.make(move)
         end.append((scene.problem(), scene.order(), scene.moves()))
         group.cancel_scope.cancel()
+        scene.end()
+    await settle()
     return end[0]
 
 
-async def search(slot: type[PendingSlot]) -> tuple[int, list[Move] | None, str | None]:
+async def search(slot: type[PendingSlot], kind: type[Scene] = Scene) -> tuple[int, list[Move] | None, str | None]:
     """Return how many states there are, and the shortest story of a broken promise with what is wrong."""
     seen: set[tuple[object, ...]] = set()
     todo: deque[list[Move]] = deque([[]])
     while todo:
         story = todo.popleft()
-        problem, order, moves = await play(slot, story)
+        problem, order, moves = await play(slot, story, kind)
         if problem is not None:
             return len(seen), story, problem
         if order not in seen:
@@ -129,12 +156,15 @@ async def search(slot: type[PendingSlot]) -> tuple[int, list[Move] | None, str |
 @pytest.fixture(autouse=True)
 def looks_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oa_protocol.client._pending_slot._PROBE_EVERY", 0)
+    monkeypatch.setattr("oa_protocol.client._pending_slot._WATCH_EVERY", 0)
 
 
+@pytest.mark.clause("OA-4.8")
+@pytest.mark.parametrize("kind", [Scene, TwoClients])
 async def test_one_message_waits_at_a_time_and_a_free_slot_is_always_taken(
-    record_property: Callable[[str, object], None],
+    record_property: Callable[[str, object], None], kind: type[Scene]
 ) -> None:
-    states, story, problem = await search(PendingSlot)
+    states, story, problem = await search(PendingSlot, kind)
     assert story is None, f"{problem}: {story}"
     record_property("states", states)
     assert states > 20

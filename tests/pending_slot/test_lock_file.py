@@ -160,7 +160,7 @@ async def test_who_holds_it_renews_and_who_is_cancelled_leaves_the_queue(
 
     monkeypatch.setattr(Ticket, "renew", noted)
     slot, other = LockFileSlot(tmp_path), LockFileSlot(tmp_path)
-    held = slot._held
+    held = vars(slot)["_held"]
     await slot.enter("account")
     await renewed.wait()
     with anyio.move_on_after(0.02):

@@ -47,6 +47,31 @@ def test_a_page_of_another_site_gets_nothing(server: Server, headers: list[str],
     assert not server.requests
 
 
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
+)
+
+
+@pytest.mark.parametrize("headers", [[f"Host: {EVIL}"], ["Host: localhost", f"Origin: http://{EVIL}"]], ids="; ".join)
+def test_a_page_of_another_site_gets_no_websocket(server: Server, headers: list[str]) -> None:
+    reply = exchange(server, upgrade("/workers/work", *headers))
+    assert reply.startswith(b"HTTP/1.1 403 ")
+    assert b"is not one of this server's names" in reply
+    assert not server.requests
+
+
+def test_only_workers_get_a_websocket(server: Server) -> None:
+    assert exchange(server, upgrade("/chats", "Host: localhost")).startswith(b"HTTP/1.1 403 ")
+
+
+def upgrade(target: str, *headers: str) -> bytes:
+    lines = "".join(f"{header}\r\n" for header in (*headers, *UPGRADE))
+    return f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode()
+
+
 def test_what_a_page_of_another_site_embeds_is_refused(server: Server) -> None:
     assert get(server, "Host: localhost", "Sec-Fetch-Site: cross-site").startswith(b"HTTP/1.1 403 ")
     for site in ("same-site", "none"):  # a page of this machine, and the address bar

@@ -10,7 +10,7 @@ import pytest
 from oa_protocol import sync
 from oa_protocol.server import Answer, End, ExchangeRecord, Fault, Hold, Reply, Server, StreamFault, judge
 from oa_protocol.server import Close as Cut
-from oa_protocol.server.exchanges import seconds_to_wait
+from oa_protocol.server.exchanges import hash_of, seconds_to_wait
 from oa_protocol.server.http import _witness
 
 from .helpers import Peer, ask, new_chat, prompted
@@ -211,7 +211,7 @@ def test_a_look_after_the_deletion_is_no_mistake() -> None:
 
 
 def test_an_answer_that_was_polled_is_complete() -> None:
-    assert kinds(sent(0, "events"), sent(1, "message", answers=("One two.",)), answers=["One two. "]) == []
+    assert kinds(sent(0, "events"), sent(1, "message", answers=(hash_of("One two."),)), answers=["One two. "]) == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from oa_protocol import (
     Phase,
     sync,
 )
-from oa_protocol.client import client
 from oa_protocol.client.journal import Journal
 from oa_protocol.engine.events import Answered, Created, Prompted, Requested, Token
 from oa_protocol.server import Answer, Close, Fault, Reply, StreamFault, WorkerError
@@ -187,16 +186,19 @@ def test_leaving_a_client_closes_its_chats(site: Site) -> None:
     [
         ("Client", "__init__"),
         ("Client", "chat"),
+        ("Client", "open"),
         ("Client", "models"),
         ("Client", "sweep"),
         ("Chat", "send"),
         ("Chat", "ask"),
         ("Chat", "stream"),
+        ("Chat", "regenerate"),
+        ("Chat", "edit"),
     ],
 )
 def test_a_method_takes_what_its_asynchronous_twin_takes(kind: str, name: str) -> None:
     ours = inspect.signature(getattr(getattr(sync, kind), name))
-    theirs = inspect.signature(getattr(getattr(client, kind), name))
+    theirs = inspect.signature(getattr(getattr(oa_protocol, kind), name))
     assert str(ours) == str(theirs)
 
 
@@ -205,7 +207,7 @@ def test_a_method_takes_what_its_asynchronous_twin_takes(kind: str, name: str) -
 )
 def test_a_class_has_what_its_asynchronous_twin_has(kind: str, closing: str) -> None:
     ours = {name for name in dir(getattr(sync, kind)) if not name.startswith("_")}
-    theirs = {name for name in dir(getattr(client, kind)) if not name.startswith("_")}
+    theirs = {name for name in dir(getattr(oa_protocol, kind)) if not name.startswith("_")}
     attributes = {"Client": {"leaked"}, "Answer": {"message"}}.get(kind, set())
     assert ours == (theirs - {"aclose"}) | attributes | ({closing} - {""})
 

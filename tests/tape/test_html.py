@@ -85,7 +85,7 @@ def test_the_way_through_the_phases_stands_out() -> None:
     page = page_of(ONE_TURN)
     way = "START, CHAT_CREATED, PROMPTED, ASSISTANT_REQUESTED, STREAMING, ANSWERED, DELETING, DELETED"
     assert f"The way through the phases: {way}" in page.texts["title"]
-    assert [each.get("class") for each in page.attributes("g")].count("taken") == 8
+    assert [each.get("class") for each in page.attributes("g")].count("phase taken") == 8
 
 
 def test_faults_are_red_and_linked_at_the_top() -> None:

@@ -154,6 +154,7 @@ def test_each_input_is_on_the_tape_by_the_fields_of_its_struct(kind: type[Input]
     """An input whose fields are of a new type needs a row in ``tape.format`` and one in ``tape.redact``."""
     values: dict[object, Any] = {
         str: "Hello",
+        str | None: "b",
         int: 204,
         bool: False,
         bytes: b"\xff",

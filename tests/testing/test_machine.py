@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter, deque
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -24,7 +25,8 @@ from oa_protocol.testing import ConversationMachine
 from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import Limits, Moment
 from oa_protocol.testing._model.scenario import SORTS
-from oa_protocol.testing._model.simulation import Action, Simulation
+from oa_protocol.testing._model.server import EXISTING
+from oa_protocol.testing._model.simulation import EXTRAS, Action, Simulation
 from oa_protocol.transports import Response, Transport
 
 pytestmark = pytest.mark.once
@@ -66,8 +68,10 @@ def story_of(machine: type[ConversationMachine], how: settings = UNSHRUNK) -> st
 
 @each_binding
 def test_whatever_can_happen_is_of_one_sort_and_every_sort_happens(binding: Binding) -> None:
-    def make(credentials: Credentials | None) -> Conversation:
-        return Conversation(binding, credentials, retries=1, timeouts=limits.timeouts, cleanup=limits.cleanup)
+    def make(credentials: Credentials | None, chat_id: str | None = None) -> Conversation:
+        return Conversation(
+            binding, credentials, chat_id=chat_id, retries=1, timeouts=limits.timeouts, cleanup=limits.cleanup
+        )
 
     class Slow(Simulation):
         is_slow = True
@@ -75,6 +79,8 @@ def test_whatever_can_happen_is_of_one_sort_and_every_sort_happens(binding: Bind
     short = 0.15  # so that there are few different times
     limits = Limits(1, Timeouts(reply=short, idle=short, poll=short), Cleanup(short, short, attempts=1))
     todo = deque(Slow.new(make, limits, faults=1, turns=1, credentials=credentials) for credentials in (True, False))
+    existing = partial(make, chat_id=EXISTING)
+    todo.append(Slow.new(existing, limits, faults=0, turns=1, credentials=True, extras=EXTRAS, existing=True))
     seen = {simulation.key() for simulation in todo}
     met: set[str] = set()
     while todo and len(seen) < 2_000:

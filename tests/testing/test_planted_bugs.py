@@ -293,6 +293,16 @@ def a_prompt_is_known_by_its_text_alone(patch: Patch) -> None:
     patch.setattr(Turn, "find_prompt", any_parent)
 
 
+def an_earlier_answer_is_adopted(patch: Patch) -> None:
+    patch.setattr(
+        Turn, "find_answer", lambda self, chat: max(m.id for m in chat.messages if m.parent_id == self.prompt_id)
+    )
+
+
+def a_kept_chat_is_deleted(patch: Patch) -> None:
+    patch.setattr(Conversation, "_keep", lambda self, events: self._delete())
+
+
 def an_unclear_create_is_not_recorded(patch: Patch) -> None:
     name_leak = method("_name_leak")
 
@@ -474,6 +484,7 @@ class Planted:
     steps: int
     binding: Binding = WEBSITE
     faults: int = 1
+    existing: bool = False
 
 
 PLANTED = [
@@ -517,7 +528,9 @@ PLANTED = [
     Planted(every_failure_is_taken_for_not_sent, "guarantee", "CreateChat is carried out, its reply is lost", 5),
     Planted(what_a_503_left_behind_is_adopted, "adopts_what_is_there", "is refused with 503", 16, faults=2),
     Planted(no_answer_is_adopted, "drains_first", "RequestAssistant is carried out", 13),
-    Planted(a_prompt_is_known_by_its_text_alone, "adopts_what_is_there", "SendPrompt is lost", 25),
+    Planted(a_prompt_is_known_by_its_text_alone, "stays_in_its_branch", "SendPrompt is lost", 25),
+    Planted(an_earlier_answer_is_adopted, "stays_in_its_branch", "RequestAssistant is lost", 11, existing=True),
+    Planted(a_kept_chat_is_deleted, "keeps_what_is_kept", "keeps", 7, faults=0, existing=True),
     Planted(the_owner_cannot_end_the_drain, "stops_draining", "closes without draining", 11),
     Planted(the_drain_ends_only_with_the_cleanup, "stops_draining", "time passes", 18, faults=0),
     Planted(a_failed_conversation_is_never_cleaned_up, "over_in_time", "closes", 8),
@@ -549,7 +562,8 @@ def test_every_invariant_has_a_bug_that_breaks_it() -> None:
 @pytest.mark.parametrize("case", PLANTED, ids=lambda case: case.bug.__name__)
 def test_a_planted_bug_is_found(case: Planted, record_property: Callable[[str, object], None]) -> None:
     with planted(case.bug):
-        found = Explorer(case.binding, faults=case.faults).run()
+        turns = 1 if case.existing else 2
+        found = Explorer(case.binding, faults=case.faults, turns=turns, existing=case.existing).run()
     story = found.violation
     print(f"{case.bug.__name__}: {found.states:,} states\n{story}")
     assert story is not None

@@ -181,7 +181,7 @@ def phase_after(script: Play, reply: ReplyReceived) -> Phase:
 @pytest.mark.parametrize("phase", [Phase.DELETED, Phase.DELETE_UNCLEAR], ids=lambda phase: phase.name)
 def test_a_reply_to_delete_can_lead_to(binding: Website | InferenceServer, phase: Phase) -> None:
     def leads_there(reply: ReplyReceived) -> bool:
-        conversation = Conversation.resume(binding, Credentials(token="secret"), CHAT)
+        conversation = Conversation(binding, Credentials(token="secret"), chat_id=CHAT)
         return phase_after((play(conversation) >> Close()).drop_events() << DeleteChat, reply) is phase
 
     assert can_be(replies("website" if binding is WEBSITE else "inference"), leads_there)

@@ -13,6 +13,7 @@ from oa_protocol import __version__
 from oa_protocol.bindings.json import (
     ChatList,
     ChatSnapshot,
+    ChatUpdate,
     Created,
     ErrorBody,
     ModelConfig,
@@ -127,6 +128,7 @@ def _website() -> Json:
                 "200": read_or_list,
                 "404": {"description": "No such chat, or chat is off, or the website's own key is rejected; no body."},
             }, parameters=chat),
+            "put": operation("update_chat", "Change a chat", {"200": _NO_CONTENT}, body=_with_chat_id("ChatUpdate")),
             "delete": operation("delete_chat", "Delete a chat", {
                 "200": _NO_CONTENT,
                 "500": {"description": "Ambiguous: also said of a chat that is gone.", "content": {"text/plain": {}}},
@@ -170,6 +172,9 @@ def _inference() -> Json:
         },
         "/chats/{chat_id}": {
             "get": operation("fetch_chat", "Read a chat", {"200": _CHAT, **not_found}, parameters=chat),
+            "put": operation(
+                "update_chat", "Change a chat", {"200": _NO_CONTENT}, parameters=chat, body=_ref("ChatUpdate")
+            ),
             "delete": operation("delete_chat", "Delete a chat", {"200": _NO_CONTENT, **not_found}, parameters=chat),
         },
         "/chats/{chat_id}/prompter_message": {
@@ -198,7 +203,18 @@ def _inference() -> Json:
 
 def _schemas() -> Json:
     (event, *_), found = msgspec.json.schema_components(
-        [StreamEvent, NewPrompt, NewAnswer, Created, Message, ChatSnapshot, ChatList, ModelConfig, ErrorBody],
+        [
+            StreamEvent,
+            NewPrompt,
+            NewAnswer,
+            ChatUpdate,
+            Created,
+            Message,
+            ChatSnapshot,
+            ChatList,
+            ModelConfig,
+            ErrorBody,
+        ],
         ref_template="#/components/schemas/{name}",
     )
     for schema in found.values():

@@ -14,7 +14,8 @@ PICTURE = ROOT / "docs" / "phases.svg"
 NEXT_INTENT = {
     Phase.START: "once there is a prompt: CreateChat, or LoadCredentials if there are none",
     Phase.COOKIES: "CreateChat once there is a prompt",
-    Phase.CHAT_CREATED: "SendPrompt",
+    Phase.OPENING: "FetchChat, or LoadCredentials if there are none",
+    Phase.CHAT_CREATED: "SendPrompt; in an existing chat once there is a prompt",
     Phase.PROMPT_LOST: "FetchChat",
     Phase.PROMPTED: "RequestAssistant",
     Phase.REQUEST_LOST: "FetchChat",

@@ -1,6 +1,6 @@
 from typing import Unpack
 
-import httpx
+import httpcore
 import pytest
 
 from oa_protocol import MaybeSent, NotSent
@@ -46,14 +46,33 @@ async def test_a_name_that_is_not_found_was_not_sent() -> None:
 
 @pytest.mark.anyio
 async def test_an_error_without_a_text_is_named_after_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> httpx.Response:
-        raise httpx.ReadError("")
+    async def fail(*_: object) -> httpcore.Response:
+        raise httpcore.ReadError("")
 
     transport = HttpxTransport()
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", fail)
+    monkeypatch.setattr(httpcore.AsyncHTTPConnection, "handle_async_request", fail)
     with pytest.raises(MaybeSent, match="ReadError"):
         await transport.open(get("http://x.invalid/"))
     await transport.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_socks_proxy_may_have_any_address() -> None:
+    """This one's own address, 10.10.0.1, has two line feeds, like the end of a head."""
+    pytest.importorskip("socksio")
+
+    def serve(connection: Connection) -> None:
+        for reply in (b"\x05\x00", b"\x05\x00\x00\x01\n\n\x00\x01\x04\x38"):
+            connection.read_some()
+            connection.send_bare(reply)
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    with Peer(serve) as proxy:
+        transport = HttpxTransport(proxy=f"socks5://{proxy.netloc}")
+        response = await transport.open(get("http://oa.example.org/"))
+        assert await response.receive() == b"ok"
+        await transport.aclose()
 
 
 def test_an_idle_connection_is_dropped_before_a_server_drops_it() -> None:

@@ -22,4 +22,4 @@ async def test_it_is_httpx2_that_sends() -> None:
     with refusing_port() as netloc, pytest.raises(NotSent) as caught:
         await transport.open(HttpRequest("GET", f"http://{netloc}/", ()))
     await transport.aclose()
-    assert type(caught.value.__cause__).__module__ == "httpx2"
+    assert type(caught.value.__cause__).__module__ == "httpcore2"

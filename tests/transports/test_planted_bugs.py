@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
-import httpx
 import pytest
 from anyio.streams.tls import TLSStream
 from msgspec.structs import replace
@@ -28,7 +27,6 @@ from oa_protocol.transports.blocking import BlockingExchange
 from oa_protocol.transports.blocking_httpx import BlockingHttpxTransport
 from oa_protocol.transports.fast import httptools
 from oa_protocol.transports.fast.httptools import HttptoolsTransport
-from oa_protocol.transports.httpx import HttpxTransport
 from tests.docs.transports_page import H11
 
 pytestmark = pytest.mark.once
@@ -384,14 +382,25 @@ class SaysGoodbyeInTls(Sound):
         await super().aclose()
 
 
-class ReadsWhatIsLeft(HttpxTransport):
-    """A connection is used again, whatever came over it."""
+class LeftoverReply(Reply):
+    async def aclose(self) -> None:
+        inner: Any = self.inner
+        left, stream = bytes(inner._reply._unread), inner._connection.stream
+        inner._reply._unread.clear()
 
-    takes = ()
+        async def receive() -> bytes:
+            del stream.receive
+            return left
 
-    def __init__(self, **_: object) -> None:
-        super().__init__()
-        self._transport = httpx.AsyncHTTPTransport()
+        if left:
+            stream.receive = receive
+        await super().aclose()
+
+
+class ReadsWhatIsLeft(Sound):
+    """A connection is used again, whatever came with the last reply."""
+
+    make_reply = LeftoverReply
 
 
 class AsksAgainWhenRefusedForGood(Sound):
@@ -462,10 +471,12 @@ class AsksForATunnelWithoutAHost(Sound):
     async def open(self, request: HttpRequest) -> Response:
         module: Any = httptools
         spell = module._spell_head
+
+        def spell_head(method: str, target: str, fields: object) -> object:
+            return spell(method, target, () if method == "CONNECT" else fields)
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                module, "_spell_head", lambda *head: spell(*head[:2], () if head[0] == "CONNECT" else head[2])
-            )
+            patch.setattr(module, "_spell_head", spell_head)
             return await super().open(request)
 
 
@@ -886,7 +897,10 @@ def assert_told(bug: Callable[..., Transport], caught_by: dict[str, str]) -> Non
 
 @pytest.mark.parametrize("made", [None, object()])
 def test_a_make_that_returns_no_transport_is_refused(made: object) -> None:
-    failure = failure_of(lambda **_: cast("Transport", made), "test_closing_twice_is_harmless", patience=2.0)
+    def make() -> Transport:
+        return cast("Transport", made)
+
+    failure = failure_of(make, "test_closing_twice_is_harmless", patience=2.0)
     assert failure == (
         f"TypeError: make() returned no transport, but {made!r}; wrap a BlockingClient in BlockingTransport"
     )

@@ -131,7 +131,7 @@ def read_by_h11(data: bytes) -> tuple[int, bytes] | None:
     return status, body
 
 
-@hypothesis.given(replies(), st.integers(1, 40))
+@hypothesis.given(replies(), st.integers(1, 40) | st.just(1000))
 def test_what_httpx_reads_is_read_alike(data: bytes, at_once: int) -> None:
     if (wanted := read_by_h11(data)) is None:
         return

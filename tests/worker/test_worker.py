@@ -1,5 +1,7 @@
 """A worker and an embedded server, over sockets."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -84,7 +86,12 @@ class Working:
     """Runs a worker in the background, while its context is open."""
 
     def __init__(self, server: Server, model: Model, **options: Any) -> None:
-        arguments = {"api_key": server.worker_key, "model_config": MODEL, "back_off": AT_ONCE, **options}
+        arguments: dict[str, Any] = {
+            "api_key": server.worker_key,
+            "model_config": MODEL,
+            "back_off": AT_ONCE,
+            **options,
+        }
         self.worker = Worker(server.url, model, on_change=self._note, **arguments)
         self.states: list[str] = []
         self._changed = asyncio.Event()
@@ -403,6 +410,16 @@ def test_the_pauses_double_up_to_a_limit_and_differ() -> None:
     for failures, whole in ((1, 1), (2, 2), (5, 16), (7, 60), (10_000, 60)):
         pauses = [back_off.pause(failures) for _ in range(20)]
         assert whole / 2 <= min(pauses) < max(pauses) <= whole
+
+
+@pytest.mark.anyio
+async def test_a_server_on_this_machine_is_not_looked_for_behind_a_proxy(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with Working(server, Echo()) as working:
+        await working.until(state="connected")
+        assert working.states.count("connecting") == 1
 
 
 @pytest.mark.anyio

@@ -154,9 +154,9 @@ class WorkerSocket:
             try:
                 self._workers.put(message_id, piece)
                 return
-            except ModelError as error:
+            except ModelError as too_long:
                 # The worker can't be stopped. Its next token is about an unknown request.
-                response = Failed(request_id=response.request_id, error=str(error))
+                response = Failed(request_id=response.request_id, error=str(too_long))
         del worker.jobs[response.request_id or ""]
         match response:
             case GeneratedText(text=text, used_plugin=used_plugin):

@@ -220,6 +220,8 @@ class Workers:
                 raise ModelError(text)
             case Freeze():
                 await asyncio.sleep(FROZEN_SECONDS)
+                if answer.after:
+                    await self._wait_for_reader(message_id)
                 self._step(message_id, lambda state: (tear_down(state, message_id), None))
                 self.take_up()
                 return False

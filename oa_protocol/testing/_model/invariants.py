@@ -94,6 +94,8 @@ def guarantee(moment: Moment) -> str:
     if conversation.phase not in TERMINAL:
         return ""
     named = {record.chat_id for record in conversation.leaked}
+    if moment.ledger.keeps:
+        named.add(conversation.chat_id)
     unnamed = [chat.id for chat in moment.server.chats if chat.maker == moment.number and chat.id not in named]
     to_come = sum(number == moment.number and asked.step == "create" for number, asked in moment.late)
     nameless = sum(record.chat_id is None for record in conversation.leaked)
@@ -103,6 +105,21 @@ def guarantee(moment: Moment) -> str:
     if (conversation.phase is Phase.LEAKED) != bool(conversation.leaked):
         return f"{conversation.phase.name} with {len(conversation.leaked)} leaks"
     return ""
+
+
+def keeps_what_is_kept(moment: Moment) -> str:
+    """A chat that its owner keeps isn't deleted, and isn't named as left behind (OA-7.9)."""
+    conversation = moment.conversation
+    if not moment.ledger.keeps:
+        return f"{conversation.phase.name}, though nobody keeps it" if conversation.phase is Phase.KEPT else ""
+    if isinstance(moment.intent, DeleteChat):
+        return "DeleteChat, though the chat is kept"
+    if conversation.chat_id in [record.chat_id for record in conversation.leaked if record.chat_id]:
+        return f"chat {conversation.chat_id} is kept, and named as left behind"
+    ends = conversation.is_over and conversation.chat_id and not conversation.leaked
+    return (
+        f"{conversation.phase.name}, though the chat is kept" if ends and conversation.phase is not Phase.KEPT else ""
+    )
 
 
 def nothing_after_the_end(moment: Moment) -> str:
@@ -258,6 +275,8 @@ def adopts_what_is_there(moment: Moment) -> str:
     """If an answer runs or is complete, no other is requested. A message without a worker isn't adopted (OA-6.7)."""
     if isinstance(moment.intent, RequestAssistant) and moment.asked:
         for answer in _answers(moment, moment.asked.parent_id):
+            if answer.id in moment.ledger.known:
+                continue
             if answer.is_running or answer.state == "complete":
                 return f"RequestAssistant, and {answer.id} is {answer.state} already"
     for event in moment.events:
@@ -265,6 +284,20 @@ def adopts_what_is_there(moment: Moment) -> str:
             message = moment.server.message(event.message_id)
             if message is not None and message.stuck:
                 return f"adopted {event.message_id}, which no worker will ever take"
+    return ""
+
+
+def stays_in_its_branch(moment: Moment) -> str:
+    """Only a new message is adopted, and only in the branch that the owner has chosen (OA-3.3, OA-3.5, OA-6.14)."""
+    for event in moment.events:
+        if not isinstance(event, (ev.Prompted, ev.Requested)):
+            continue
+        message, ledger = moment.server.message(event.message_id), moment.ledger
+        if event.message_id in moment.ledger_before.known:
+            return f"adopted {event.message_id}, which was known before"
+        parent = ledger.parent if isinstance(event, ev.Prompted) else ledger.prompted
+        if message is not None and message.parent_id != parent:
+            return f"adopted {event.message_id}, which follows {message.parent_id} and not {parent}"
     return ""
 
 
@@ -342,6 +375,7 @@ Invariant = Callable[[Moment], str]
 INVARIANTS: tuple[Invariant, ...] = (
     gone_is_gone,
     guarantee,
+    keeps_what_is_kept,
     nothing_after_the_end,
     bounded_tries,
     one_reader,
@@ -351,6 +385,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     polls_a_silent_stream,
     fails_when_its_time_is_over,
     adopts_what_is_there,
+    stays_in_its_branch,
     gives_control_back,
     has_a_deadline,
     over_in_time,

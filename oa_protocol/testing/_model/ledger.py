@@ -83,7 +83,11 @@ class Ledger(NamedTuple):
         blind: true if the last read of a drain has failed, so that the client can't see whether an answer runs.
         waited: true if the stream has shown no progress for long, and the message hasn't been read since.
         emitted: the text of the tokens so far.
+        parent: the id of the answer that the turn's prompt must follow, or None for the first prompt.
+        prompted: the id of the turn's prompt.
         adopted: the id of the answer's message.
+        history: the ids of the prompt and the answer of each turn that is complete.
+        keeps: true if the owner wants the chat to stay.
         pause: the pause that must be over before the next exchange.
         at_once: how many exchanges of the cleanup were handed out since the last time that time passed.
         is_over: true if nothing may be sent any more.
@@ -105,7 +109,11 @@ class Ledger(NamedTuple):
     blind: bool = False
     waited: bool = False
     emitted: str = ""
+    parent: str | None = None
+    prompted: str = ""
     adopted: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+    keeps: bool = False
     pause: Pause | None = None
     at_once: int = 0
     is_over: bool = False
@@ -131,8 +139,28 @@ class Ledger(NamedTuple):
         cleans = phase in CLEANING and not further_page
         return ledger._replace(at_once=ledger.at_once + 1) if cleans else ledger
 
-    def with_prompt(self) -> Ledger:
-        """Note that a turn begins."""
+    @property
+    def known(self) -> frozenset[str]:
+        """The ids of the messages that were known before the turn."""
+        return frozenset(message_id for turn in self.history for message_id in turn)
+
+    @property
+    def earlier_answers(self) -> tuple[str, ...]:
+        """The ids of the answers that the conversation isn't at, the oldest first."""
+        at = self.history[-1][1] if self.history else ""
+        return tuple(sorted({answer for _, answer in self.history} - {at}))
+
+    def with_prompt(self, after: str | None = None) -> Ledger:
+        """Note that a turn begins, with a prompt after the last answer, or after another one."""
+        parent = after or (self.history[-1][1] if self.history else None)
+        return self._with_turn()._replace(parent=parent, prompted="")
+
+    def with_regenerate(self, now: float, timeouts: Timeouts) -> Ledger:
+        """Note that a turn begins, for another answer to the last prompt."""
+        answer_by = _NEVER if timeouts.answer is None else now + timeouts.answer
+        return self._with_turn()._replace(prompted=self.history[-1][0], answer_by=answer_by)
+
+    def _with_turn(self) -> Ledger:
         return self._replace(
             prompts=0, requests=0, unlooked=False, waited=False, emitted="", adopted="", answer_by=_NEVER
         )
@@ -189,14 +217,17 @@ class Ledger(NamedTuple):
         ledger = self
         for event in events:
             match event:
-                case ev.Prompted() if timeouts.answer is not None:
-                    ledger = ledger._replace(answer_by=now + timeouts.answer)
+                case ev.Prompted():
+                    answer_by = _NEVER if timeouts.answer is None else now + timeouts.answer
+                    ledger = ledger._replace(prompted=event.message_id, answer_by=answer_by)
                 case ev.Token():
                     ledger = ledger._replace(emitted=ledger.emitted + event.text)
                 case ev.Deleted():
                     ledger = ledger._replace(is_over=True)
                 case ev.Requested():
                     ledger = ledger._replace(adopted=event.message_id)
+                case ev.Answered():
+                    ledger = ledger._replace(history=(*ledger.history, (ledger.prompted, ledger.adopted)))
                 case _:
                     pass
         if after in TERMINAL:

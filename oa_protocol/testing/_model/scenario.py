@@ -52,6 +52,9 @@ SORTS: dict[str, Sort] = {
     "driver_asks": _is("driver", "asks"),
     "driver_closes_the_stream": _is("driver", "closes the stream"),
     "owner_prompts": _is("owner", "prompts"),
+    "owner_regenerates": _is("owner", "regenerates"),
+    "owner_edits": _is("owner", "edits"),
+    "owner_keeps": _is("owner", "keeps"),
     "owner_closes": _is("owner", "closes"),
     "owner_stops_draining": _is("owner", "closes without draining"),
     "owner_abandons": _is("owner", "abandons"),
@@ -87,6 +90,8 @@ SORTS: dict[str, Sort] = {
 
 Faults are split into many sorts so that a random draw often picks one.
 """
+
+_TURNS = ("owner_prompts", "owner_regenerates", "owner_edits")
 
 # The order of sorts without a fault. The stream is opened before a worker begins, and is read while the worker goes on.
 _WELL = (
@@ -137,7 +142,7 @@ class Scenario:
     def happen(self, sort: str, choice: int = 0) -> None:
         """Take an action of this sort. ``choice`` selects one of them, modulo their number."""
         possible = list(filter(SORTS[sort], self.actions))
-        self._turns += sort == "owner_prompts"
+        self._turns += sort in _TURNS
         self._take(possible[choice % len(possible)])
         self._look()
 

@@ -24,6 +24,12 @@ _FULL = Quirks(queue_limit=0)
 _WAITS = ("pending", "cancelled", "timeout")
 _NEWER = 0xFFFF0000
 
+EXISTING = placed_id(1)
+"""The id of the chat that exists already."""
+
+HISTORY = ((placed_id(1, 1), placed_id(1, 2)), (placed_id(1, 3), placed_id(1, 4)))
+"""The ids of the prompts and answers in it."""
+
 
 class Message(NamedTuple):
     """A message of a chat.
@@ -80,11 +86,26 @@ class Server(NamedTuple):
     late: frozenset[str] = frozenset()
 
     @classmethod
-    def new(cls, api: Api, newer_chats: int = 0) -> Server:
-        """Return a server with no chats except for some that are always newer than those of the conversations."""
+    def new(cls, api: Api, newer_chats: int = 0, *, prompt: str = "") -> Server:
+        """Return a server with no chats except for some that are always newer than those of the conversations.
+
+        With ``prompt``, it also has the chat ``EXISTING``. There, this prompt was sent and answered twice.
+        """
         ids = [placed_id(_NEWER + number) for number in range(newer_chats)]
         chats = {chat_id: ChatRecord(chat_id, _ACCOUNT, "", "") for chat_id in ids}
-        return cls(api, ServerState(default_account=_ACCOUNT, chats=chats))
+        state = ServerState(default_account=_ACCOUNT, chats=chats)
+        if not prompt:
+            return cls(api, state)
+        messages: list[MessageRecord] = []
+        for prompt_id, answer_id in HISTORY:
+            parent_id = messages[-1].id if messages else None
+            messages += [
+                MessageRecord(prompt_id, EXISTING, parent_id, "prompter", "manual", prompt, ""),
+                MessageRecord(answer_id, EXISTING, prompt_id, "assistant", "complete", answer_text(answer_id), ""),
+            ]
+        chats[EXISTING] = ChatRecord(EXISTING, _ACCOUNT, "", "", messages=tuple(messages))
+        owners = {message.id: EXISTING for message in messages}
+        return cls(api, state._replace(made=1, owners=owners), ((EXISTING, 0),))
 
     # ---- requests
 

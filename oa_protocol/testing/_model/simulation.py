@@ -21,7 +21,9 @@ from oa_protocol.engine.inputs import (
     ExchangeFailed,
     Input,
     Interrupted,
+    Keep,
     Prompt,
+    Regenerate,
     ReplyReceived,
     StreamData,
     StreamEnded,
@@ -41,7 +43,7 @@ from oa_protocol.testing._model.conversation_like import ConversationLike
 from oa_protocol.testing._model.invariants import TIME_PASSES, Limits, Moment
 from oa_protocol.testing._model.ledger import CLEANING, FarReply, Ledger
 from oa_protocol.testing._model.network import GARBAGE, Effect, Fate, fates, given_up
-from oa_protocol.testing._model.server import Api, Asked, Server, read_request
+from oa_protocol.testing._model.server import HISTORY, Api, Asked, Server, read_request
 from oa_protocol.testing._model.state_key import (
     NO_MORE_TURNS,
     STREAM_MATTERS,
@@ -57,6 +59,10 @@ PROMPT = "Hello"
 
 CREDENTIALS = Credentials(token="first")  # noqa: S106  # This isn't a secret, because there is no such server.
 OTHER_CREDENTIALS = Credentials(token="second")  # noqa: S106
+
+REGENERATES, EDITS, KEEPS = "regenerates", "edits", "keeps"
+EXTRAS = frozenset({REGENERATES, EDITS, KEEPS})
+"""What an owner can do besides prompting and leaving. It makes for more states, so a simulation may leave it out."""
 
 _TEN_PENDINGS = 10 * (b"data: " + encode({"event_type": "pending", "queue_position": 1, "queue_size": 1}) + b"\r\n\r\n")
 _THREE_PINGS = 3 * b": ping\r\n\r\n"
@@ -104,7 +110,7 @@ class Peer:
     Attributes:
         conversation: the engine.
         ledger: what an observer has noted about the conversation.
-        turns: how many prompts the owner still has.
+        turns: how many more times the owner may prompt, ask for another answer, or keep the chat.
         idle: true if the driver asked for an intent, and there was none.
         hangs: true if the outstanding exchange hangs, so that there will be no reply.
         stream: the id of the message whose stream is open, or empty.
@@ -127,7 +133,7 @@ class Peer:
 class Simulation:
     """The state of everything at one moment. ``after`` returns the next state, and ``take`` changes this one."""
 
-    __slots__ = ("faults", "late", "limits", "now", "peers", "server")
+    __slots__ = ("extras", "faults", "late", "limits", "now", "peers", "server")
 
     stream_ends: ClassVar[tuple[str, ...]] = ("ends the stream, cleanly",)
     """The ways in which a stream can end. A break is another one for a transport, but not for an engine."""
@@ -143,7 +149,9 @@ class Simulation:
         peers: list[Peer],
         limits: Limits,
         now: float,
+        extras: frozenset[str] = frozenset(),
     ) -> None:
+        self.extras = extras
         self.server = server
         self.late = late
         self.faults = faults
@@ -162,11 +170,19 @@ class Simulation:
         conversations: int = 1,
         newer_chats: int = 0,
         credentials: bool,
+        extras: frozenset[str] = frozenset(),
+        existing: bool = False,
     ) -> Self:
-        """Return a simulation in which nothing has happened yet. ``make`` returns a new engine."""
+        """Return a simulation in which nothing has happened yet.
+
+        ``make`` returns a new engine. ``extras`` are the actions of ``EXTRAS`` that the owners may take. If
+        ``existing`` is true, the engine goes on with the chat ``EXISTING``.
+        """
         made = [make(CREDENTIALS if credentials else None) for _ in range(conversations)]
-        peers = [Peer(conversation, Ledger(), turns) for conversation in made]
-        return cls(Server.new(_api_of(made[0]), newer_chats), (), faults, peers, limits, 0.0)
+        ledger = Ledger(history=HISTORY if existing else ())
+        peers = [Peer(conversation, ledger, turns) for conversation in made]
+        server = Server.new(_api_of(made[0]), newer_chats, prompt=PROMPT if existing else "")
+        return cls(server, (), faults, peers, limits, 0.0, extras)
 
     def after(self, action: Action) -> tuple[Self, Moment]:
         """Return a copy in which ``action`` has happened, and the moment for the invariants.
@@ -178,7 +194,7 @@ class Simulation:
         peer = peers[action.number]
         engine = peer.conversation if action.is_behind_the_network else copy_engine(peer.conversation)
         peers[action.number] = Peer(engine, peer.ledger, peer.turns, peer.idle, peer.hangs, peer.stream)
-        following = type(self)(self.server, self.late, self.faults, peers, self.limits, self.now)
+        following = type(self)(self.server, self.late, self.faults, peers, self.limits, self.now, self.extras)
         return following, following.take(action)
 
     def key(self) -> tuple[object, ...]:
@@ -229,6 +245,13 @@ class Simulation:
         conversation, ledger = peer.conversation, peer.ledger
         if peer.idle and peer.turns and conversation.awaits_prompt:
             yield Action("owner", "prompts", number)
+            if REGENERATES in self.extras and ledger.history:
+                yield Action("owner", REGENERATES, number)
+            if EDITS in self.extras:
+                for answer_id in ledger.earlier_answers:
+                    yield Action("owner", EDITS, number, (answer_id,))
+        if KEEPS in self.extras and peer.idle and peer.turns and not ledger.keeps and not ledger.has_left:
+            yield Action("owner", KEEPS, number)
         if not ledger.has_left:
             yield Action("owner", "closes", number)
         elif ledger.drained_by > self.now and conversation.phase not in CLEANING:
@@ -401,6 +424,18 @@ class Simulation:
                 peer.turns -= 1
                 peer.ledger = ledger.with_prompt()
                 return Prompt(PROMPT)
+            case "edits":
+                peer.turns -= 1
+                peer.ledger = ledger.with_prompt(action.target[0])
+                return Prompt(PROMPT, after=action.target[0])
+            case "regenerates":
+                peer.turns -= 1
+                peer.ledger = ledger.with_regenerate(self.now, self.limits.timeouts)
+                return Regenerate()
+            case "keeps":
+                peer.turns -= 1
+                peer.ledger = ledger._replace(keeps=True)
+                return Keep()
             case "closes" | "closes without draining":
                 drain = what == "closes"
                 peer.ledger = ledger.with_end(self.now, cleanup, drain=drain)
@@ -507,6 +542,8 @@ def words(action: Action, before: Simulation) -> str:
             return f"{what}: {(peer.conversation.deadline or before.now) - before.now:g} s"
         case ("worker", _) | ("server", "cancels" | "times out"):
             return f"{action.what}: {action.target[0][:13]} is {action.target[1]}"
+        case "owner", "edits":
+            return f"prompts again, after {action.target[0][:13]}"
         case "server", "carries out late":
             return f"carries out late what had been given up: the {action.target[0]}"
         case _:

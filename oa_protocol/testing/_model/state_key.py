@@ -114,7 +114,7 @@ def engine_key(conversation: ConversationLike, ledger: Ledger, now: float) -> tu
         check = leaving.check if leaving else GoneCheck()
         noted = ledger.deletes, ledger.at_once, ledger.unclear, check.listing, check.after, remote.chat_id
         return phase.name, leaks, *parts, stream is None, *noted
-    parts += (remote.chat_id, remote.parent_id, remote.may_be_running, stream and _stream(stream, elapsed, phase))
+    parts += (*_remote(remote), stream and _stream(stream, elapsed, phase))
     if phase in (Phase.FAILED, Phase.DRAINING):
         noted = (ledger.blind, _left(ledger.drained_by, now), ledger.adopted, turn and _turn(turn))
     else:
@@ -145,7 +145,12 @@ def _stream(stream: Stream, elapsed: float, phase: Phase) -> tuple[object, ...] 
 
 
 def _turn(turn: Turn) -> tuple[object, ...]:
-    return turn.prompt_id, turn.message_id, turn.parent_id, turn.left_pending
+    return turn.prompt_id, turn.message_id, turn.parent_id, turn.known_id, turn.left_pending
+
+
+def _remote(remote: Remote) -> tuple[object, ...]:
+    at = remote.parent_id, remote.prompt_id, remote.newest_id
+    return remote.chat_id, *at, remote.is_kept, remote.may_be_running
 
 
 def _noted(ledger: Ledger, phase: Phase, now: float) -> tuple[object, ...]:
@@ -154,6 +159,9 @@ def _noted(ledger: Ledger, phase: Phase, now: float) -> tuple[object, ...]:
     return (
         _counts(ledger, phase),
         _left(ledger.drained_by, now),
+        ledger.history,
+        ledger.parent,
+        ledger.prompted,
         ledger.adopted,
         opened,
         ledger.emitted,
@@ -167,6 +175,8 @@ def _counts(ledger: Ledger, phase: Phase) -> tuple[object, ...]:
     match phase:
         case Phase.START | Phase.COOKIES:
             return (ledger.creates,)
+        case Phase.OPENING:
+            return ()
         case Phase.CHAT_CREATED | Phase.PROMPT_LOST | Phase.ANSWERED:
             return ledger.prompts, ledger.unlooked
         case Phase.PROMPTED | Phase.REQUEST_LOST:
@@ -181,6 +191,7 @@ def _counts(ledger: Ledger, phase: Phase) -> tuple[object, ...]:
             | Phase.DELETED
             | Phase.NEVER_CREATED
             | Phase.LEAKED
+            | Phase.KEPT
         ):
             return ()  # ``engine_key`` doesn't call this function in these phases.
         case _:

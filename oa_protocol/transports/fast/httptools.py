@@ -17,7 +17,7 @@ import base64
 import re
 import ssl
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -27,21 +27,13 @@ from anyio.streams.tls import TLSStream
 from oa_protocol.engine.errors import NotSent
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.transports import KEEP_ALIVE
-from oa_protocol.transports._failures import (
-    cannot_reach,
-    connection_failed,
-    raise_ungrouped,
-    reply_broke,
-    through,
-    words_of,
-)
+from oa_protocol.transports._body import BROKEN, SocketResponse
+from oa_protocol.transports._failures import cannot_reach, connection_failed, raise_ungrouped, through
+from oa_protocol.transports._origin import Origin, fields_of, target_of
 from oa_protocol.transports._proxies import HTTP, check_proxy
 from oa_protocol.transports.fast._reply import Reply
 from oa_protocol.transports.fast.sockets import connect, is_silent
 
-_BROKEN = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
-
-_URL = re.compile(r"[!-~]+")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
@@ -75,7 +67,7 @@ class HttptoolsTransport:
     async def open(self, request: HttpRequest) -> HttptoolsResponse:
         """Send the request, and return once the reply's head is there. Raises NotSent or MaybeSent."""
         try:
-            origin = _Origin.of(request.url)
+            origin = Origin.of(request.url)
             message = _spell(request, origin, self._proxy)
         except ValueError as error:
             raise NotSent(f"cannot send the request: {error}") from error
@@ -94,7 +86,7 @@ class HttptoolsTransport:
             await connection.aclose()
         self._connections.clear()
 
-    async def _idle_connection(self, origin: _Origin) -> _Connection | None:
+    async def _idle_connection(self, origin: Origin) -> _Connection | None:
         self._connections = [connection for connection in self._connections if not connection.is_closed]
         for connection in self._connections:
             if connection.idle_until is None:
@@ -105,18 +97,18 @@ class HttptoolsTransport:
             await connection.aclose()
         return None
 
-    async def _connect(self, origin: _Origin, route: str) -> _Connection:
+    async def _connect(self, origin: Origin, route: str) -> _Connection:
         try:
             with anyio.fail_after(self._connect_timeout):
                 connection = _Connection(origin, route, *await self._reach(origin))
-        except (*_BROKEN, ValueError) as error:
+        except (*BROKEN, ValueError) as error:
             raise cannot_reach(route, error) from error
         except BaseExceptionGroup as group:
             raise_ungrouped(group)
         self._connections.append(connection)
         return connection
 
-    async def _reach(self, origin: _Origin) -> tuple[ByteStream, ByteStream]:
+    async def _reach(self, origin: Origin) -> tuple[ByteStream, ByteStream]:
         """Connect to the server, or to its proxy. Return the socket, and the stream, which may be encrypted."""
         proxy = self._proxy
         peer = origin if proxy is None else proxy.origin
@@ -132,7 +124,7 @@ class HttptoolsTransport:
             raise
         return socket, stream
 
-    async def _encrypt(self, stream: ByteStream, peer: _Origin) -> ByteStream:
+    async def _encrypt(self, stream: ByteStream, peer: Origin) -> ByteStream:
         if self._ssl_context is None:
             from oa_protocol.transports.httpx import default_ssl_context  # importing httpx takes long
 
@@ -143,23 +135,15 @@ class HttptoolsTransport:
         )
 
 
-class HttptoolsResponse:
+class HttptoolsResponse(SocketResponse):
     """A reply of ``HttptoolsTransport``."""
 
+    _reply: Reply
+
     def __init__(self, connection: _Connection) -> None:
+        super().__init__(connection.stream, Reply())
         self._connection = connection
-        self._reply = Reply()
         self._is_closed = False
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return self._reply.status
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """The header fields."""
-        return self._reply.headers
 
     async def begin(self, message: bytes) -> None:
         """Send the request, and return once the reply's head is there. Raises MaybeSent."""
@@ -167,31 +151,8 @@ class HttptoolsResponse:
             await self._connection.stream.send(message)
             while not self._reply.status:
                 await self._read()
-        except _BROKEN as error:
+        except BROKEN as error:
             raise connection_failed(self._connection.route, error) from error
-
-    async def receive(self) -> bytes:
-        """Return the next bytes of the body. If a call is cancelled, the next one returns its bytes."""
-        reply = self._reply
-        while not (data := reply.take_body()) and not reply.is_complete:
-            try:
-                await self._read()
-            except _BROKEN as error:
-                raise reply_broke(error) from error
-        return data
-
-    async def _read(self) -> None:
-        if self._reply.fault:
-            raise OSError(self._reply.fault)
-        try:
-            data = await self._connection.stream.receive()
-        except anyio.EndOfStream:
-            self._reply.feed_end()
-        except _BROKEN as error:
-            self._reply.fault = words_of(error)  # kept, because some sockets report it once, and then a clean end
-            raise
-        else:
-            self._reply.feed(data)
 
     async def aclose(self) -> None:
         """Release the reply. Its connection is kept for the next request if it is usable, and otherwise closed."""
@@ -213,7 +174,7 @@ class _Connection:
 
     """
 
-    def __init__(self, origin: _Origin, route: str, socket: ByteStream, stream: ByteStream) -> None:
+    def __init__(self, origin: Origin, route: str, socket: ByteStream, stream: ByteStream) -> None:
         self.origin = origin
         self.route = route
         self.stream = stream
@@ -232,46 +193,25 @@ class _Connection:
             await _close(self._socket)
 
 
-class _Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int
-    authority: str
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        """Return the origin of a URL. Raises ValueError if it isn't an http or https URL with a host."""
-        if not _URL.fullmatch(url):
-            raise ValueError("the URL has characters that a URL cannot have")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("the URL must be an http or https URL with a host")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        return cls(parts.scheme, parts.hostname, port, parts.netloc.rpartition("@")[2])
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Proxy:
     """An HTTP proxy. It forwards requests to http servers, and opens tunnels to https servers."""
 
-    origin: _Origin
+    origin: Origin
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 
     @classmethod
     def of(cls, url: str) -> Self:
         """Return the proxy at a URL. Raises ValueError if it can't be used."""
         url = check_proxy(url, HTTP)
-        origin, parts = _Origin.of(url), urlsplit(url)
+        origin, parts = Origin.of(url), urlsplit(url)
         if parts.username is None:
             return cls(origin, ())
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         return cls(origin, (("proxy-authorization", f"Basic {base64.b64encode(user.encode()).decode()}"),))
 
 
-async def _open_tunnel(stream: ByteStream, origin: _Origin, proxy: _Proxy) -> None:
+async def _open_tunnel(stream: ByteStream, origin: Origin, proxy: _Proxy) -> None:
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     target = f"{host}:{origin.port}"
     await stream.send(_spell_head("CONNECT", target, (("host", target), *proxy.headers)))
@@ -282,14 +222,11 @@ async def _open_tunnel(stream: ByteStream, origin: _Origin, proxy: _Proxy) -> No
         raise NotSent(f"the proxy {proxy.origin} opens no tunnel to {origin}: {reply.fault or reply.status}")
 
 
-def _spell(request: HttpRequest, origin: _Origin, proxy: _Proxy | None) -> bytes:
-    target = request.target if request.target.startswith("/") else f"/{request.target}"
-    headers = (("host", origin.authority), *request.headers)
+def _spell(request: HttpRequest, origin: Origin, proxy: _Proxy | None) -> bytes:
+    target, headers = target_of(request), fields_of(request, origin)
     if proxy is not None and origin.scheme == "http":
         target = f"{origin}{target}"
         headers = (*headers, *proxy.headers)
-    if request.body or request.method in ("POST", "PUT", "PATCH"):
-        headers = (*headers, ("content-length", str(len(request.body))))
     return _spell_head(request.method, target, headers) + request.body
 
 

@@ -8,6 +8,7 @@ import selectors
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -227,6 +228,7 @@ def _wake(waiter: asyncio.Future[None] | None) -> None:
         waiter.set_result(None)
 
 
+@lru_cache(maxsize=64)
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)

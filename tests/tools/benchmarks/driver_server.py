@@ -47,6 +47,8 @@ REPLIES = {
     b"POST /api/chat/prompter_message HTTP": reply(json.dumps({"id": PROMPT, "state": "manual"}).encode()),
     b"POST /api/chat/assistant_message HTTP": reply(json.dumps({"id": ANSWER, "state": "pending"}).encode()),
     b"DELETE /api/chat?": reply(b""),
+    # A chat that waits for the pending slot looks at the chat that has it.
+    b"GET /api/chat?": reply(json.dumps({"id": CHAT, "messages": []}).encode()),
 }
 
 

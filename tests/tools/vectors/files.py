@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import configurations, conversations, deleting, errors, limits, misuse, recovery, stream
+from . import branches, configurations, conversations, deleting, errors, limits, misuse, recovery, stream
 from .notation import Case
 
 PATH = Path(__file__).parents[3] / "specs" / "vectors"
@@ -15,5 +15,5 @@ def _text(cases: Callable[[], Iterator[Case]]) -> str:
 
 FILES: dict[str, str] = {
     f"{module.__name__.rpartition('.')[2]}.jsonl": _text(module.cases)
-    for module in (configurations, conversations, deleting, errors, limits, misuse, recovery, stream)
+    for module in (branches, configurations, conversations, deleting, errors, limits, misuse, recovery, stream)
 }

@@ -17,7 +17,9 @@ from oa_protocol.engine.inputs import (
     ExchangeFailed,
     Input,
     Interrupted,
+    Keep,
     Prompt,
+    Regenerate,
     ReplyReceived,
     StreamData,
     StreamEnded,
@@ -147,6 +149,7 @@ CREATED = emitted("Created", chat_id=CHAT)
 PROMPTED = emitted("Prompted", message_id=PROMPT)
 REQUESTED = emitted("Requested", message_id=ANSWER)
 DELETED = emitted("Deleted", chat_id=CHAT)
+KEPT = emitted("Kept", chat_id=CHAT)
 NEVER_CREATED = emitted("NeverCreated")
 
 
@@ -184,7 +187,7 @@ class Case:
         if raises is not None:
             self._head["raises"] = raises
         self._timers = Timers(config.get("timeouts", {}), config.get("cleanup", {}))
-        self._phase = "START"
+        self._phase = "OPENING" if "chat_id" in config else "START"
         self._chat_id = CHAT
         self._prompt: str = ""
         self._parent: str | None = None
@@ -292,9 +295,28 @@ class Case:
         self._timers.come(self._phase)
         return self.step(happened(TimePassed), *events, to=to)
 
-    def prompt(self, text: str = "Hello") -> Self:
+    def prompt(self, text: str = "Hello", *, after: str | None = None) -> Self:
         self._prompt = text
-        return self.step(happened(Prompt, text=text))
+        if after is None:
+            return self.step(happened(Prompt, text=text))
+        self._parent = after
+        return self.step(happened(Prompt, text=text, after=after))
+
+    def regenerate(self, prompt_id: str | None = None) -> Self:
+        """The owner asks for another answer, whose id is ``ANSWER_2``."""
+        self._prompt_id, self._message_id = prompt_id or self._prompt_id, ANSWER_2
+        self._timers.is_prompted()
+        named = {} if prompt_id is None else {"prompt_id": prompt_id}
+        return self.step(happened(Regenerate, **named), to="PROMPTED")
+
+    def keep(self, **kept: bool) -> Self:
+        return self.step(happened(Keep, **kept))
+
+    def enters(self, *messages: Json, to: str = "ANSWERED", tail_id: str | None = None, parent_id: str | None) -> Self:
+        """The existing chat is read; the next prompt follows ``parent_id``."""
+        self._parent = parent_id
+        read = chat(*messages) | {"active_thread_tail_message_id": tail_id}
+        return self.asks("FetchChat").reply(200, read, to=to)
 
     def reply(
         self, status: int, body: Bytes | None = None, *events: Json, to: str | None = None, headers: Json | None = None

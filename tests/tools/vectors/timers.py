@@ -10,7 +10,7 @@ _CLEANUP: dict[str, Any] = {"drain": 5.0, "timeout": 10.0, "attempts": 3}
 _WRITES = ("CreateChat", "SendPrompt", "RequestAssistant")
 _WITHOUT_LIMIT = ("LoadCredentials", "CloseStream")
 _AWAITING = ("PROMPTED", "REQUEST_LOST", "ASSISTANT_REQUESTED", "STREAMING", "POLLING")
-_OVER = ("DELETED", "NEVER_CREATED", "LEAKED")
+_OVER = ("DELETED", "NEVER_CREATED", "LEAKED", "KEPT")
 
 
 class Timers:
