@@ -294,13 +294,17 @@ def a_prompt_is_known_by_its_text_alone(patch: Patch) -> None:
 
 
 def an_earlier_answer_is_adopted(patch: Patch) -> None:
-    patch.setattr(
-        Turn, "find_answer", lambda self, chat: max(m.id for m in chat.messages if m.parent_id == self.prompt_id)
-    )
+    def any_answer(self: Turn, chat: ChatSnapshot) -> str:
+        return max(message.id for message in chat.messages if message.parent_id == self.prompt_id)
+
+    patch.setattr(Turn, "find_answer", any_answer)
 
 
 def a_kept_chat_is_deleted(patch: Patch) -> None:
-    patch.setattr(Conversation, "_keep", lambda self, events: self._delete())
+    def delete(self: Conversation, _: object) -> None:
+        self._delete()  # pyright: ignore[reportPrivateUsage]
+
+    patch.setattr(Conversation, "_keep", delete)
 
 
 def an_unclear_create_is_not_recorded(patch: Patch) -> None:
