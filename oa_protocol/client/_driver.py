@@ -96,10 +96,11 @@ class Driver:
         self.check_open()
         self._hand_in(Keep())
 
-    def stop_keeping(self) -> None:
-        """Let the chat be deleted after all, unless the owner has left."""
+    async def stop_keeping(self) -> None:
+        """Let the chat be deleted after all. Raises ClosedError if the owner has left."""
         self.check_open()
-        self._hand_in(Keep(keep=False))
+        if not self.conversation.is_over:
+            self._hand_in(Keep(keep=False))
 
     async def aclose(self) -> None:
         """End the conversation: its chat is deleted, kept, or named in ``leaked``. Then raise what interrupted this.

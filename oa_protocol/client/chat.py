@@ -287,7 +287,7 @@ class Chat:
             ClosedError: you have left the chat.
 
         """
-        self._driver.stop_keeping()
+        await self._driver.stop_keeping()
         await self.aclose()
 
     async def _enter(self) -> None:
@@ -300,7 +300,8 @@ class Chat:
             if conversation.error is not None:
                 raise conversation.error
         except BaseException:
-            await self._driver.keep()
+            if not self._driver.is_closed:
+                await self._driver.keep()
             await self.aclose()
             raise
 

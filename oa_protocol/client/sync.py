@@ -430,7 +430,7 @@ class Chat:
 
     def delete(self) -> None:
         """Leave the chat and delete it, even if it is kept. See ``oa_protocol.Chat.delete``."""
-        self._chat._driver.stop_keeping()
+        self._thread.run(self._chat._driver.stop_keeping)
         self.close()
 
 

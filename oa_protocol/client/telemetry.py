@@ -15,7 +15,7 @@ from oa_protocol._version import __version__
 from oa_protocol.bindings.base import AnswerOptions, Binding
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.events import Answered, Created, Event, Failed, Leaked, Requested, Token
-from oa_protocol.engine.inputs import Abandon, Close, Input, Prompt
+from oa_protocol.engine.inputs import Abandon, Close, Input, Prompt, Regenerate
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, MeterProvider
@@ -119,7 +119,7 @@ class _ConversationObserver:
 
     def note(self, conversation: Conversation, happened: Input | None, events: list[Event], now: float) -> None:
         """Begin and end spans, and count."""
-        if isinstance(happened, Prompt):
+        if isinstance(happened, (Prompt, Regenerate)):
             self._begin(conversation, now)
         span = self._answer or self._conversation
         if span is None:

@@ -237,3 +237,19 @@ def test_a_terminal_that_hangs_up_deletes_the_chat(server: Server) -> None:
         wait_for_prompt(terminal)
     assert process.wait(30) is not None
     assert server.chats == ()
+
+
+def test_what_a_command_cannot_do_is_an_error_and_the_chat_goes_on(server: Server, terminal: Pseudo) -> None:
+    process = chat(server, terminal)
+    terminal.type("/regenerate\r")
+    terminal.wait_for("there is no prompt in the chat")
+    wait_for_prompt(terminal)
+    terminal.type("Hello\r")
+    terminal.wait_for("Hello\r\n")
+    wait_for_prompt(terminal)
+    terminal.type("/edit Bye\r")
+    terminal.wait_for("the first prompt of a chat can't be edited")
+    wait_for_prompt(terminal)
+    terminal.type("/exit\r")
+    assert ended(process).code == 0
+    assert server.chats == ()

@@ -129,6 +129,18 @@ async def test_an_existing_chat_is_deleted_if_its_owner_wants_that(site: Site, t
 
 
 @pytest.mark.clause("OA-7.9")
+async def test_without_a_chat_there_is_nothing_to_delete(site: Site) -> None:
+    async with site.client(retries=0) as client:
+        await client.chat(keep=True).delete()
+        chat = client.chat(keep=True)
+        site.script(Fault("create", before=Reply(404)))
+        with pytest.raises(OAError, match="404"):
+            await chat.ask("Hello")
+        await chat.delete()
+    assert site.steps == ["create"]
+
+
+@pytest.mark.clause("OA-7.9")
 @pytest.mark.parametrize("keep", [False, True])
 async def test_a_chat_that_cannot_be_opened_stays_as_it_is(site: Site, keep: bool) -> None:
     chat_id = await kept(site)

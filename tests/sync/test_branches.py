@@ -24,6 +24,7 @@ def test_threads_open_and_keep_chats(site: Site) -> None:
             again.ask("On")
         assert set(site.chats) == {chat_id}
         client.open(chat_id).delete()
+        client.chat(keep=True).delete()
     assert site.chats == ()
 
 
