@@ -146,7 +146,7 @@ def nightly(session: nox.Session) -> None:
 @nox.session(default=False)
 def dask(session: nox.Session) -> None:
     """The example with Dask, on a cluster of processes, of which one is killed."""
-    install(session, "dask")
+    session.install("-e", ".[fast,testing]", *group("dask"))
     session.run("pytest", "tests/dask", *session.posargs)
 
 

@@ -127,10 +127,6 @@ class Bulk:
         self._work.cancel()
         await self._work.ended()
 
-    def cancel(self) -> None:
-        """End what still runs, without waiting for it."""
-        self._work.cancel()
-
     def stop(self) -> None:
         """Take no more prompts. What runs goes on, so the results of that still come."""
         self._work.stop()

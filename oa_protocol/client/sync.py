@@ -270,7 +270,7 @@ class Bulk:
         self._thread.soon(self._bulk.stop)
 
     def __del__(self) -> None:
-        self._thread.soon(self._bulk.cancel)
+        self._thread.soon(self._bulk._work.cancel)
 
     def __iter__(self) -> Self:
         return self

@@ -15,7 +15,9 @@ from oa_protocol.engine.inputs import (
     CredentialsFound,
     ExchangeFailed,
     Interrupted,
+    Keep,
     Prompt,
+    Regenerate,
     ReplyReceived,
     StreamData,
     StreamEnded,
@@ -47,7 +49,7 @@ def note(problem: str, to_html: Callable[[], str]) -> None:
 def ends_of(value: object) -> tuple[int, int]:
     """Return from whom and to whom a step of a playbook goes, as indices of ``LANES``."""
     kind = value if isinstance(value, type) else type(value)
-    if issubclass(kind, (Prompt, Close, Abandon, Interrupted, CredentialsFound)):
+    if issubclass(kind, (Prompt, Regenerate, Keep, Close, Abandon, Interrupted, CredentialsFound)):
         return _OWNER, _ENGINE
     if issubclass(kind, (ReplyReceived, StreamData, StreamOpened, StreamEnded)):
         return _SERVER, _ENGINE

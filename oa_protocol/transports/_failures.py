@@ -12,12 +12,12 @@ from oa_protocol.engine.errors import MaybeSent, NotSent
 NO_REPLY = "this is not an HTTP/1 reply"
 
 
-def cannot_reach(origin: object, error: Exception) -> NotSent:
+def cannot_reach(origin: object, error: BaseException) -> NotSent:
     """Return the error to raise if no connection was made."""
     return NotSent(f"cannot reach {origin}: {words_of(error)}")
 
 
-def connection_failed(origin: object, error: Exception) -> MaybeSent:
+def connection_failed(origin: object, error: BaseException) -> MaybeSent:
     """Return the error to raise if the request may have left, and no reply has begun."""
     return MaybeSent(f"the connection to {origin} failed: {words_of(error)}")
 

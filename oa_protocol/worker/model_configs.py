@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class ModelConfig(Struct, frozen=True):
+class WorkerModel(Struct, frozen=True):
     """A model, as the server knows it.
 
     Attributes:
@@ -49,14 +49,14 @@ _MODELS: tuple[tuple[str, str, tuple[int, int], str], ...] = (
 )
 
 
-def _configs() -> dict[str, ModelConfig]:
-    found: dict[str, ModelConfig] = {}
+def _configs() -> dict[str, WorkerModel]:
+    found: dict[str, WorkerModel] = {}
     for name, model_id, lengths, quantized in _MODELS:
-        found[name] = ModelConfig(model_id, *lengths)
+        found[name] = WorkerModel(model_id, *lengths)
         if quantized:
-            found[quantized] = ModelConfig(model_id, *lengths, quantized=True)
+            found[quantized] = WorkerModel(model_id, *lengths, quantized=True)
     return found
 
 
-MODEL_CONFIGS: dict[str, ModelConfig] = _configs()
+MODEL_CONFIGS: dict[str, WorkerModel] = _configs()
 """The configurations of the last version of the server, by the names that its users choose from."""

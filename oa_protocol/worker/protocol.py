@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from oa_protocol.engine.errors import RemoteProtocolError
 from oa_protocol.models.base import AnswerRequest, Finish, Piece, PluginStep, Sampling, Turn
-from oa_protocol.worker.model_configs import ModelConfig
+from oa_protocol.worker.model_configs import WorkerModel
 
 VERSION = "1"
 """The version of the protocol. It is sent as ``X-Protocol-Version``."""
@@ -95,7 +95,7 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_work = msgspec.json.Decoder(_WorkBody).decode
 
 
-def encode_hello(config: ModelConfig, parallel: int, hardware: Mapping[str, Any]) -> str:
+def encode_hello(config: WorkerModel, parallel: int, hardware: Mapping[str, Any]) -> str:
     """Return the first text of a connection.
 
     Args:

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from oa_protocol.engine.errors import AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 from oa_protocol.models.base import Model, ModelError
 from oa_protocol.worker._hardware import hardware
-from oa_protocol.worker.model_configs import MODEL_CONFIGS, ModelConfig
+from oa_protocol.worker.model_configs import MODEL_CONFIGS, WorkerModel
 from oa_protocol.worker.protocol import (
     PATH,
     VERSION,
@@ -114,7 +114,7 @@ class Worker:
         model: Model,
         *,
         api_key: str,
-        model_config: str | ModelConfig = "OA_SFT_Llama_30B_6",
+        model_config: str | WorkerModel = "OA_SFT_Llama_30B_6",
         parallel: int = 1,
         back_off: BackOff | None = None,
         grace: float = 30.0,
@@ -291,7 +291,7 @@ class Worker:
 
 
 async def run(
-    url: str, model: Model, *, api_key: str, model_config: str | ModelConfig = "OA_SFT_Llama_30B_6", parallel: int = 1
+    url: str, model: Model, *, api_key: str, model_config: str | WorkerModel = "OA_SFT_Llama_30B_6", parallel: int = 1
 ) -> None:
     """Answer the messages of an inference server until it terminates the worker.
 
@@ -359,8 +359,8 @@ def _checked_key(key: str) -> str:
     return key
 
 
-def _named(config: str | ModelConfig) -> tuple[str, ModelConfig]:
-    if isinstance(config, ModelConfig):
+def _named(config: str | WorkerModel) -> tuple[str, WorkerModel]:
+    if isinstance(config, WorkerModel):
         return next((name for name, known in MODEL_CONFIGS.items() if known == config), config.model_id), config
     if config not in MODEL_CONFIGS:
         raise ValueError(f"there is no model {config!r}. These are known: {', '.join(MODEL_CONFIGS)}")

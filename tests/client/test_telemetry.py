@@ -114,6 +114,15 @@ async def test_answers_and_their_times_are_counted(site: Site, seen: Seen) -> No
     assert 0 < first.sum <= metrics["gen_ai.client.operation.duration"][1].sum
 
 
+async def test_another_answer_to_the_same_prompt_is_a_span_too(site: Site, seen: Seen) -> None:
+    async with site.client(telemetry=seen.telemetry) as client, client.chat() as chat:
+        await chat.ask("Hello")
+        async for _ in chat.regenerate():
+            pass
+    assert seen.metrics["oa_protocol.answers"][0] == 2
+    assert [span.name for span in seen.exporter.get_finished_spans()].count("chat OA_SFT_Llama_30B_6") == 2
+
+
 async def test_a_failure_is_counted_by_the_name_of_its_error(site: Site, seen: Seen) -> None:
     site.script(Answer(pieces=("One ", "two."), after=1, then=WorkerError("a private text")))
     async with site.client(telemetry=seen.telemetry) as client, client.chat() as chat:

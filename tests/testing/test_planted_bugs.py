@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from oa_protocol.bindings.base import Binding, Credentials
+from oa_protocol.bindings.base import AnswerOptions, Binding, Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.json import ChatSnapshot
 from oa_protocol.bindings.replies import Reply
@@ -294,13 +294,17 @@ def a_prompt_is_known_by_its_text_alone(patch: Patch) -> None:
 
 
 def an_earlier_answer_is_adopted(patch: Patch) -> None:
-    patch.setattr(
-        Turn, "find_answer", lambda self, chat: max(m.id for m in chat.messages if m.parent_id == self.prompt_id)
-    )
+    def any_answer(self: Turn, chat: ChatSnapshot) -> str:
+        return max(message.id for message in chat.messages if message.parent_id == self.prompt_id)
+
+    patch.setattr(Turn, "find_answer", any_answer)
 
 
 def a_kept_chat_is_deleted(patch: Patch) -> None:
-    patch.setattr(Conversation, "_keep", lambda self, events: self._delete())
+    def delete(self: Conversation, _: object) -> None:
+        self._delete()  # pyright: ignore[reportPrivateUsage]
+
+    patch.setattr(Conversation, "_keep", delete)
 
 
 def an_unclear_create_is_not_recorded(patch: Patch) -> None:
@@ -349,13 +353,15 @@ def every_prompt_is_sent_as_the_first_one(patch: Patch) -> None:
     patch.setattr(Website, "send_prompt", without_parent)
 
 
-def the_stream_of_another_message_is_opened(patch: Patch) -> None:
-    open_stream = Website.open_stream
+def the_answer_is_requested_under_the_chat(patch: Patch) -> None:
+    request_assistant = Website.request_assistant
 
-    def of_the_chat(self: Website, credentials: Credentials, chat_id: str, _: object) -> HttpRequest:
-        return open_stream(self, credentials, chat_id, chat_id)
+    def under_the_chat(
+        self: Website, credentials: Credentials, chat_id: str, _: object, options: AnswerOptions
+    ) -> HttpRequest:
+        return request_assistant(self, credentials, chat_id, chat_id, options)
 
-    patch.setattr(Website, "open_stream", of_the_chat)
+    patch.setattr(Website, "request_assistant", under_the_chat)
 
 
 # ---- time
@@ -537,7 +543,7 @@ PLANTED = [
     Planted(a_clean_end_is_taken_for_success, "success_is_the_truth", "ends the stream, cleanly", 12),
     Planted(the_final_text_is_ignored, "success_is_the_truth", "finishes", 16, faults=0),
     Planted(every_prompt_is_sent_as_the_first_one, "answers_if_all_goes_well", "SendPrompt", 20, faults=0),
-    Planted(the_stream_of_another_message_is_opened, "answers_if_all_goes_well", "OpenStream", 30, faults=0),
+    Planted(the_answer_is_requested_under_the_chat, "answers_if_all_goes_well", "RequestAssistant", 20, faults=0),
     Planted(no_drain, "drains_first", "RequestAssistant is answered by the server", 9, faults=0),
     Planted(drain_sees_nothing_in_the_chat, "drains_first", "FetchChat", 11),
     Planted(create_not_shielded, "shields", "asks what to do: CreateChat", 3),

@@ -144,7 +144,7 @@ def kill(count: int) -> None:
             [*COMMAND, "sweep", "--grace", "0"], env=environment, check=False, capture_output=True, text=True
         )
         print(f"{len(swept.stdout.splitlines())} chats deleted by the sweep, exit code {swept.returncode}")
-        print(swept.stderr)
+        print(swept.stderr.strip())
         again = subprocess.run([*COMMAND, "sweep"], env=environment, check=False, capture_output=True, text=True)
         print(re.sub(r"on http\S+ ", "", again.stderr.strip()).partition(",")[0])
         left(environment)

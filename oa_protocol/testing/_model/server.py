@@ -211,7 +211,8 @@ def read_request(request: HttpRequest) -> Asked:
         ValueError: no server has such a request.
 
     """
-    headers = tuple(header for header in request.headers if header[0] not in ("authorization", "cookie"))
+    named = ((name.lower(), value) for name, value in request.headers)  # as a real server reads them
+    headers = tuple(header for header in named if header[0] not in ("authorization", "cookie"))
     read = Request(request.method, request.target, headers, request.body)
     step = core.step_of(read)
     if step == "other":
