@@ -39,6 +39,8 @@ from oa_protocol.engine.phases import Phase
 
 from .captures import Recorded, every, scenario
 from .replay import (
+    BINDINGS,
+    CREDENTIALS,
     NOW,
     hand_in,
     new_conversation,
@@ -511,3 +513,19 @@ def test_a_recorded_conversation_is_spoken_word_for_word(api: str, name: str, tu
     assert left == []
     assert len(answers) == turns
     assert all(answers)
+
+
+@pytest.mark.clause("OA-3.6")
+@pytest.mark.parametrize("read", recorded("chat", status=200), ids=str)
+def test_a_recorded_chat_is_opened_at_a_complete_answer_of_its_shown_branch(read: Recorded) -> None:
+    conversation = Conversation(BINDINGS[read.api], CREDENTIALS[read.api], chat_id=read.json["id"])
+    next_exchange(conversation, FetchChat)
+    assert hand_in(conversation, read) == []
+    messages = {message["id"]: message for message in read.json["messages"]}
+    complete = [one for one in messages.values() if one["state"] == "complete"]
+    assert conversation.phase is (Phase.ANSWERED if complete else Phase.CHAT_CREATED)
+    assert (conversation.answer_id is None) == (not complete)
+    assert conversation.answer_id in {None, *(one["id"] for one in complete)}
+    assert conversation.prompt_id is None or messages[conversation.prompt_id]["role"] == "prompter"
+    tail_id = read.json["active_thread_tail_message_id"]
+    assert tail_id not in messages or conversation.answer_id == tail_id
