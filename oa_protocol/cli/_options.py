@@ -55,6 +55,12 @@ def _token(context: click.Context, option: click.Parameter, value: str | None) -
     return token
 
 
+def _journal(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    del context, option
+    # click takes an empty variable for a missing one, but an empty name means that there is no journal.
+    return "" if value is None and os.environ.get("OA_JOURNAL") == "" else value
+
+
 def _proxy(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     del context, option
     if value is not None and "@" in value:
@@ -129,6 +135,7 @@ connection = _together(
 journal = click.option(
     "--journal",
     metavar="FILE",
+    callback=_journal,
     envvar="OA_JOURNAL",
     show_envvar=True,
     help="The file that lists each chat until it is deleted, so that `sweep` can find it. With '', there is none."

@@ -1,15 +1,23 @@
 """``oa-protocol sweep``, and the journal it reads."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from oa_protocol.bindings.website import Website
 from oa_protocol.client.journal import Journal
-from oa_protocol.server import Answer, Close, Fault, Hold, Reply, Server
+from oa_protocol.server import Answer, Close, Echo, Fault, Hold, Reply, Server
 
 from .command import credentials, ended, oa_protocol, started
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server without a verdict: here, one command follows another so soon that they look like one hasty client."""
+    with Server(Echo(), reader_grace=60) as running:
+        yield running
 
 
 def journal(state_folder: Path) -> Journal:
@@ -37,9 +45,12 @@ def test_a_conversation_that_ends_leaves_no_line(server: Server, state_folder: P
     assert not journal(state_folder).lines()
 
 
-def test_an_empty_journal_is_none(server: Server, state_folder: Path) -> None:
-    assert oa_protocol("ask", "--journal", "", "Hello", env=credentials(server)).code == 0
-    assert not (state_folder / "oa-protocol").exists()
+@pytest.mark.parametrize(("arguments", "variables"), [(["--journal", ""], {}), ([], {"OA_JOURNAL": ""})])
+def test_an_empty_journal_is_none(
+    server: Server, state_folder: Path, arguments: list[str], variables: dict[str, str]
+) -> None:
+    assert oa_protocol("ask", *arguments, "Hello", env=credentials(server) | variables).code == 0
+    assert not (state_folder / "oa-protocol" / "journal.sqlite3").exists()
 
 
 def test_the_embedded_server_needs_no_journal(state_folder: Path) -> None:
