@@ -15,7 +15,7 @@ from oa_protocol.bindings.base import Credentials, Headers
 from oa_protocol.engine.errors import TransportError
 
 
-class Prompt(Struct, frozen=True):
+class Prompt(Struct, frozen=True, repr_omit_defaults=True):
     """The owner asks for an answer to ``text`` (OA-4.4). It is possible if ``Conversation.awaits_prompt`` is true.
 
     Attributes:
@@ -29,7 +29,7 @@ class Prompt(Struct, frozen=True):
     after: str | None = None
 
 
-class Regenerate(Struct, frozen=True):
+class Regenerate(Struct, frozen=True, repr_omit_defaults=True):
     """The owner asks for another answer to a prompt that is in the chat (OA-3.5).
 
     It is possible if ``Conversation.awaits_prompt`` is true, and there is such a prompt.
