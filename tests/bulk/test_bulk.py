@@ -226,6 +226,8 @@ async def test_what_cannot_be_used_is_refused_at_once(site: Site) -> None:
         with pytest.raises(ValueError, match="retries must be at least 0"):
             client.bulk([], retries=-1)
         assert await asked(client, []) == {}
+        with pytest.raises(TypeError, match="prompt 1 must be a string or a BulkPrompt, not NoneType"):
+            await asked(client, ["x", None])
 
 
 async def test_threads_have_it_too_and_take_the_prompts_themselves(site: Site) -> None:
@@ -253,3 +255,24 @@ async def test_threads_have_it_too_and_take_the_prompts_themselves(site: Site) -
         return texts
 
     assert sorted(await anyio.to_thread.run_sync(work)) == ["0", "1", "2", "3", "4"]
+
+
+async def test_in_threads_prompts_that_end_early_are_no_silent_success(site: Site) -> None:
+    def prompts() -> Iterator[str]:
+        yield "one"
+        raise LookupError("no more")
+
+    def work() -> list[str]:
+        with client_of(site) as client:
+            with pytest.raises(TypeError, match="not one string"):
+                client.bulk("Hello")
+            with pytest.raises(TypeError, match="prompt 1 must be"):
+                list(client.bulk(["x", None]))  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+            results = client.bulk(prompts(), concurrency=1)
+            texts = [next(results).text]
+            with pytest.raises(LookupError, match="no more"):
+                next(results)
+            return texts + [result.text for result in results]
+
+    with anyio.fail_after(10):
+        assert await anyio.to_thread.run_sync(work, abandon_on_cancel=True) == ["one"]
