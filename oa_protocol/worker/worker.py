@@ -338,6 +338,11 @@ def _socket_url(url: str) -> str:
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname:
         raise ValueError("the server's URL must look like ws://127.0.0.1:8000 or wss://inference.example.org")
+    try:
+        parts.hostname.encode("idna")
+        _ = parts.port
+    except ValueError:  # that of a name is a UnicodeError
+        raise ValueError("the server's URL has a host or a port that can't exist") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("the server's URL must not have a user, a password, a query or a fragment")
     path = parts.path.rstrip("/").removesuffix(PATH)
