@@ -341,6 +341,11 @@ class _Work:
             self.put(await _Question(self, self._client, key, prompt).result(self._retries))
         except Exception as error:
             self.fail(error)
+        except BaseException as error:
+            # A slot or a transport can raise a cancellation that isn't ours. Without this, the prompt would be lost.
+            if self._scope is not None and not self._scope.cancel_called:
+                self.fail(error)
+            raise
 
 
 class _Question:

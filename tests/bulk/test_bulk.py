@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -127,6 +128,20 @@ async def test_a_wrong_password_ends_it_at_once(site: Site) -> None:
         with pytest.raises(StopAsyncIteration):
             await anext(results)
     assert len(site.steps) < 10
+
+
+async def test_a_slot_that_raises_a_cancellation_loses_no_prompt_silently(site: Site, anyio_backend: str) -> None:
+    class Cancelled:
+        async def enter(self, account: str) -> None:
+            raise asyncio.CancelledError
+
+        async def leave(self, account: str) -> None:
+            raise NotImplementedError
+
+    if anyio_backend == "asyncio":  # trio's cancellations can't be made by others
+        async with site.client(slot=Cancelled()) as client:
+            with pytest.raises(asyncio.CancelledError):
+                await asked(client, ["one", "two"])
 
 
 async def test_what_the_prompts_raise_is_raised_after_the_results(site: Site) -> None:
