@@ -432,6 +432,22 @@ async def test_an_unknown_model_config_is_refused(server: Server) -> None:
 
 
 @pytest.mark.anyio
+async def test_the_servers_words_are_shown_on_one_short_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oa_protocol.worker.worker._REQUEST_LIMIT", 9999)
+    too_long = Send(b"x" * 10000)
+    words = Send(json.dumps({"request_type": "error", "error": "why\nnot? " + "and so on " * 500}).encode())
+    for action, shown in (
+        (words, "The server reports an error: why not? and"),
+        (too_long, "the connection was closed: "),
+    ):
+        server.script(WorkerFault(0, action))
+        async with Working(server, Echo()) as working:
+            await working.until(state="waiting")
+            assert working.worker.trouble.startswith(shown)
+            assert len(working.worker.trouble) <= 300
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("text", [b"\xff", b'{"x": "\xff"}', b"[" * 9999 + b"]" * 9999, b'{"x":' * 9999], ids=len)
 async def test_a_first_message_that_cannot_be_read_is_refused(server: Server, text: bytes) -> None:
     headers = {"X-API-Key": server.worker_key, "X-Protocol-Version": "1"}
