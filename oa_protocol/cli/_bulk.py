@@ -68,7 +68,7 @@ def _read_accounts(name: str | None) -> list[str]:
     try:
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise click.UsageError(f"other users can read {name}, which has credentials in it. Run: chmod 600 {name}")
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"--accounts: {name} can't be read: {getattr(error, 'strerror', error)}") from None
     found = [line for line in lines if line and not line.startswith("#")]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import click
 import msgspec
 
+from oa_protocol.bindings.json import DecodeErrors
 from oa_protocol.cli._prompts import MAX_PROMPT
 from oa_protocol.cli._terminal import open_stream
 from oa_protocol.client.bulk import BulkPrompt, Key
@@ -85,11 +86,12 @@ def _entries(text: str, form: Format) -> Iterator[tuple[int, _Entry]]:
             continue
         try:
             yield number, msgspec.json.decode(line, type=_Entry)
-        except msgspec.DecodeError as error:
+        except DecodeErrors as error:
             raise _problem("the input", number, str(error)) from None
 
 
 def _csv_entries(text: str) -> Iterator[tuple[int, _Entry]]:
+    csv.field_size_limit(MAX_PROMPT)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:

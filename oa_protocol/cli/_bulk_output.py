@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import Any, Self
 import click
 import msgspec
 
+from oa_protocol.bindings.json import DecodeErrors
 from oa_protocol.client._file_lock import lock_descriptor
 from oa_protocol.client.bulk import BulkResult
 
@@ -44,6 +46,8 @@ class Results:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
             try:
+                if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                    raise click.ClickException(f"{path} is no file that the next run could read. Choose another one.")
                 if not lock_descriptor(self._file):
                     raise click.ClickException(
                         f"another process writes to {path}. Wait for it, or choose another file."
@@ -97,7 +101,7 @@ class Results:
                 try:
                     fields = msgspec.json.decode(line)
                     self.done[str(fields["id"])] = fields["error"] is not None
-                except (msgspec.DecodeError, LookupError, TypeError):
+                except (*DecodeErrors, LookupError, TypeError):
                     raise self._foreign(number) from None
 
     def _repair(self, number: int, line: bytes, end: int) -> None:

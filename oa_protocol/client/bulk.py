@@ -165,11 +165,11 @@ class _Feed:
 
     def __init__(self) -> None:
         self.work: _Work | None = None
-        self._prompts: deque[Prompt | None] = deque()
+        self._prompts: deque[Prompt | Exception] = deque()
         self._fed = anyio.Event()
 
-    def put(self, prompt: Prompt | None) -> None:
-        """Hand in the next prompt. None is the end of them."""
+    def put(self, prompt: Prompt | Exception) -> None:
+        """Hand in the next prompt, or what iterating over the prompts raised. ``StopIteration`` is their end."""
         self._prompts.append(prompt)
         self._fed.set()
 
@@ -182,12 +182,20 @@ class _Feed:
             self._fed = anyio.Event()
             await self._fed.wait()
         prompt = self._prompts.popleft()
-        if prompt is None:
+        if isinstance(prompt, StopIteration):
             raise StopAsyncIteration
+        if isinstance(prompt, Exception):
+            raise prompt
         return prompt
 
 
 Prompt = str | BulkPrompt
+
+
+def check_prompts(prompts: object) -> None:
+    """Raise TypeError if ``prompts`` is one string, because its letters would be asked."""
+    if isinstance(prompts, str):
+        raise TypeError("prompts must be several prompts, for example a list, and not one string")
 
 
 class _Work:
@@ -198,8 +206,7 @@ class _Work:
     ) -> None:
         check_count("concurrency", concurrency, 1)
         check_count("retries", retries, 0)
-        if isinstance(prompts, str):
-            raise TypeError("prompts must be several prompts, for example a list, and not one string")
+        check_prompts(prompts)
         self.running: dict[Key, Chat] = {}
         self.begun: set[Key] = set()
         self._client = client
@@ -311,6 +318,9 @@ class _Work:
                 return
             if isinstance(prompt, str):
                 prompt = BulkPrompt(prompt=prompt)
+            if not isinstance(cast("object", prompt), BulkPrompt):
+                self.fail(TypeError(f"prompt {number} must be a string or a BulkPrompt, not {type(prompt).__name__}"))
+                return
             group.start_soon(self._answer, number if prompt.key is None else prompt.key, prompt)
             number += 1
 
@@ -331,6 +341,11 @@ class _Work:
             self.put(await _Question(self, self._client, key, prompt).result(self._retries))
         except Exception as error:
             self.fail(error)
+        except BaseException as error:
+            # A slot or a transport can raise a cancellation that isn't ours. Without this, the prompt would be lost.
+            if self._scope is not None and not self._scope.cancel_called:
+                self.fail(error)
+            raise
 
 
 class _Question:

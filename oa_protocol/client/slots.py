@@ -13,8 +13,10 @@ import hashlib
 import os
 import time
 import uuid
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Protocol
 
 import anyio
@@ -80,7 +82,8 @@ class LockFileSlot:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder).expanduser().absolute()
-        self._held: dict[str, tuple[Ticket, anyio.CancelScope]] = {}
+        # Several may hold the slot if it was taken from a stopped one. A scope can be cancelled only in its own thread.
+        self._held: defaultdict[tuple[int, str], list[tuple[Ticket, anyio.CancelScope]]] = defaultdict(list)
 
     def ticket(self, account: str) -> Ticket:
         """Return a place in the account's queue, for programs that have no event loop of anyio's."""
@@ -96,12 +99,12 @@ class LockFileSlot:
             ticket.close()
             raise
         scope = anyio.CancelScope()
-        self._held[account] = ticket, scope
+        self._held[get_ident(), account].append((ticket, scope))
         spawn(_keep(ticket, scope), lambda: None)
 
     async def leave(self, account: str) -> None:
         """Let the next one enter."""
-        ticket, scope = self._held.pop(account)
+        ticket, scope = self._held[get_ident(), account].pop()
         scope.cancel()
         ticket.close()
 

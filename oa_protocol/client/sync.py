@@ -30,7 +30,7 @@ from oa_protocol.client._loop_thread import LoopThread
 from oa_protocol.client.answer import Answer as AsyncAnswer
 from oa_protocol.client.answer import streamed_text
 from oa_protocol.client.bulk import Bulk as AsyncBulk
-from oa_protocol.client.bulk import BulkPrompt, BulkResult, Key, _Feed, _Hungry
+from oa_protocol.client.bulk import BulkPrompt, BulkResult, Key, Prompt, _Feed, _Hungry, check_prompts
 from oa_protocol.client.chat import Chat as AsyncChat
 from oa_protocol.client.client import Api, CookieSource
 from oa_protocol.client.client import Client as AsyncClient
@@ -167,6 +167,7 @@ class Client:
         The arguments and the errors are those of ``oa_protocol.Client.bulk``. The prompts are taken in the thread that
         iterates over the result.
         """
+        check_prompts(prompts)
         feed = _Feed()
         bulk = self._client.bulk(feed, concurrency=concurrency, retries=retries)
         return Bulk(self, self._thread, bulk, feed, prompts)
@@ -279,13 +280,19 @@ class Bulk:
         """Return the next result. The errors are those of ``oa_protocol.Bulk``."""
         result = self._thread.run(self._bulk._step)
         while isinstance(result, _Hungry):
-            prompt = next(self._prompts, None)  # in this thread, because it belongs to this thread
-            result = self._thread.run(partial(self._feed_and_step, prompt))
+            result = self._thread.run(partial(self._feed_and_step, self._next_prompt()))
         if result is None:
             raise StopIteration
         return result
 
-    async def _feed_and_step(self, prompt: str | BulkPrompt | None) -> BulkResult | _Hungry | None:
+    def _next_prompt(self) -> Prompt | Exception:
+        """Take a prompt in this thread, because they belong to it. What that raises comes after the results."""
+        try:
+            return next(self._prompts)
+        except Exception as error:
+            return error
+
+    async def _feed_and_step(self, prompt: Prompt | Exception) -> BulkResult | _Hungry | None:
         self._feed.put(prompt)
         return await self._bulk._step()
 

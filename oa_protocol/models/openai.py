@@ -207,7 +207,8 @@ class OpenAICompatible:
         """Return a text of the endpoint on one line, without the key, and not too long."""
         if self._key is not None:
             # ``hide`` knows the forms of a long secret. A short key is rather a word, but it may be a secret, too.
-            text = hide(text, [self._key], str(self._url)).replace(self._key, "***")
+            text = hide(text, [self._key], str(self._url))
+            text = re.sub(re.escape(self._key), "***", text, flags=re.IGNORECASE)
         text = " ".join(text.split())
         return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 

@@ -103,12 +103,15 @@ class SafePrompt(_Response, tag="safe_prompt", kw_only=True):
 
 Response = Pong | Token | PluginIntermediate | GeneratedText | Failed | GeneralError | SafePrompt
 
+# msgspec doesn't wrap two errors: that of bytes that aren't UTF-8, and that of JSON that is nested too deeply.
+DecodeErrors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 decode_hello = msgspec.json.Decoder(Hello).decode
 _DECODER: msgspec.json.Decoder[Response] = msgspec.json.Decoder(Response)
 
 
 def decode_response(text: str | bytes) -> Response:
-    """Read what a worker sent. Raise DecodeError if it isn't a response."""
+    """Read what a worker sent. Raise one of ``DecodeErrors`` if it isn't a response."""
     return _DECODER.decode(text)
 
 

@@ -91,6 +91,9 @@ class _Envelope(Struct):
     error: str = ""
 
 
+# msgspec doesn't wrap two errors: that of bytes that aren't UTF-8, and that of JSON that is nested too deeply.
+_DecodeErrors = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_work = msgspec.json.Decoder(_WorkBody).decode
 
@@ -118,7 +121,7 @@ def decode_request(text: str | bytes, model: str) -> Request:
     """
     try:
         envelope = _decode_envelope(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _DecodeErrors as error:
         raise RemoteProtocolError(f"The server sent what is no request: {error}") from None
     match envelope.request_type:
         case "work":
@@ -187,7 +190,7 @@ def _encode(fields: Mapping[str, object]) -> str:
 def _work(text: str | bytes, request_id: str, model: str) -> Work | BadWork:
     try:
         body = _decode_work(text)
-    except msgspec.DecodeError as error:
+    except _DecodeErrors as error:
         return BadWork(request_id, f"The worker can't read the request: {error}")
     turns = [Turn(message.role, message.content or "") for message in body.thread.messages]
     if not turns or turns[-1].role != "prompter":

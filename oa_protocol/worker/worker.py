@@ -38,6 +38,9 @@ LOGGER = logging.getLogger("oa_protocol.worker")
 _REQUEST_LIMIT = 64 * 1024 * 1024
 """The longest request in bytes. It has all the texts of a chat."""
 
+_LONGEST_TROUBLE = 300
+"""How many characters of what the server says about the end of a connection are shown, on one line."""
+
 _SHORTEST_SECRET = 16
 """A shorter key could be an ordinary word of a message."""
 
@@ -193,7 +196,9 @@ class Worker:
             reason = str(error) or type(error).__name__
         else:
             return ""
-        return reason.replace(self._api_key, "…") if len(self._api_key) >= _SHORTEST_SECRET else reason
+        if len(self._api_key) >= _SHORTEST_SECRET:
+            reason = reason.replace(self._api_key, "…")
+        return " ".join(reason.split())[:_LONGEST_TROUBLE]
 
     async def _serve(self, socket: ClientConnection) -> None:
         """Answer requests until the connection is over, or after ``stop`` until all answers are written."""
@@ -308,7 +313,9 @@ async def _send(socket: ClientConnection, text: str) -> None:
 
 def _reason(error: ConnectionClosed) -> str:
     if error.rcvd is None:
-        return "the connection was lost"
+        # If websockets closed the connection itself, for example because a request is too long, it says why.
+        said = error.sent.reason if error.sent else ""
+        return f"the connection was closed: {said}" if said else "the connection was lost"
     return f"the server closed the connection: {error.rcvd.reason or error.rcvd.code}"
 
 
@@ -338,6 +345,11 @@ def _socket_url(url: str) -> str:
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname:
         raise ValueError("the server's URL must look like ws://127.0.0.1:8000 or wss://inference.example.org")
+    try:
+        parts.hostname.encode("idna")
+        _ = parts.port
+    except ValueError:  # that of a name is a UnicodeError
+        raise ValueError("the server's URL has a host or a port that can't exist") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("the server's URL must not have a user, a password, a query or a fragment")
     path = parts.path.rstrip("/").removesuffix(PATH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -129,6 +130,20 @@ async def test_a_wrong_password_ends_it_at_once(site: Site) -> None:
     assert len(site.steps) < 10
 
 
+async def test_a_slot_that_raises_a_cancellation_loses_no_prompt_silently(site: Site, anyio_backend: str) -> None:
+    class Cancelled:
+        async def enter(self, account: str) -> None:
+            raise asyncio.CancelledError
+
+        async def leave(self, account: str) -> None:
+            raise NotImplementedError
+
+    if anyio_backend == "asyncio":  # trio's cancellations can't be made by others
+        async with site.client(slot=Cancelled()) as client:
+            with pytest.raises(asyncio.CancelledError):
+                await asked(client, ["one", "two"])
+
+
 async def test_what_the_prompts_raise_is_raised_after_the_results(site: Site) -> None:
     def prompts() -> Iterator[str]:
         yield "one"
@@ -226,6 +241,8 @@ async def test_what_cannot_be_used_is_refused_at_once(site: Site) -> None:
         with pytest.raises(ValueError, match="retries must be at least 0"):
             client.bulk([], retries=-1)
         assert await asked(client, []) == {}
+        with pytest.raises(TypeError, match="prompt 1 must be a string or a BulkPrompt, not NoneType"):
+            await asked(client, ["x", None])
 
 
 async def test_threads_have_it_too_and_take_the_prompts_themselves(site: Site) -> None:
@@ -253,3 +270,24 @@ async def test_threads_have_it_too_and_take_the_prompts_themselves(site: Site) -
         return texts
 
     assert sorted(await anyio.to_thread.run_sync(work)) == ["0", "1", "2", "3", "4"]
+
+
+async def test_in_threads_prompts_that_end_early_are_no_silent_success(site: Site) -> None:
+    def prompts() -> Iterator[str]:
+        yield "one"
+        raise LookupError("no more")
+
+    def work() -> list[str]:
+        with client_of(site) as client:
+            with pytest.raises(TypeError, match="not one string"):
+                client.bulk("Hello")
+            with pytest.raises(TypeError, match="prompt 1 must be"):
+                list(client.bulk(["x", None]))  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+            results = client.bulk(prompts(), concurrency=1)
+            texts = [next(results).text]
+            with pytest.raises(LookupError, match="no more"):
+                next(results)
+            return texts + [result.text for result in results]
+
+    with anyio.fail_after(10):
+        assert await anyio.to_thread.run_sync(work, abandon_on_cancel=True) == ["one"]

@@ -88,6 +88,11 @@ def test_a_line_of_csv_can_have_an_id(work: Work) -> None:
     assert work.texts == {"a": "one, and\nmore", "b": "two"}
 
 
+def test_a_prompt_in_csv_can_be_as_long_as_any_other(work: Work) -> None:
+    assert work.run(work.prompts(f"id,prompt\na,{'x' * 200_000}\n", "in.csv")).code == 0
+    assert len(work.texts["a"]) == 200_000
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -96,10 +101,15 @@ def test_a_line_of_csv_can_have_an_id(work: Work) -> None:
         ("in.jsonl", '{"id": 1, "prompt": "x"}\n{"id": "1", "prompt": "y"}', "the id '1' is that of line 1, too"),
         ("in.csv", "id,text\na,b\n", "line 2 of the input: Object contains unknown field"),
         ("in.csv", "id,prompt\na,b,c\n", "line 2 of the input: it has more cells than the first line"),
+        (
+            "in.jsonl",
+            '{"prompt": "x", "sampling": {"a": ' + "[" * 9999 + "]" * 9999 + "}}",
+            "line 1 of the input: maximum",
+        ),
         ("in.txt", b"caf\xe9", "is not UTF-8: byte 0xe9 at 3"),
         ("in.txt", "x" * (MAX_PROMPT + 1), "the prompt is over 8 MiB"),
     ],
-    ids=["torn", "unknown field", "same id", "unknown column", "too many cells", "bytes", "too long"],
+    ids=["torn", "unknown field", "same id", "unknown column", "too many cells", "nested", "bytes", "too long"],
 )
 def test_input_that_cannot_be_used_is_refused_before_anything_is_asked(
     work: Work, name: str, text: str | bytes, message: str
@@ -145,6 +155,13 @@ def test_in_and_out_must_not_be_the_same(work: Work) -> None:
 def test_out_that_cannot_be_written_is_an_error(work: Work, tmp_path: Path) -> None:
     done = oa_protocol("bulk", work.prompts("one"), str(tmp_path / "no" / "out"), env=credentials(work.server))
     assert (done.code, done.err) == (1, f"Error: {tmp_path}/no/out can't be used: No such file or directory\n")
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
+def test_results_that_could_not_be_read_again_are_refused(work: Work, device: str) -> None:
+    done = oa_protocol("bulk", work.prompts("one"), device, env=credentials(work.server))
+    assert (done.code, work.server.requests) == (1, ())
+    assert f"{device} is no file that the next run could read" in done.err
 
 
 class FullDisk:
@@ -223,7 +240,7 @@ def test_accounts_that_others_can_read_are_refused(work: Work, tmp_path: Path) -
     done = work.run(work.prompts("one"), "--accounts", str(accounts))
     assert (done.code, "Run: chmod 600" in done.err, "a-secret" in done.err) == (2, True, False)
     accounts.chmod(0o600)
-    accounts.write_text("# none\n")
+    accounts.write_text("\ufeff# none\n", "utf-8")
     assert "has no accounts in it" in work.run(work.prompts("one"), "--accounts", str(accounts)).err
     accounts.write_text("a-secret")
     done = oa_protocol("bulk", work.prompts("one"), str(work.out), "--accounts", str(accounts))

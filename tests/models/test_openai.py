@@ -88,6 +88,12 @@ def test_a_key_that_the_endpoint_repeats_is_not_shown(key: str, status: str, cap
     assert key not in f"{caught.value} {caplog.text}"
 
 
+def test_a_key_is_not_shown_in_other_letters_either() -> None:
+    with Endpoint(reply(b"{}", "SK-SECRET-0123456789")) as endpoint, pytest.raises(AnswerFailed) as caught:
+        ask(OpenAICompatible(f"{endpoint.url}/v1", "SK-SECRET-0123456789", "small"))
+    assert "secret" not in str(caught.value).lower()
+
+
 @pytest.mark.parametrize("replies", [[b""], [reply(ONE)]], ids=["before its reply", "after a token"])
 def test_an_endpoint_that_hangs_is_an_error(replies: list[bytes]) -> None:
     with Endpoint(*replies, hangs=True) as endpoint, pytest.raises(AnswerFailed, match="sent nothing for"):

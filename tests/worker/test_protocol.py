@@ -41,6 +41,13 @@ def work(**parameters: Any) -> object:
     return decode(request_type="work", thread={"messages": THREAD}, parameters=parameters, safety_parameters={})
 
 
+DEEP = f'{{"request_type": "work", "id": "1", "x": {"[" * 9999}{"]" * 9999}}}'
+
+
+def brief(text: object) -> str:
+    return repr(text)[:30]
+
+
 def responses(reply: Reply, *pieces: Any) -> list[Response]:
     return [decode_response(text) for text in (*map(reply.piece, pieces), reply.end()) if text]
 
@@ -127,7 +134,7 @@ def test_what_ends_a_worker_is_told_apart() -> None:
 
 
 @pytest.mark.clause("OA-10.5")
-@pytest.mark.parametrize("text", ["", "garbage", "[]", "{}", '{"request_type": 1}', b"\xff"], ids=repr)
+@pytest.mark.parametrize("text", ["", "garbage", "[]", "{}", '{"request_type": 1}', b"\xff", DEEP], ids=brief)
 def test_garbage_is_an_error(text: str | bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="no request"):
         decode_request(text, "a model")

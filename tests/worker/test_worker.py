@@ -13,6 +13,8 @@ from typing import Any, Self
 import anyio
 import anyio.to_thread
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from oa_protocol.engine.errors import AuthenticationError, HTTPStatusError, OAError
 from oa_protocol.models import AnswerRequest, Echo, Model, ModelError, Piece, PluginStep
@@ -429,10 +431,40 @@ async def test_an_unknown_model_config_is_refused(server: Server) -> None:
         assert working.worker.trouble == "the server closed the connection: The model config is unknown."
 
 
+@pytest.mark.anyio
+async def test_the_servers_words_are_shown_on_one_short_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oa_protocol.worker.worker._REQUEST_LIMIT", 9999)
+    too_long = Send(b"x" * 10000)
+    words = Send(json.dumps({"request_type": "error", "error": "why\nnot? " + "and so on " * 500}).encode())
+    for action, shown in (
+        (words, "The server reports an error: why not? and"),
+        (too_long, "the connection was closed: "),
+    ):
+        server.script(WorkerFault(0, action))
+        async with Working(server, Echo()) as working:
+            await working.until(state="waiting")
+            assert working.worker.trouble.startswith(shown)
+            assert len(working.worker.trouble) <= 300
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("text", [b"\xff", b'{"x": "\xff"}', b"[" * 9999 + b"]" * 9999, b'{"x":' * 9999], ids=len)
+async def test_a_first_message_that_cannot_be_read_is_refused(server: Server, text: bytes) -> None:
+    headers = {"X-API-Key": server.worker_key, "X-Protocol-Version": "1"}
+    url = server.url.replace("http", "ws") + "/workers/work"
+    async with connect(url, additional_headers=headers, proxy=None) as socket:
+        await socket.send(text)
+        with pytest.raises(ConnectionClosed, match="must have a config"):
+            await socket.recv()
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"url": "ftp://host"}, "must look like"),
+        ({"url": "ws://host:secret"}, "a port that can't exist"),
+        ({"url": "ws://host:99999"}, "a port that can't exist"),
+        ({"url": "ws://secret..host"}, "a host or"),
         ({"url": "ws://user:secret@host"}, "must not have a user"),
         ({"api_key": ""}, "printable"),
         ({"api_key": "a\r\nX-Other: b"}, "printable"),

@@ -8,12 +8,12 @@ import uuid
 from contextlib import suppress
 from typing import assert_never
 
-import msgspec
 from starlette.types import Receive, Scope, Send
 
 from oa_protocol.models.base import ModelError, PluginStep
 from oa_protocol.server._worker_protocol import (
     VERSION,
+    DecodeErrors,
     Failed,
     GeneralError,
     GeneratedText,
@@ -81,7 +81,7 @@ class WorkerSocket:
     async def _hello(self) -> RemoteWorker:
         try:
             hello = decode_hello(await self._read())
-        except msgspec.DecodeError:
+        except DecodeErrors:
             raise _Over("The first message must have a config and hardware_info.", code=1011) from None
         if not hello.is_known:
             raise _Over("The model config is unknown.", code=1011)
@@ -132,7 +132,7 @@ class WorkerSocket:
     def _decode(self, text: str | bytes) -> Response:
         try:
             return decode_response(text)
-        except msgspec.DecodeError as error:
+        except DecodeErrors as error:
             LOGGER.warning("a worker sent what is no response: %s", error)
             raise _Over from None
 
