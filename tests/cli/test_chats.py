@@ -144,7 +144,7 @@ def test_before_anything_is_deleted_all_ids_are_checked(server: Server) -> None:
     [chat] = server.chats
     done = oa_protocol("delete", chat.id, "nonsense", env=credentials(server))
     assert (done.code, done.out) == (2, "")
-    assert "not an id of this API: 'nonsense'" in done.err
+    assert "not an id of this protocol (a UUID): 'nonsense'" in done.err
     assert server.chats == (chat,)
 
 
