@@ -396,6 +396,11 @@ class Entry:
         self._creating: Line | None = None  # the line of the last create
         self._line: Line | None = None  # the line of the chat, once its id is known
 
+    @property
+    def has_chat(self) -> bool:
+        """Whether the chat's id is written down, and the chat isn't crossed out."""
+        return self._line is not None
+
     async def creating(self, binding: Binding, account: str) -> None:
         """Write down that a chat may be made, before it can be. A cancellation waits for that. Raises JournalError."""
         self._creating = await self._write(partial(self._journal.creating, binding, account), shield=True)
@@ -418,6 +423,7 @@ class Entry:
         """
         if self._line is not None:
             await self._write(partial(self._journal.gone, self._line), shield=True)
+            self._line = None
 
     async def gone(self) -> None:
         """Cross the chat out. If that fails, it does no harm, because a sweep finds no chat and drops the line."""

@@ -168,6 +168,23 @@ async def test_an_existing_chat_is_deleted_if_its_owner_wants_that(site: Site, t
     site.left.clear()
 
 
+@pytest.mark.clause("OA-7.2")
+@pytest.mark.parametrize("kind", ["new", "kept before", "opened"])
+async def test_a_sweep_is_recommended_only_for_what_is_in_the_journal(site: Site, tmp_path: Path, kind: str) -> None:
+    chat_id = await kept(site)
+    site.script(Fault("delete", before=Reply(403), times=10))
+    async with site.client(journal=tmp_path / "journal") as client:
+        chat = await client.open(chat_id) if kind == "opened" else client.chat()
+        await chat.ask("Hello")
+        if kind == "kept before":
+            await chat.keep()
+        with pytest.warns(ChatLeakedWarning) as warned:
+            await chat.delete()
+    assert ("oa-protocol sweep" in str(warned[0].message)) == (kind == "new")
+    site.left.add(chat.id)
+    site.endless = True
+
+
 @pytest.mark.clause("OA-7.9")
 async def test_without_a_chat_there_is_nothing_to_delete(site: Site) -> None:
     async with site.client(retries=0) as client:
