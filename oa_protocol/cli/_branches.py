@@ -31,6 +31,8 @@ class Branches:
                 answer = self._chat.send(line, after=self._after)
             case Command("regenerate"):
                 answer = self._chat.regenerate(self._after)
+            case Command("edit", ""):
+                raise ValueError("/edit needs a text: /edit TEXT")
             case Command("edit", text):
                 answer = self._chat.edit(await self._last_prompt(), text)
             case Command("branch", number):

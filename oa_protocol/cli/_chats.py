@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import asdict
 
+from oa_protocol.bindings.ids import check_id
 from oa_protocol.bindings.tree import MessageTree
 from oa_protocol.cli._terminal import Terminal
 from oa_protocol.client.client import Client
@@ -43,7 +44,13 @@ async def delete(client: Client, terminal: Terminal, chat_ids: Sequence[str], *,
     """Delete chats, and print the ids of those that are gone. An answer that is running is waited for first.
 
     If a chat can't be deleted, the others still are. Then the first error is raised.
+
+    Raises:
+        ValueError: One of them isn't an id. Nothing is deleted.
+
     """
+    for chat_id in chat_ids:
+        check_id(chat_id)
     failed: list[OAError] = []
     for chat_id in chat_ids:
         terminal.progress(f"deleting chat {chat_id}…")

@@ -255,13 +255,16 @@ class Session:
             async with chat:
                 try:
                     async for prompt in prompts:
+                        asked: Answer | None = None
                         try:
                             asked = await branches.ask(prompt)
                             if asked is not None:
                                 await answer(asked)
-                        except (ValueError, LocalProtocolError) as error:
-                            # It isn't possible, or no server can store it. A user at a terminal can type another line.
-                            if not self._typed or chat.phase is Phase.FAILED:
+                        except (ValueError, OAError) as error:
+                            # It isn't possible, no server can store it, or a command about the chat failed. A user at a
+                            # terminal can type another line.
+                            goes_on = asked is None or isinstance(error, ValueError | LocalProtocolError)
+                            if not self._typed or chat.phase is Phase.FAILED or not goes_on:
                                 raise
                             self.terminal.complain(f"Error: {in_our_words(error)}")
                 except OAError as error:

@@ -231,6 +231,11 @@ class Carrier:
             stack.push_async_callback(self.close_stream)
             stack.push_async_callback(self.drop_flight)
 
+    @property
+    def is_in_journal(self) -> bool:
+        """Whether the journal has the chat's id."""
+        return self._entry is not None and self._entry.has_chat
+
     async def note_kept(self) -> None:
         """Cross the chat out of the journal, so that no sweep deletes it. Raises JournalError."""
         if self._entry is not None:

@@ -83,6 +83,11 @@ class Driver:
             phase = self.conversation.phase.name
             raise ClosedError(f"the chat {why} (phase {phase})", phase=phase)
 
+    @property
+    def is_in_journal(self) -> bool:
+        """Whether the journal has the chat's id."""
+        return self._carrier.is_in_journal
+
     async def keep(self) -> None:
         """Let the chat stay on the server. It is crossed out of the journal first, so that no sweep deletes it.
 

@@ -274,6 +274,7 @@ class Chat:
         Raises:
             JournalError: the chat can't be crossed out of the journal. Then it isn't kept.
             ClosedError: you have left the chat.
+            LocalProtocolError: the chat couldn't be created, or its create was lost.
 
         """
         await self._driver.keep()
@@ -324,7 +325,8 @@ class Chat:
             return
         named = "; ".join(f"chat {record.chat_id or '(id unknown)'}: {record.reason}" for record in records)
         text = f"left, or maybe left, on {self._driver.conversation.binding.base_url}: {named}"
-        if self._client._journal is not None:
+        # A lost create is in the journal, but an existing chat isn't, nor one that was kept once.
+        if self._client._journal is not None and (self._driver.is_in_journal or records[0].chat_id is None):
             text += f". `oa-protocol sweep --journal {shlex.quote(str(self._client._journal.path))}` deletes it later"
         if in_flight is None or isinstance(in_flight, GeneratorExit):  # Python swallows this one, and its notes
             warnings.warn(text, ChatLeakedWarning, stacklevel=stacklevel + 1)

@@ -393,26 +393,37 @@ class Entry:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._line: Line | None = None  # the one of the last create
+        self._creating: Line | None = None  # the line of the last create
+        self._line: Line | None = None  # the line of the chat, once its id is known
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether the chat's id is written down, and the chat isn't crossed out."""
+        return self._line is not None
 
     async def creating(self, binding: Binding, account: str) -> None:
         """Write down that a chat may be made, before it can be. A cancellation waits for that. Raises JournalError."""
-        self._line = await self._write(partial(self._journal.creating, binding, account), shield=True)
+        self._creating = await self._write(partial(self._journal.creating, binding, account), shield=True)
 
     async def settled(self, chat_id: str | None, *, is_unclear: bool, is_kept: bool) -> None:
         """Write down what became of the create. A cancellation waits for that. Raises JournalError."""
-        line = cast("Line", self._line)
+        line = cast("Line", self._creating)
         if chat_id is not None and not is_kept:
+            self._line = line  # already while it is written, so that ``kept`` crosses it out
             await self._write(partial(self._journal.created, line, chat_id), shield=True)
         elif chat_id is None and is_unclear:
             await self._write(partial(self._journal.unclear, line), shield=True)
         else:
-            await self.kept()
+            await self._write(partial(self._journal.gone, line), shield=True)
 
     async def kept(self) -> None:
-        """Cross the chat out, because a sweep mustn't delete it. A cancellation waits for that. Raises JournalError."""
+        """Cross the chat out, because a sweep mustn't delete it. A cancellation waits for that. Raises JournalError.
+
+        The line of a create stays until ``settled``, because the create may be lost.
+        """
         if self._line is not None:
             await self._write(partial(self._journal.gone, self._line), shield=True)
+            self._line = None
 
     async def gone(self) -> None:
         """Cross the chat out. If that fails, it does no harm, because a sweep finds no chat and drops the line."""

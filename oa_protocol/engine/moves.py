@@ -169,7 +169,7 @@ class Moves:
             ):
                 if self._remote.is_kept:
                     self._keep(events)
-                elif not self._remote.may_be_running or self._clock.has_come(leaving.drained):
+                elif not self._remote.needs_draining or self._clock.has_come(leaving.drained):
                     self._delete()
                 elif self.phase is not Phase.DRAINING:
                     # The server may receive a lost request later, and until then its answer isn't in the chat.

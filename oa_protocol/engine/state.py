@@ -108,6 +108,8 @@ class Remote(Struct, gc=False):
         is_kept: true if the chat is to stay on the server.
         may_be_running: true if an answer may be waiting or running, so that a DELETE would break other users' answers
             (WIRE 25).
+        others_may_run: the same for answers that waited or ran when an existing chat was read. They may outlast the
+            answers that are asked for here.
         date: the ``date`` header of the server's last reply.
 
     """
@@ -118,7 +120,13 @@ class Remote(Struct, gc=False):
     newest_id: str = ""
     is_kept: bool = False
     may_be_running: bool = False
+    others_may_run: bool = False
     date: str | None = None
+
+    @property
+    def needs_draining(self) -> bool:
+        """Whether any answer in the chat may be waiting or running."""
+        return self.may_be_running or self.others_may_run
 
     def enter(self, chat: ChatSnapshot) -> None:
         """Note what is in an existing chat, and go to the last complete answer of the branch that it shows (OA-3.6)."""
@@ -126,7 +134,7 @@ class Remote(Struct, gc=False):
         self.parent_id = tree.answer.id if tree.answer else None
         self.prompt_id = next((message.id for message in reversed(tree.shown) if message.role == "prompter"), "")
         self.newest_id = tree.messages[-1].id if tree.messages else ""
-        self.may_be_running = tree.is_running
+        self.may_be_running, self.others_may_run = False, tree.is_running
 
 
 class GoneCheck(Struct, frozen=True):

@@ -312,7 +312,8 @@ class Steps(Moves):
     def _on_drained_chat(self, outcome: Outcome, events: Events) -> None:
         chat = self._read(FetchChat, outcome, self.settings.binding.read_chat, "a chat")
         if chat is not None:
-            self._drain(running=chat.tree.is_running if self._turn is None else self._turn.is_running(chat))
+            turn = None if self._remote.others_may_run else self._turn
+            self._drain(running=chat.tree.is_running if turn is None else turn.is_running(chat))
 
     def _drain(self, *, running: bool) -> None:
         if running:
@@ -472,8 +473,8 @@ def _has_turn(steps: Steps) -> bool:
     return steps._turn is not None
 
 
-def _knows_message(steps: Steps) -> bool:
-    return steps._turn is not None and bool(steps._turn.message_id)
+def _drains_one_message(steps: Steps) -> bool:
+    return steps._turn is not None and bool(steps._turn.message_id) and not steps._remote.others_may_run
 
 
 def _lists(steps: Steps) -> bool:
@@ -493,7 +494,7 @@ STEPS: dict[Phase, Sequence[Step]] = {
     Phase.STREAMING: [Step(FetchMessage, Steps._on_check)],
     Phase.POLLING: [Step(FetchMessage, Steps._on_poll)],
     Phase.DRAINING: [
-        Step(FetchMessage, Steps._on_drained_message, _knows_message),
+        Step(FetchMessage, Steps._on_drained_message, _drains_one_message),
         Step(FetchChat, Steps._on_drained_chat),
     ],
     Phase.DELETING: [Step(DeleteChat, Steps._on_delete)],

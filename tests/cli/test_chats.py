@@ -137,3 +137,18 @@ def test_a_chat_is_kept_later(server: Server) -> None:
     stays = "The chat stays on the server when you leave"
     assert (done.code, done.out) == (0, "Count\n")
     assert done.err == f"{stays}.\n{stays}: {chat.id}.\nKept: chat {chat.id}\n"
+
+
+def test_before_anything_is_deleted_all_ids_are_checked(server: Server) -> None:
+    kept(server, "Count")
+    [chat] = server.chats
+    done = oa_protocol("delete", chat.id, "nonsense", env=credentials(server))
+    assert (done.code, done.out) == (2, "")
+    assert "not an id of this protocol (a UUID): 'nonsense'" in done.err
+    assert server.chats == (chat,)
+
+
+def test_an_edit_without_a_text_is_an_error(server: Server) -> None:
+    done = kept(server, "Count", "on", "/edit")
+    assert done.code == 2
+    assert "/edit needs a text: /edit TEXT" in done.err

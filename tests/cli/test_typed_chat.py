@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oa_protocol.server import Answer, Fault, Hold, Server, WorkerError
+from oa_protocol.server import Answer, Fault, Hold, Reply, Server, WorkerError
 
 from .command import credentials, ended, started
 from .pseudo_terminal import TERMINAL, Pseudo
@@ -249,6 +249,10 @@ def test_what_a_command_cannot_do_is_an_error_and_the_chat_goes_on(server: Serve
     wait_for_prompt(terminal)
     terminal.type("/edit Bye\r")
     terminal.wait_for("the first prompt of a chat can't be edited")
+    wait_for_prompt(terminal)
+    server.script(Fault("chat", before=Reply(500)))
+    terminal.type("/branch\r")
+    terminal.wait_for("HTTP 500 while reading the chat")
     wait_for_prompt(terminal)
     terminal.type("/exit\r")
     assert ended(process).code == 0

@@ -10,7 +10,16 @@ from typing import Any
 import anyio
 import pytest
 
-from oa_protocol import ChatLeakedWarning, Conversation, Credentials, InferenceServer, OAError, Phase, Website
+from oa_protocol import (
+    ChatLeakedWarning,
+    Conversation,
+    Credentials,
+    InferenceServer,
+    LocalProtocolError,
+    OAError,
+    Phase,
+    Website,
+)
 from oa_protocol.client.journal import Journal
 from oa_protocol.server import Answer, Fault, Hang, Hold, Reply, Reset
 from tests.driver.site import Site
@@ -83,6 +92,37 @@ async def test_a_lost_create_is_named_even_if_the_chat_is_kept(site: Site) -> No
     assert len(site.left) == 2
 
 
+@pytest.mark.clause("OA-7.9", "OA-9.1")
+async def test_a_chat_can_be_kept_while_it_is_created(site: Site, tmp_path: Path) -> None:
+    path, hold = tmp_path / "journal", Hold()
+    site.script(Fault("create", after=hold))
+    async with site.client(journal=path) as client, client.chat() as chat, anyio.create_task_group() as group:
+        group.start_soon(chat.ask, "Hello")
+        await site.reached("create")
+        await chat.keep()
+        hold.release()
+    assert Journal(path).lines() == []
+    site.left.add(chat.id)
+
+
+@pytest.mark.clause("OA-7.9", "OA-9.1")
+async def test_a_lost_create_stays_in_the_journal_even_if_its_owner_wants_to_keep_it(
+    site: Site, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal"
+    site.script(Fault("create", after=Reset()))
+    async with site.client(journal=path, retries=0) as client:
+        chat = client.chat()
+        with pytest.raises(OAError):
+            await chat.ask("Hello")
+        with pytest.raises(LocalProtocolError, match="in phase LEAKED"):
+            await chat.keep()
+        with pytest.warns(ChatLeakedWarning):
+            await chat.aclose()
+    assert [line.chat_id for line in Journal(path).lines()] == [None]
+    site.left = set(site.chats)
+
+
 # ---- open
 
 
@@ -126,6 +166,23 @@ async def test_an_existing_chat_is_deleted_if_its_owner_wants_that(site: Site, t
         await (await client.open(second)).delete()
     assert client.leaked == []
     site.left.clear()
+
+
+@pytest.mark.clause("OA-7.2")
+@pytest.mark.parametrize("kind", ["new", "kept before", "opened"])
+async def test_a_sweep_is_recommended_only_for_what_is_in_the_journal(site: Site, tmp_path: Path, kind: str) -> None:
+    chat_id = await kept(site)
+    site.script(Fault("delete", before=Reply(403), times=10))
+    async with site.client(journal=tmp_path / "journal") as client:
+        chat = await client.open(chat_id) if kind == "opened" else client.chat()
+        await chat.ask("Hello")
+        if kind == "kept before":
+            await chat.keep()
+        with pytest.warns(ChatLeakedWarning) as warned:
+            await chat.delete()
+    assert ("oa-protocol sweep" in str(warned[0].message)) == (kind == "new")
+    site.left.add(chat.id)
+    site.endless = True
 
 
 @pytest.mark.clause("OA-7.9")

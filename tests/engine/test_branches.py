@@ -265,6 +265,22 @@ def test_an_answer_that_somebody_else_waits_for_is_drained_too(story: Story) -> 
     assert story.existing() >> read << Phase.ANSWERED >> Close() << Phase.DRAINING << FetchChat
 
 
+@pytest.mark.clause("OA-7.1")
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_an_answer_that_ran_before_is_drained_even_after_a_new_one_was_asked_for(
+    story: Story, is_complete: bool
+) -> None:
+    script = story.existing() >> Reply(200, chat(prompter(), assistant(state="in_progress"))) >> Regenerate()
+    script = script << RequestAssistant >> Reply(200, second(None, "pending")) << Requested(ANSWER_2)
+    if is_complete:
+        script = script << OpenStream >> StreamOpened() >> Data(final(second("Yes"))) << Token("Yes")
+        script = script.drop_events() >> StreamEnded()
+    script = (script << OpenStream if not is_complete else script) >> Close() << Phase.DRAINING << FetchChat
+    script = script >> Reply(200, chat(prompter(), assistant(state="in_progress"), second("Yes")))
+    script = script << Pause(0.5) << FetchChat >> Reply(200, chat(prompter(), complete(), second("Yes")))
+    assert script << Phase.DELETING << DeleteChat
+
+
 # ---- a chat that stays
 
 

@@ -18,7 +18,7 @@ import pytest
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, OAError
 from oa_protocol.bindings.website import Website
 from oa_protocol.client._file_lock import Lock
-from oa_protocol.client.journal import Journal, Line
+from oa_protocol.client.journal import Entry, Journal, Line
 from oa_protocol.engine.errors import JournalError, NotSent
 from oa_protocol.server import Fault, Hold, Reply, Reset
 from tests.driver.site import PATIENCE, Site
@@ -669,3 +669,13 @@ def test_a_path_that_is_none_is_refused_and_leaves_nothing_half_made() -> None:
         warnings.simplefilter("error")
         with pytest.raises(TypeError):
             Journal(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.clause("OA-9.1")
+async def test_a_create_under_way_stays_in_the_journal_when_its_chat_is_kept_because_it_may_be_lost(path: Path) -> None:
+    entry = Entry(Journal(path))
+    await entry.creating(BINDING, ACCOUNT)
+    await entry.kept()
+    await entry.settled(None, is_unclear=True, is_kept=True)
+    [line] = lines(path)
+    assert line.settled_at is not None

@@ -150,7 +150,7 @@ def _turn(turn: Turn) -> tuple[object, ...]:
 
 def _remote(remote: Remote) -> tuple[object, ...]:
     at = remote.parent_id, remote.prompt_id, remote.newest_id
-    return remote.chat_id, *at, remote.is_kept, remote.may_be_running
+    return remote.chat_id, *at, remote.is_kept, remote.may_be_running, remote.others_may_run
 
 
 def _noted(ledger: Ledger, phase: Phase, now: float) -> tuple[object, ...]:
