@@ -24,6 +24,7 @@ from oa_protocol.client.bulk import BulkResult
 
 _SYNCS_EVERY = 1.0  # seconds
 _START = b'{"id":'
+_BLANK = b"\0 \t\r\n"  # A power failure can leave NULs at the end of a file.
 
 
 class Results:
@@ -98,6 +99,8 @@ class Results:
                     self._repair(number, line, end)
                     break
                 end += len(line)
+                if not line.strip(_BLANK):
+                    continue
                 try:
                     fields = msgspec.json.decode(line)
                     self.done[str(fields["id"])] = fields["error"] is not None
@@ -106,7 +109,7 @@ class Results:
 
     def _repair(self, number: int, line: bytes, end: int) -> None:
         """Remove the last line, which a killed process has left incomplete. A file of another kind stays as it is."""
-        if line[: len(_START)] != _START[: len(line)]:
+        if line.strip(_BLANK) and line[: len(_START)] != _START[: len(line)]:
             raise self._foreign(number)
         os.ftruncate(self._file, end)
         self.was_torn = True

@@ -128,11 +128,12 @@ def test_run_again_it_goes_on_where_it_stopped_even_if_lines_were_added_and_move
     assert len({result["id"] for result in work.results}) == 6
 
 
-def test_a_torn_last_line_is_removed_and_its_prompt_is_asked_again(work: Work) -> None:
+@pytest.mark.parametrize("tail", [b'{"id":"6b86', b"{", b"\0" * 100], ids=repr)
+def test_a_torn_last_line_is_removed_and_its_prompt_is_asked_again(work: Work, tail: bytes) -> None:
     source = work.prompts("one\ntwo\n")
     work.run(source)
-    content = work.out.read_bytes()
-    work.out.write_bytes(content[:-9])
+    first = work.out.read_bytes().splitlines(keepends=True)[0]
+    work.out.write_bytes(first + tail)
     done = work.run(source)
     assert done.code == 0
     assert "incomplete. Its prompt is asked again.\n1 answered, 0 failed, 1 done before" in done.err
