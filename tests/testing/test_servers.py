@@ -56,6 +56,6 @@ def test_a_wrong_server_is_caught(api: str, fault: Scripted | None, test: str, t
         wrong.script(*([] if fault is None else [fault]))
         names = {"api": api, "url": wrong.url, "credentials": Credentials(wrong.cookies, wrong.token)}
         suite = type("Wrong", (ServerConformance,), names)()
-        vectors = [next(vectors_for(api))] if test == HELD else []
+        vectors = [vector for vector in vectors_for(api) if vector.name.startswith("one turn")] if test == HELD else []
         with pytest.raises(AssertionError, match=told):
             getattr(suite, test)(*vectors)
