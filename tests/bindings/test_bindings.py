@@ -419,6 +419,8 @@ def test_a_binding_of_ones_own_need_not_know_the_oddities_of_open_assistant() ->
     bare: Any = Bare  # type checkers miss the methods that this test doesn't need
     api: Binding = bare()
     assert not api.list_confirms_gone
+    assert api.takes_cookies
+    assert api.models_need_credentials
     assert not api.is_prompt_there(400, "words")
     assert not api.leaves_message(503, "words")
     assert api.hint(500, "words", "x") == ""
