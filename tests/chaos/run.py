@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -91,7 +92,10 @@ def hold_conversation(
     if backend == "sync":
         behave = random.choice(SYNC_BEHAVIOURS)
         threaded = sync.Client(server.url, transport=transport, **settings)
-        threaded.models()  # CPython may raise what is for this thread in one that only begins, so it is to have begun
+        # CPython may raise what is for this thread in one that only begins, so it is to have begun. Whether the server
+        # replies in time on a busy machine doesn't matter.
+        with suppress(OAError):
+            threaded.models()
         striker = Striker(random) if random.random() < 0.5 else None
         story.behaviour = f"{behave.__name__}{', interrupted' if striker else ''}"
         if striker:
