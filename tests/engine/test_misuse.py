@@ -118,7 +118,7 @@ BAD_FIELDS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("happens", "words"), BAD_FIELDS, ids=repr)
+@pytest.mark.parametrize(("happens", "words"), BAD_FIELDS, ids=lambda value: ascii(value).replace("\\", ""))
 def test_an_input_of_the_wrong_type_raises_and_changes_nothing(story: Story, happens: Any, words: str) -> None:
     conversation = story.prompting().conversation
     frozen = pickle.dumps(conversation)
