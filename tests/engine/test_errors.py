@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from oa_protocol.bindings.replies import Reply as JudgedReply
+from oa_protocol.engine.errors import AnswerFailed, ApiError, AuthenticationError, HTTPStatusError, NotSent, OAError
 from oa_protocol.engine.events import Deleted, Failed, NeverCreated
 from oa_protocol.engine.inputs import Close, CredentialsFound, Input, ReplyReceived, StreamEnded
 from oa_protocol.engine.intents import (
@@ -128,6 +129,22 @@ def test_the_error_is_raised_as_promised_with_the_servers_words(row: Row) -> Non
     assert type(script.conversation.error) is row.error
     for words in row.words:
         assert words in str(script.conversation.error)
+    assert f"phase {script.conversation.error.phase}" in str(script.conversation.error)
+    assert getattr(script.conversation.error, "status", row.status) == row.status
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (ApiError, {"status": 0, "message": ""}),
+        (HTTPStatusError, {"status": 0}),
+        (AuthenticationError, {"status": None}),
+        (AnswerFailed, {"text": ""}),
+        (NotSent, {}),
+    ],
+)
+def test_an_error_can_be_made_from_a_text_alone(kind: type[OAError], fields: dict[str, object]) -> None:
+    assert vars(kind("No.")) == {"phase": None, **fields}
 
 
 @pytest.mark.clause("OA-7.2", "OA-8.3")
