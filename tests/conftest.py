@@ -16,6 +16,8 @@ from tests.driver.site import PATIENCE, Api, Site, living_tasks
 # Hypothesis times each example; on a busy machine that says nothing.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# Mutation testing runs the tests thousands of times, and compares the results.
+settings.register_profile("brief", deadline=None, max_examples=20, derandomize=True)
 
 # A shell has its background jobs ignore SIGINT, nohup SIGHUP, and all that they start. The tests send both.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
