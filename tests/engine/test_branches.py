@@ -154,6 +154,13 @@ def test_after_a_lost_prompt_an_older_one_with_the_same_text_is_not_adopted(stor
 
 
 @pytest.mark.clause("OA-6.14")
+def test_after_a_lost_prompt_the_newest_message_that_was_known_is_not_adopted(story: Story) -> None:
+    known = Reply(200, chat(prompter(), complete(), prompter(PROMPT_2, "More", ANSWER)))
+    script = story.existing() >> known >> Prompt("More", after=ANSWER) << SendPrompt >> Lost() << Pause() << FetchChat
+    assert script >> known << Phase.ANSWERED << Pause() << SendPrompt
+
+
+@pytest.mark.clause("OA-6.14")
 def test_after_a_lost_prompt_one_in_another_branch_is_not_adopted(story: Story) -> None:
     script = story.answered() >> Prompt("More", after=ANSWER) << SendPrompt >> Lost() << Pause(0.5) << FetchChat
     elsewhere = prompter(PROMPT_3, "More", ANSWER_2)
@@ -188,7 +195,8 @@ def test_before_there_is_a_chat_there_are_no_branches(story: Story, wrong: Promp
 def test_an_api_without_branches_says_so(wrong: Prompt | Regenerate) -> None:
     talk = {"id": "00000001", "lines": [{"id": "00000002", "by": "bot", "text": "Hi"}]}
     script = play(Conversation(API, COOKIES, chat_id="00000001")) << FetchChat >> Reply(200, talk) << Phase.ANSWERED
-    assert "the API 'talks' has no branches" in refusal(script.conversation, wrong)
+    said = f"{type(wrong).__name__} is not possible in phase ANSWERED (the API 'talks' has no branches)"
+    assert refusal(script.conversation, wrong) == said
 
 
 @pytest.mark.clause("OA-3.5", "OA-6.11")

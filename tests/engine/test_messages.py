@@ -4,15 +4,27 @@ import re
 
 import pytest
 
+from oa_protocol.bindings.base import Credentials
+from oa_protocol.bindings.replies import UNREADABLE as UNREADABLE_EVENT
 from oa_protocol.engine.errors import AnswerFailed, MaybeSent, RemoteProtocolError
-from oa_protocol.engine.inputs import Abandon, Close, CredentialsFound, Input, Prompt, Regenerate, StreamData
-from oa_protocol.engine.intents import FetchChat, LoadCredentials
+from oa_protocol.engine.inputs import (
+    Abandon,
+    Close,
+    CredentialsFound,
+    Input,
+    Interrupted,
+    Prompt,
+    Regenerate,
+    StreamData,
+)
+from oa_protocol.engine.intents import CreateChat, FetchChat, FetchMessage, LoadCredentials
 from oa_protocol.engine.timers import Cleanup, Timeouts
 from oa_protocol.testing.playbook import Data, Lost, Play, Reply, Unsent, Wait
 
 from .stories import (
     ANSWER,
     ANSWER_2,
+    COMMENT,
     GARBAGE,
     Beginning,
     Story,
@@ -37,6 +49,7 @@ UNREADABLE: list[tuple[Beginning, str, str]] = [
     (Story.prompt_lost, "a chat", "PROMPT_LOST"),
     (Story.requesting, "a new assistant message", "PROMPTED"),
     (Story.request_lost, "a chat", "REQUEST_LOST"),
+    (lambda story: story.streaming() >> StreamData(COMMENT * 3) << FetchMessage, "a message", "STREAMING"),
     (Story.polling, "a message", "POLLING"),
 ]
 BAD_IDS: list[tuple[Beginning, Input, str, str]] = [
@@ -114,6 +127,25 @@ def test_an_answer_that_fails(story: Story, begin: Beginning, happens: Input, te
     assert str(error) == text
 
 
+@pytest.mark.clause("OA-5.5")
+def test_an_event_that_is_none(story: Story) -> None:
+    with pytest.raises(UNREADABLE_EVENT) as refused:
+        story.binding.read_event(b"[]")
+    error = error_of(story, Story.streaming, StreamData(b"data: []\n\n"))
+    assert isinstance(error, RemoteProtocolError)
+    said = f"the stream has data that is not an event of this protocol: {refused.value} (phase STREAMING)"
+    assert str(error) == said
+
+
+@pytest.mark.clause("OA-2.5")
+def test_credentials_that_the_server_repeats_are_hidden(story: Story) -> None:
+    secret = Credentials({"session": "a secret of some length"})
+    script = story.start(secret) >> Prompt("Hello") << CreateChat
+    script = script >> Reply(422, story.words("a secret of some length isn't valid"))
+    said = "*** isn't valid: HTTP 422 while creating the chat (phase START)"
+    assert str(script.conversation.error) == said
+
+
 def test_an_answer_that_takes_too_long(story: Story) -> None:
     error = story.failed().conversation.error
     assert str(error) == TOO_LATE
@@ -143,6 +175,7 @@ def lost_delete(story: Story) -> Play:
 
 LATE = "the chat could not be deleted in the time allowed"
 RESET = "connection reset (while deleting the chat, phase DELETING)"
+INTERRUPTED = "interrupted (while sending the prompt, phase CHAT_CREATED)"
 REFUSED = "connection refused (while deleting the chat, phase DELETING)"
 BUSY = "HTTP 503 while deleting the chat (phase DELETING). The server is busy: try again later"
 
@@ -150,6 +183,7 @@ LEFT: list[tuple[Beginning, str]] = [
     (lambda story: story.creating() >> Abandon(), "the server did not say in time whether it made the chat"),
     (lambda story: story.creating() >> Lost(), "connection reset (while creating the chat, phase START)"),
     (lambda story: story.prompting() >> Abandon(), LATE),
+    (lambda story: story.prompting() >> Interrupted() >> Abandon(), f"{LATE}: {INTERRUPTED}"),
     (lambda story: story.deleting() >> Unsent() >> Abandon(), f"{LATE}: {REFUSED}"),
     (lost_delete, f"the chat could not be deleted in 1 attempts: {RESET}"),
     (lambda story: story.deleting() >> Reply(503, "", {"retry-after": "61"}), BUSY),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.engine.errors import ApiError, HTTPStatusError, MaybeSent, NotSent, OAError, RemoteProtocolError
 from oa_protocol.engine.events import Created, Deleted, Failed, NeverCreated, Prompted, Requested
 from oa_protocol.engine.inputs import Close, ExchangeFailed, Input, Prompt
@@ -62,6 +63,14 @@ def test_what_was_not_carried_out_is_tried_again_with_growing_delays(story: Stor
     begin, kind = WRITES[step]
     script = begin(story) >> outcome << Pause(0.5) << kind >> outcome << Pause(1.0) << kind >> outcome
     assert fails(step, script, NotSent if isinstance(outcome, ExchangeFailed) else HTTPStatusError)
+
+
+@pytest.mark.clause("OA-6.3")
+def test_the_delays_grow_to_512_seconds(story: Story) -> None:
+    script = story.creating(retries=13)
+    for tries in range(13):
+        script = script >> Unsent() << Pause(min(0.5 * 2**tries, 512.0)) << CreateChat
+    assert script
 
 
 @pytest.mark.clause("OA-6.3")
@@ -229,6 +238,26 @@ def test_a_resent_prompt_that_turns_out_to_have_arrived_is_adopted(story: Story)
     """The first one arrived late: after the chat was read, before the second one."""
     script = story.prompt_lost() >> Reply(200, chat()) << Pause() << SendPrompt >> Reply(400, story.words(ALREADY))
     assert script << Phase.PROMPT_LOST << Pause() << FetchChat >> Reply(200, chat(prompter())) << Prompted(PROMPT)
+
+
+class Numbered(InferenceServer):
+    """A server with statuses of its own."""
+
+    def is_prompt_there(self, status: int, words: str) -> bool:
+        return status == 409
+
+    def leaves_message(self, status: int, words: str) -> bool:
+        return status == 429
+
+
+@pytest.mark.clause("OA-6.7", "OA-6.10")
+def test_a_binding_may_go_by_the_status() -> None:
+    story = Story(Numbered("http://oa.test"))
+    script = story.prompt_lost() >> Reply(200, chat()) << Pause() << SendPrompt >> Reply(409, story.words("No."))
+    assert script << Phase.PROMPT_LOST
+    script = story.requesting() >> Reply(429, story.words("No.")) << Pause() << RequestAssistant
+    script = script >> Lost() << Pause() << FetchChat >> Reply(200, chat(prompter(), assistant()))
+    assert script << Phase.PROMPTED
 
 
 @pytest.mark.clause("OA-6.2")

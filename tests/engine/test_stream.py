@@ -397,6 +397,8 @@ def test_a_final_text_that_contradicts_the_tokens_is_a_correction(story: Story) 
     assert script << Corrected("Hello", cut=False) << Answered(message(complete("Hello")))
     script = story.polling("Helo") >> Reply(200, complete("Hello"))
     assert script << Corrected("Hello", cut=True) << Answered(message(complete("Hello")))
+    script = story.streaming("Helo") >> StreamData(COMMENT * 3) << FetchMessage >> Reply(200, complete("Hello"))
+    assert script << Corrected("Hello", cut=True) << Answered(message(complete("Hello")))
 
 
 BLOCKS = [
