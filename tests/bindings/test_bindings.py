@@ -422,7 +422,7 @@ NOT_FOUND = b'{"detail":"Chat not found"}'
         (INFERENCE, 404, b"", False, False),
         (INFERENCE, 404, b"\xff", False, False),
         (INFERENCE, 410, NOT_FOUND, False, False),
-        (INFERENCE, 301, b"", False, False),
+        (INFERENCE, 300, b"", False, False),
         (INFERENCE, 500, b"Internal Server Error", False, False),
     ],
 )
@@ -445,7 +445,7 @@ def test_which_replies_say_that_a_chat_is_gone(
             {
                 "__Secure-next-auth.session-token.10": "c",
                 "next-auth.session-token": "a",
-                "next-auth.session-token.2": "b",
+                "next-auth.session-token.1": "b",
             },
             None,
             "abc",

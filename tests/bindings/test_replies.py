@@ -69,6 +69,7 @@ def test_a_header_in_bytes_may_be_latin_1() -> None:
         ("Sun, 22 Nov 2026 08:17:60 GMT", 0.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
+        ("Tuesday, 01-Jan-69 00:00:00 GMT", 1328888514.0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 251606965313.0),
         ("Sun, 22 Nov 99999 08:18:16 GMT", None),
         ("Sun, 22 Nov 99999999999999999999 08:18:16 GMT", None),
@@ -79,6 +80,12 @@ def test_a_header_in_bytes_may_be_latin_1() -> None:
 def test_retry_after_is_in_seconds_or_a_date_by_the_servers_clock(value: str, seconds: float | None) -> None:
     headers = [("date", "Sun, 22 Nov 2026 08:18:06 GMT"), ("retry-after", value)]
     assert reply(503, headers=headers).retry_after == seconds
+
+
+@pytest.mark.clause("OA-6.3")
+def test_a_year_of_two_digits_is_one_from_1970_on() -> None:
+    headers = {"date": "Thu, 01 Jan 1970 00:00:00 GMT", "retry-after": "Thursday, 01-Jan-70 00:00:10 GMT"}
+    assert reply(503, headers=headers).retry_after == 10.0
 
 
 @pytest.mark.clause("OA-6.3")
@@ -110,43 +117,59 @@ def test_what_a_status_means(status: int) -> None:
 # ---- an unwelcome reply
 
 
+LOG_IN = ". Log in again and give the new cookies or token"
+WAIT = ". The server is busy: try again later"
+WRONG_SERVER = ". Is the base URL right, the API the right one, and the chat feature on?"
+MODELS = ". The server's models: await client.models(), or oa-protocol models"
+
+
 @pytest.mark.clause("OA-8.1")
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "text"),
+    ("status", "body", "kind", "start", "end"),
     [
-        (404, b'{"detail":"Chat not found"}', ApiError, "Chat not found: HTTP 404 while reading the chat (phase X)"),
-        (403, b"", AuthenticationError, "the server rejects the credentials: HTTP 403"),
-        (403, b"", AuthenticationError, "Log in again"),
-        (401, b'{"detail":"Token has expired"}', AuthenticationError, "Token has expired: HTTP 401"),
-        (500, b"Internal Server Error", HTTPStatusError, "HTTP 500 while reading the chat (phase X): 'Internal Server"),
-        (502, b"", HTTPStatusError, "HTTP 502 while reading the chat (phase X)"),
-        (413, b'{"message":"too long"}', ApiError, "Shorten the prompt"),
-        (422, b'{"message":"Model X not found"}', ApiError, "client.models()"),
-        (422, b'{"message":"Something else"}', ApiError, "Something else: HTTP 422"),
-        (429, b"", HTTPStatusError, "try again later"),
-        (503, b'{"detail":"busy"}', ApiError, "try again later"),
-        (404, b"<html>", HTTPStatusError, "Is the base URL right"),
-        (404, b'{"detail":"Not Found"}', ApiError, "Is the base URL right, the API the right one"),
-        (307, b"", HTTPStatusError, "It points to 'https://elsewhere/', and redirects are not followed"),
-        (400, b"\xff" * 1000, HTTPStatusError, "HTTP 400"),
-        (500, b'{"detail": {"no": "text"}}', HTTPStatusError, "HTTP 500"),
-        (500, b'{"detail": null}', HTTPStatusError, "HTTP 500"),
-        (500, b"[" * 100_000, HTTPStatusError, "HTTP 500"),
+        (404, b'{"detail":"Chat not found"}', ApiError, "Chat not found: ", ""),
+        (403, b"", AuthenticationError, "the server rejects the credentials: ", LOG_IN),
+        (401, b'{"detail":"Token has expired"}', AuthenticationError, "Token has expired: ", LOG_IN),
+        (500, b"Internal Server Error", HTTPStatusError, "", ": 'Internal Server Error'"),
+        (502, b"", HTTPStatusError, "", ""),
+        (413, b'{"message":"too long"}', ApiError, "too long: ", ". Shorten the prompt, or begin a new chat"),
+        (422, b'{"message":"Model X not found"}', ApiError, "Model X not found: ", MODELS),
+        (422, b'{"message":"Something else"}', ApiError, "Something else: ", ""),
+        (429, b"", HTTPStatusError, "", WAIT),
+        (503, b'{"detail":"busy"}', ApiError, "busy: ", WAIT),
+        (404, b"<html>", HTTPStatusError, "", ": '<html>'" + WRONG_SERVER),
+        (404, b'{"detail":"Not Found"}', ApiError, "Not Found: ", WRONG_SERVER),
+        (400, b"\xff" * 1000, HTTPStatusError, "", f": '{200 * chr(0xFFFD)}'"),
+        (500, b'{"detail": {"no": "text"}}', HTTPStatusError, "", """: '{"detail": {"no": "text"}}'"""),
+        (500, b'{"detail": null}', HTTPStatusError, "", """: '{"detail": null}'"""),
+        (500, b"[" * 100_000, HTTPStatusError, "", f": '{200 * '['}'"),
     ],
-    ids=lambda value: repr(value)[:40].replace("\\", ""),
+    ids=lambda value: ascii(value)[:40].replace("\\", ""),
 )
-def test_the_exception_for_an_unwelcome_reply(status: int, body: bytes, kind: type[Exception], text: str) -> None:
-    error = reply(status, body, {"location": "https://elsewhere/"}).error(DOING, "X")
+def test_the_exception_for_an_unwelcome_reply(
+    status: int, body: bytes, kind: type[Exception], start: str, end: str
+) -> None:
+    error = reply(status, body).error(DOING, "X")
     assert type(error) is kind
-    assert text in str(error)
-    assert error.phase == "X"
-    assert getattr(error, "status", None) == status
-    assert len(str(error)) < 1000
+    assert str(error) == f"{start}HTTP {status} while reading the chat (phase X){end}"
+    assert (error.phase, getattr(error, "status", None)) == ("X", status)
+
+
+@pytest.mark.clause("OA-2.7")
+@pytest.mark.parametrize("status", [300, 307, 399])
+@pytest.mark.parametrize(
+    ("headers", "target"), [([("location", "https://elsewhere/")], "https://elsewhere/"), ([], "")]
+)
+def test_a_redirect_names_its_target(status: int, headers: Headers, target: str) -> None:
+    hint = f"It points to {target!r}, and redirects are not followed: use that server's URL"
+    assert str(reply(status, headers=headers).error(DOING)) == f"HTTP {status} while reading the chat. {hint}"
 
 
 def test_only_a_request_that_is_limited_may_have_met_the_rate_limit() -> None:
-    assert "rate limit" in str(reply(500, b"").error(RequestAssistant.doing))
-    assert "rate limit" not in str(reply(500, b"").error(CreateChat.doing))
+    hint = "Servers of this protocol say that for a rate limit, too: wait some minutes"
+    doing = RequestAssistant.doing
+    assert str(reply(500, b"").error(doing)) == f"HTTP 500 while {doing}. {hint}"
+    assert str(reply(500, b"").error(CreateChat.doing)) == f"HTTP 500 while {CreateChat.doing}"
 
 
 @pytest.mark.clause("OA-8.1")

@@ -376,4 +376,5 @@ def test_a_tree_has_its_messages_in_order_and_its_branches() -> None:
 def test_a_circle_of_messages_ends() -> None:
     tree = tree_of(prompter(PROMPT, "Hello", ANSWER), complete())
     assert tree.shown == tree.messages
+    assert len(tree_of(prompter(PROMPT, "Hello", PROMPT)).shown) == 1
     assert tree_of().shown == ()
