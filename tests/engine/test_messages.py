@@ -23,7 +23,6 @@ from oa_protocol.testing.playbook import Data, Lost, Play, Reply, Unsent, Wait
 
 from .stories import (
     ANSWER,
-    ANSWER_2,
     COMMENT,
     GARBAGE,
     Beginning,
@@ -60,14 +59,20 @@ BAD_IDS: list[tuple[Beginning, Input, str, str]] = [
     (Story.requesting, Reply(200, {"id": BAD_ID}), "a new assistant message", "PROMPTED"),
     (Story.request_lost, Reply(200, chat(assistant(BAD_ID))), "an assistant message", "REQUEST_LOST"),
 ]
+NO_EVENT = "the stream has data that is not an event of this protocol"
 BROKEN: list[tuple[Beginning, Input, str]] = [
     (
         Story.polling,
-        Reply(200, complete(message_id=ANSWER_2)),
-        f"the server sent message '{ANSWER_2}' instead of {ANSWER}",
+        Reply(200, complete(message_id=BAD_ID)),
+        f"the server sent message {BAD_ID[:80]!r} instead of {ANSWER}",
     ),
     (Story.polling, Reply(200, complete(None)), "the server sent a complete message without content"),
     (Story.streaming, Data(final(assistant())), "the server ended the stream with a message in state pending"),
+    (
+        Story.streaming,
+        StreamData(b"data: " + 501 * b"[" + b"\n\n"),
+        f"{NO_EVENT}: more than 500 arrays and objects are inside one another",
+    ),
     (Story.streaming, StreamData(b"data: " + LARGE * b"x"), "the stream has an event of more than 8,388,608 bytes"),
 ]
 BY_OTHERS = "another request of the same account, maybe another program's, cancelled it while it waited"
@@ -133,8 +138,7 @@ def test_an_event_that_is_none(story: Story) -> None:
         story.binding.read_event(b"[]")
     error = error_of(story, Story.streaming, StreamData(b"data: []\n\n"))
     assert isinstance(error, RemoteProtocolError)
-    said = f"the stream has data that is not an event of this protocol: {refused.value} (phase STREAMING)"
-    assert str(error) == said
+    assert str(error) == f"{NO_EVENT}: {refused.value} (phase STREAMING)"
 
 
 @pytest.mark.clause("OA-2.5")

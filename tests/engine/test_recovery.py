@@ -340,6 +340,15 @@ def test_the_message_that_a_503_left_behind_is_not_adopted(story: Story) -> None
 
 
 @pytest.mark.clause("OA-6.7")
+def test_each_503_leaves_a_message_behind(story: Story) -> None:
+    busy = Reply(503, story.words(BUSY))
+    script = story.requesting() >> busy << Pause() << RequestAssistant >> busy << Pause() << RequestAssistant
+    script = script >> Lost() << Pause() << FetchChat
+    script = script >> Reply(200, chat(prompter(), assistant(ANSWER), assistant(ANSWER_2)))
+    assert script << Fails(MaybeSent) << Phase.FAILED
+
+
+@pytest.mark.clause("OA-6.7")
 def test_after_a_503_a_message_that_runs_is_adopted(story: Story) -> None:
     script = busy_and_then_lost(story, story.words(BUSY))
     assert script >> Reply(200, chat(prompter(), assistant(state="in_progress"))) << Requested(ANSWER)
@@ -367,7 +376,7 @@ def test_a_read_that_fails_is_tried_again_and_then_fails_the_step(story: Story, 
 
 @pytest.mark.clause("OA-6.3")
 def test_a_read_waits_for_retry_after_but_not_for_more_than_a_minute(story: Story) -> None:
-    assert story.prompt_lost() >> Reply(503, headers={"retry-after": "9"}) << Pause(9.0) << FetchChat
+    assert story.prompt_lost() >> Reply(503, headers={"retry-after": "60"}) << Pause(60.0) << FetchChat
     assert story.prompt_lost() >> Reply(503, headers={"retry-after": "99"}) << Fails(HTTPStatusError, "503")
 
 
