@@ -233,7 +233,6 @@ def test_a_prompt_that_is_no_text_is_refused(story: Story) -> None:
         story.conversation().handle(Prompt(b"Hello"), now=0.0)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.clause("OA-5.1")
 def test_the_last_event_of_a_stream_need_not_name_the_message(story: Story) -> None:
     bare = complete(message_id="")
     assert story.streaming("Hi there") >> Data(final(bare)) << Answered(message(bare)) << Phase.ANSWERED
