@@ -429,6 +429,13 @@ def test_what_is_emitted_as_leaked_is_what_is_kept(story: Story) -> None:
     assert script.conversation.error is failed.error
 
 
+@pytest.mark.clause("OA-6.8")
+def test_a_chat_whose_id_cannot_be_read_is_named_with_the_error_and_the_time(story: Story) -> None:
+    script = story.creating() >> Reply(200, {"id": "x"}, AT_16)
+    (record,) = script.conversation.leaked
+    assert (record.reason, record.not_after) == (str(script.conversation.error), AT_16["Date"])
+
+
 def test_a_chat_whose_id_is_known_needs_no_window(story: Story) -> None:
     script = story.prompting() >> Reply(200, prompter(), AT_16) << Prompted(PROMPT) >> Abandon() << Leaks(CHAT)
     (record,) = script.conversation.leaked

@@ -21,6 +21,7 @@ LEAST = 0.95
 """The share of the mutants which aren't equivalent that the tests must kill."""
 
 _SURVIVED = (0, 5, 33)  # Either all tests passed, or no test calls the function.
+_CAST = re.compile(r'cast\((None|"[^"]*"), ')
 _NAME = re.compile(r"oa_protocol\.(?P<module>.+)\.x(?:ǁ(?P<cls>\w+)ǁ|_)(?P<function>\w+)__mutmut_\d+")
 
 Survivor = tuple[str, str]
@@ -37,10 +38,21 @@ def describe(name: str, path: str) -> Survivor:
     """Return how ``mutants.toml`` names a mutant. mutmut's own name has a number that changes with the function."""
     found = _NAME.fullmatch(name)
     assert found is not None, name
-    changes = [line for line in get_diff_for_mutant(name, path=path).splitlines()[2:] if line[0] in "+-"]
-    added = " ".join(line[1:].strip() for line in changes if line[0] == "+")
-    removed = " ".join(line[1:].strip() for line in changes if line[0] == "-")
+    removed, added = difference(name, path)
     return ".".join(filter(None, found.groups())), added or f"-{removed}"
+
+
+def difference(name: str, path: str) -> tuple[str, str]:
+    """Return the lines of the original that a mutant changes, and the mutant's lines."""
+    changes = [line for line in get_diff_for_mutant(name, path=path).splitlines()[2:] if line[0] in "+-"]
+    removed, added = (" ".join(line[1:].strip() for line in changes if line[0] == sign) for sign in "-+")
+    return removed, added
+
+
+def differs_in_cast(name: str, path: str) -> bool:
+    """Return whether a mutant is equivalent because only the type in a ``cast`` differs, which isn't evaluated."""
+    removed, added = (_CAST.sub("cast(", lines) for lines in difference(name, path))
+    return removed == added
 
 
 def main() -> int:
@@ -51,12 +63,14 @@ def main() -> int:
     for results in sorted(RESULTS.glob("oa_protocol/**/*.meta")):
         path = str(results.relative_to(RESULTS).with_suffix(""))
         codes: dict[str, int | None] = json.loads(results.read_text("utf-8"))["exit_code_by_key"]
-        survivors = [describe(name, path) for name, code in codes.items() if code in _SURVIVED]
+        alive = [name for name, code in codes.items() if code in _SURVIVED]
+        survivors = [describe(name, path) for name in alive if not differs_in_cast(name, path)]
+        equivalent = len(alive) - len(survivors) + sum(listed.get(survivor, False) for survivor in survivors)
         row = Counter(
             mutants=len(codes),
             unchecked=sum(code is None for code in codes.values()),
-            alive=sum(not listed.get(survivor, False) for survivor in survivors),
-            equivalent=sum(listed.get(survivor, False) for survivor in survivors),
+            alive=len(alive) - equivalent,
+            equivalent=equivalent,
         )
         new += [survivor for survivor in survivors if survivor not in listed]
         unseen -= set(survivors)
