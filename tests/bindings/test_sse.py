@@ -124,6 +124,11 @@ def test_an_event_at_the_limit_is_taken_and_one_byte_more_is_refused(event: byte
 
 
 @pytest.mark.clause("OA-5.10")
+def test_the_limit_is_that_of_each_event() -> None:
+    assert decode_until_too_large([b"data: 1234\n\n", b"data: 5678\n\n"], limit=10) == ([b"1234", b"5678"], False)
+
+
+@pytest.mark.clause("OA-5.10")
 @pytest.mark.parametrize("start", [b"data: ", b"data: 123\ndata: ", b": ", b"event: ", b"data: a\r\n\r\ndata: ", b"\r"])
 def test_a_line_without_an_end_is_refused_at_the_limit(start: bytes) -> None:
     assert decode_until_too_large([start, *1001 * [b"x"]], limit=1000)[1]
@@ -160,8 +165,8 @@ def test_an_endless_stream_of_small_events_takes_no_memory(line: bytes) -> None:
 @pytest.mark.clause("OA-5.8")
 def test_keepalives_are_counted_from_the_last_event_on() -> None:
     decoder = SSEDecoder(PLENTY)
-    decoder.feed(b"event: ping\r\ndata: 2026-11-22 08:33:18.087159\r\n\r\n: ping\r\n\r\n")
-    assert decoder.keepalives == 2
+    decoder.feed(b": ping\r\n\r\nevent: ping\r\ndata: 2026-11-22 08:33:18.087159\r\n\r\n: ping\r\n\r\n")
+    assert decoder.keepalives == 3
     decoder.feed(b"data: a\r\n\r\n")
     assert decoder.keepalives == 0
     decoder.feed(b"data: a\r\n\r\n: ping\n\n")

@@ -1,6 +1,7 @@
 """The sweep: it deletes what dead owners left, and nothing of anybody else's."""
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -374,12 +375,19 @@ async def test_a_create_whose_clock_was_wrong_is_not_crossed_out_in_silence(
     site: Site, path: Path, sent: float, count: int
 ) -> None:
     left_behind(path, site, sent=sent)
+    [line] = Journal(path).lines()
     made = await make_chats(site, count)
     swept = await sweep(site, path)
     assert (swept.deleted, ids(path)) == ((), [])
     [record] = swept.leaked
-    assert "If that clock was wrong, it made one of these" in record.reason
-    assert sum(chat_id in record.reason for chat_id in made) == min(count, 8)
+    at = re.escape(datetime.fromtimestamp(line.sent_at, UTC).isoformat(" ", "seconds"))
+    more = f", and {count - 8} more" if count > 8 else ""
+    assert re.fullmatch(
+        rf"no empty chat is from the time of its create \({at} by this machine's clock then\)\. "
+        rf"If that clock was wrong, it made one of these: ({'|'.join(made)})(, ({'|'.join(made)})){{{min(count, 8) - 1}}}{more}\. "
+        r"Line 1 of the journal is dropped now",
+        record.reason,
+    )
     assert record.chat_id == (made[0] if count == 1 else None)
     assert await sweep(site, path) == SweepResult()
 
