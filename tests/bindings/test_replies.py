@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from msgspec import DecodeError
 
 from oa_protocol.bindings.base import Headers
 from oa_protocol.bindings.inference import InferenceServer
-from oa_protocol.bindings.replies import MAX_BODY, Reply
+from oa_protocol.bindings.replies import MAX_BODY, Reply, is_nested_too_deeply
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
 from oa_protocol.engine.intents import CreateChat, RequestAssistant
@@ -49,6 +50,11 @@ FIELDS = [("Date", "Sun, 22 Nov 2026 08:18:06 GMT"), ("RETRY-AFTER", "7"), ("loc
 def test_headers_are_read_as_http_libraries_have_them(spell: Callable[[], Headers]) -> None:
     found = reply(503, headers=spell())
     assert (found.date, found.location, found.retry_after) == ("Sun, 22 Nov 2026 08:18:06 GMT", "/x", 7.0)
+
+
+def test_what_are_no_headers_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^headers must be a mapping or pairs, not int$"):
+        reply(200, headers=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_header_in_bytes_may_be_latin_1() -> None:
@@ -195,9 +201,17 @@ def test_a_success_without_what_it_must_carry_is_none(body: bytes) -> None:
 
 @pytest.mark.clause("OA-8.2")
 def test_a_success_that_holds_an_error_message_is_that_error() -> None:
-    with pytest.raises(ApiError, match=r"^Locked \(instead of a new chat\)$") as raised:
-        reply(200, b'{"message": "Locked"}').decode(BINDING.read_chat_id, "a new chat", None)
-    assert (raised.value.status, raised.value.message) == (200, "Locked")
+    with pytest.raises(ApiError, match=r"^Locked \(instead of a new chat\) \(phase START\)$") as raised:
+        reply(200, b'{"message": "Locked"}').decode(BINDING.read_chat_id, "a new chat", "START")
+    assert (raised.value.phase, raised.value.status, raised.value.message) == ("START", 200, "Locked")
+
+
+@pytest.mark.clause("OA-8.2")
+def test_a_coding_of_the_body_is_named_if_the_body_cannot_be_read() -> None:
+    coded = reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"})
+    hint = "Its content-encoding is gzip, although we asked for none: does a proxy do that?"
+    with pytest.raises(RemoteProtocolError, match=f"{re.escape(hint)}$"):
+        coded.decode(BINDING.read_chat_id, "a new chat", None)
 
 
 @pytest.mark.clause("OA-8.2")
@@ -220,6 +234,8 @@ def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_read() -> None
     assert reply(200, body).decode(BINDING.read_chat_id, "a new chat", None) == "a"
     with pytest.raises(RemoteProtocolError, match="more than 8,388,608 bytes"):
         reply(200, body + b" ").decode(BINDING.read_chat_id, "a new chat", None)
+    with pytest.raises(RemoteProtocolError, match="more than 9 bytes"):
+        Reply.of(BINDING, 200, (), b'{"id":"a"}', most=9).decode(BINDING.read_chat_id, "a new chat", None)
     words = b'{"detail":"a"' + b" " * MAX_BODY + b"}"
     assert type(reply(500, words).error(DOING)) is HTTPStatusError
 
@@ -233,6 +249,21 @@ def test_json_that_is_nested_too_deeply_says_nothing() -> None:
     assert not Reply.of(WEBSITE, 404, (), too_deep).confirms_deletion
     assert type(reply(404, too_deep).error(DOING)) is HTTPStatusError
     assert reply(404, too_deep.replace(b"[]", b"1")).denies_chat
+
+
+@pytest.mark.clause("OA-5.10")
+@pytest.mark.parametrize(
+    ("text", "too_deep"),
+    [
+        pytest.param(500 * b"[" + 500 * b"]" + b"[]", False, id="500 levels"),
+        pytest.param(501 * b"[", True, id="501 levels"),
+        pytest.param(501 * b"[]", False, id="many of one level"),
+        pytest.param(10 * b"{}" + 501 * b"[", True, id="after some of one level"),
+        pytest.param(b'"' + 501 * b"[" + b'"', False, id="in a text"),
+    ],
+)
+def test_how_deeply_a_text_is_nested(text: bytes, too_deep: bool) -> None:
+    assert is_nested_too_deeply(text) is too_deep
 
 
 NESTED = """
