@@ -496,6 +496,7 @@ def test_the_servers_words_say_what_a_refusal_leaves_behind(api: Binding) -> Non
     assert api.leaves_message(503, "The server is currently busy. Please try again later.")
     assert not api.leaves_message(503, "")
     assert not api.leaves_message(500, "Something went wrong")
+    assert api.hint(418, "I'm a teapot", "x") == ""
 
 
 @pytest.mark.parametrize("api", BINDINGS, ids=lambda api: api.api)
