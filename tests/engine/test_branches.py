@@ -313,6 +313,12 @@ def test_the_reply_to_a_create_is_awaited_even_if_the_chat_is_kept(story: Story)
 
 
 @pytest.mark.clause("OA-7.9")
+def test_a_kept_chat_stays_even_if_no_reply_comes(story: Story) -> None:
+    script = story.prompting() >> Keep() >> Close() << None >> Wait()
+    assert script << Kept(CHAT) << Phase.KEPT << None
+
+
+@pytest.mark.clause("OA-7.9")
 @pytest.mark.parametrize("abandons", [False, True])
 def test_a_create_of_unknown_outcome_is_named_even_if_its_chat_was_to_be_kept(story: Story, abandons: bool) -> None:
     script = story.creating() >> Keep() >> (Abandon() if abandons else Lost())
