@@ -37,8 +37,12 @@ class Group(NamedTuple):
     tests: list[str]
 
 
+def _test_files(folder: str, *names: str) -> list[str]:
+    return [f"tests/{folder}/test_{name}.py" for name in names]
+
+
 GROUPS = {
-    "bindings": Group(["bindings/*.py"], ["tests/bindings"]),
+    "bindings": Group(["bindings/*.py"], ["tests/bindings", *_test_files("engine", "branches", "messages", "misuse")]),
     "engine": Group(["engine/*.py"], ["tests/engine", "--deselect=tests/engine/test_totality.py"]),
 }
 
