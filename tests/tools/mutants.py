@@ -41,9 +41,18 @@ def _test_files(folder: str, *names: str) -> list[str]:
     return [f"tests/{folder}/test_{name}.py" for name in names]
 
 
+_NOT_SLOW = "not thousands and not several_processes and not all_pages"
+
 GROUPS = {
     "bindings": Group(["bindings/*.py"], ["tests/bindings", *_test_files("engine", "branches", "messages", "misuse")]),
     "engine": Group(["engine/*.py"], ["tests/engine", "--deselect=tests/engine/test_totality.py"]),
+    "journal": Group(
+        ["client/journal.py"],
+        [*_test_files("journal", "entry", "journal"), "-k", f"not inference and (entry or not trio) and {_NOT_SLOW}"],
+    ),
+    "sweep": Group(
+        ["client/sweep.py"], [*_test_files("journal", "sweep_rules", "sweep"), "-k", f"not trio and {_NOT_SLOW}"]
+    ),
 }
 
 _SETTINGS = """
@@ -60,6 +69,7 @@ timeout_multiplier = 3.0
 
 _SURVIVED = (0, 5, 33)  # Either all tests passed, or no test calls the function.
 _CAST = re.compile(r'cast\((None|"[^"]*"), ')
+_SQL = re.compile(r'"(BEGIN|COMMIT|DELETE|INSERT|PRAGMA|SELECT|UPDATE) ?')
 _NAME = re.compile(r"oa_protocol\.(?P<module>.+)\.x(?:ǁ(?P<cls>\w+)ǁ|_)(?P<function>\w+)__mutmut_\d+")
 
 Survivor = tuple[str, str]
@@ -123,7 +133,8 @@ def judge(name: str, path: str, listed: dict[Survivor, bool]) -> tuple[Survivor,
     removed, added = (" ".join(line[1:].strip() for line in changes if line[0] == sign) for sign in "-+")
     survivor = ".".join(filter(None, found.groups())), added or f"-{removed}"
     only_a_type = _CAST.sub("cast(", removed) == _CAST.sub("cast(", added)  # ``cast`` doesn't look at its type
-    return survivor, only_a_type or listed.get(survivor, False)
+    only_case = removed.casefold() == added.casefold() and _SQL.search(removed) is not None
+    return survivor, only_a_type or only_case or listed.get(survivor, False)
 
 
 def line(name: str, row: Counter[str]) -> str:
