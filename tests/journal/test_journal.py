@@ -16,6 +16,8 @@ import anyio
 import pytest
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, OAError
+from oa_protocol.bindings.base import Binding
+from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.client._file_lock import Lock
 from oa_protocol.client.journal import Entry, Journal, Line
@@ -323,14 +325,44 @@ def test_the_lines_of_an_owner_in_this_process_are_abandoned_when_it_closes_or_i
     assert [line.line for line in abandoned(reader)] == [1, 2]
 
 
-def test_one_sweep_at_a_time(path: Path) -> None:
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_one_sweep_at_a_time(path: Path, is_linked: bool) -> None:
     journal, claims = Journal(path), list[Lock | None]()
-    for _ in range(2):
-        claims.append(journal.claim())
+    claims.append(journal.claim())
+    if is_linked:
+        path.with_name("link").hardlink_to(path)
+        path = path.with_name("link")
+    claims.append(Journal(path).claim())
     assert claims[1] is None
     assert claims[0] is not None
     journal.release(claims[0], [])
     assert journal.claim() is not None
+
+
+def test_a_sweep_ends_even_if_the_journal_has_become_unusable(path: Path) -> None:
+    journal = Journal(path)
+    claim = journal.claim()
+    assert claim is not None
+    path.rename(path.with_name("moved"))
+    path.mkdir()
+    journal.release(claim, ["0" * 32])
+    path.rmdir()
+    path.with_name("moved").rename(path)
+    assert journal.claim() is not None
+
+
+def test_the_lines_of_one_server_and_what_is_elsewhere(path: Path) -> None:
+    journal = Journal(path)
+    others: list[Binding] = [
+        Website("http://b.example.org"),
+        Website("http://a.example.org"),
+        InferenceServer(BINDING.base_url),
+    ]
+    mine, *_ = [journal.creating(binding, ACCOUNT) for binding in (BINDING, *others, *others)]
+    assert journal.lines(BINDING) == [mine]
+    assert journal.elsewhere(BINDING) == ["http://a.example.org", "http://b.example.org", "http://oa.example.org"]
+    assert len(journal.lines()) == 7
+    journal.close()
 
 
 def test_the_file_of_a_dead_owner_goes_with_its_last_line(path: Path) -> None:
@@ -341,7 +373,7 @@ def test_the_file_of_a_dead_owner_goes_with_its_last_line(path: Path) -> None:
         claim = dead.claim()
         assert claim is not None
         dead.gone(each)
-        dead.release(claim, [line.owner])
+        dead.release(claim, ["0" * 32, line.owner])
         assert len(owners(path)) == left
 
 
