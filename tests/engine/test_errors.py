@@ -124,13 +124,13 @@ def leave(script: Play, story: Story) -> Play:
 @pytest.mark.clause("OA-8.1", "OA-8.3", "OA-6.11")
 @pytest.mark.parametrize("row", rows(raised=True), ids=name_of)
 def test_the_error_is_raised_as_promised_with_the_servers_words(row: Row) -> None:
-    script = go_on(meet(row), row)
-    assert row.error is not None
-    assert type(script.conversation.error) is row.error
+    error = go_on(meet(row), row).conversation.error
+    assert error is not None
+    assert type(error) is row.error
     for words in row.words:
-        assert words in str(script.conversation.error)
-    assert f"phase {script.conversation.error.phase}" in str(script.conversation.error)
-    assert getattr(script.conversation.error, "status", row.status) == row.status
+        assert words in str(error)
+    assert f"phase {error.phase}" in str(error)
+    assert getattr(error, "status", row.status) == row.status
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@ mutant that the tests don't notice survives. The survivors that are known are in
 with a reason. Those that are equivalent don't count, because no test can tell them from the original.
 """
 
+# Only ``nox -s mutation`` installs mutmut.
+# pyright: basic, reportMissingImports=false
+
 from __future__ import annotations
 
 import json
@@ -49,6 +52,14 @@ GROUPS = {
     "journal": Group(
         ["client/journal.py"],
         [*_test_files("journal", "entry", "journal"), "-k", f"not inference and (entry or not trio) and {_NOT_SLOW}"],
+    ),
+    "driver": Group(
+        ["client/_driver.py", "client/_shield.py"],
+        [
+            *_test_files("driver", "shield", "exits", "exits_asyncio", "deadlines", "interrupted_steps", "recovery"),
+            *_test_files("client", "conversations", "user_code", "leaving", "kept_chats", "branches", "resume"),
+            *("-k", "not inference and not httpx"),
+        ],
     ),
     "sweep": Group(
         ["client/sweep.py"], [*_test_files("journal", "sweep_rules", "sweep"), "-k", f"not trio and {_NOT_SLOW}"]
