@@ -56,7 +56,7 @@ GROUPS = {
     "driver": Group(
         ["client/_driver.py", "client/_shield.py"],
         [
-            *_test_files("driver", "shield", "exits", "exits_asyncio", "deadlines", "interrupted_steps", "recovery"),
+            *_test_files("driver", "shield", "exits", "exits_asyncio", "deadlines", "interrupted_steps"),
             *_test_files("client", "conversations", "user_code", "leaving", "kept_chats", "branches", "resume"),
             *("-k", "not inference and not httpx"),
         ],
