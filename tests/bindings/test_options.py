@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oa_protocol.bindings import json as schemas
@@ -74,6 +74,7 @@ def test_all_but_max_new_tokens_may_be_null(name: str) -> None:
 @pytest.mark.clause("OA-4.6")
 @pytest.mark.parametrize("name", NUMBERS)
 @given(value=st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False))
+@example(value=-(2**63))
 def test_any_finite_number_is_sent_as_it_is(name: str, value: float) -> None:
     assert json.loads(schemas.encode(SamplingParameters.of({name: value})))[name] == value
 

@@ -148,6 +148,9 @@ def test_credentials_that_the_server_repeats_are_hidden(story: Story) -> None:
     script = script >> Reply(422, story.words("a secret of some length isn't valid"))
     said = "*** isn't valid: HTTP 422 while creating the chat (phase START)"
     assert str(script.conversation.error) == said
+    script = story.start(secret) >> Prompt("Hello") << CreateChat >> Reply(200, {"id": "a secret of some length"})
+    said = "the server sent '***' as the id of a new chat, which is not an id of this API (phase START)"
+    assert str(script.conversation.error) == said
 
 
 def test_an_answer_that_takes_too_long(story: Story) -> None:

@@ -93,8 +93,8 @@ async def test_a_chat_is_written_down_before_it_is_made_and_crossed_out_when_it_
 async def test_nothing_is_written_for_a_client_that_makes_no_chat(site: Site, path: Path) -> None:
     async with site.client(journal=path) as client, client.chat():
         await client.models()
-    assert not path.parent.exists()
     assert lines(path) == []
+    assert not path.parent.exists()
 
 
 @pytest.mark.clause("OA-9.1")
@@ -323,6 +323,25 @@ def test_the_lines_of_an_owner_in_this_process_are_abandoned_when_it_closes_or_i
     assert [line.line for line in abandoned(reader)] == [1]
     del two
     assert [line.line for line in abandoned(reader)] == [1, 2]
+
+
+def test_an_owner_that_writes_again_after_its_end_is_a_new_one(path: Path) -> None:
+    journal = Journal(path)
+    assert journal.patience == 10.0
+    one = journal.creating(BINDING, ACCOUNT)
+    journal.close()
+    two = journal.creating(BINDING, ACCOUNT)
+    assert journal.living([one.owner, two.owner]) == {two.owner}
+    journal.close()
+
+
+def test_an_owner_whose_file_somebody_removed_ends_as_usual(path: Path) -> None:
+    journal = Journal(path)
+    journal.gone(journal.creating(BINDING, ACCOUNT))
+    [owner] = owners(path)
+    path.with_name(f"{path.name}.owners").joinpath(owner).unlink()
+    journal.close()
+    assert owners(path) == []
 
 
 @pytest.mark.parametrize("is_linked", [False, True])
