@@ -1,8 +1,9 @@
 """Change the code in small ways, and print how many of these mutants the tests notice.
 
-``python -m tests.tools.mutants [GROUP…]`` runs mutmut in ``build/mutation``, and goes on there if it is run again. A
-mutant that the tests don't notice survives. The survivors that are known are in ``mutants.toml`` beside this file, each
-with a reason. Those that are equivalent don't count, because no test can tell them from the original.
+``python -m tests.tools.mutants [GROUP…]`` runs mutmut in ``build/mutation``. If it is run again, it goes on there, and
+judges the survivors anew. A mutant that the tests don't notice survives. The survivors that are known are in
+``mutants.toml`` beside this file, each with a reason. Those that are equivalent don't count, because no test can tell them
+from the original.
 """
 
 # Only ``nox -s mutation`` installs mutmut.
@@ -99,9 +100,20 @@ def run(name: str) -> Path:
     modules = json.dumps([f"oa_protocol/{module}" for module in group.modules])
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as settings:
         settings.write(_SETTINGS.format(modules=modules, tests=json.dumps(group.tests)))
+    forget_survivors(folder / "mutants")
     environment = os.environ | ({"TMPDIR": str(MEMORY)} if MEMORY.is_dir() else {})
     subprocess.run(["mutmut", "run"], cwd=folder, check=True, env=environment)
     return folder
+
+
+def forget_survivors(mutants: Path) -> None:
+    """Let survivors be judged anew, and let mutmut find out anew which test reaches what, because tests change."""
+    (mutants / "mutmut-stats.json").unlink(missing_ok=True)
+    for file in mutants.glob("**/*.meta"):
+        found = json.loads(file.read_text("utf-8"))
+        codes: dict[str, int | None] = found["exit_code_by_key"]
+        found["exit_code_by_key"] = {name: None if code in _SURVIVED else code for name, code in codes.items()}
+        file.write_text(json.dumps(found), "utf-8")
 
 
 def known() -> dict[Survivor, bool]:
