@@ -2,8 +2,8 @@
 
 ``python -m tests.tools.mutants [GROUP…]`` runs mutmut in ``build/mutation``. If it is run again, it goes on there, and
 judges the survivors anew. A mutant that the tests don't notice survives. The survivors that are known are in
-``mutants.toml`` beside this file, each with a reason. Those that are equivalent don't count, because no test can tell them
-from the original.
+``mutants.toml`` beside this file, each with a reason. Those that are equivalent don't count, because no test can tell
+them from the original.
 """
 
 # Only ``nox -s mutation`` installs mutmut.
