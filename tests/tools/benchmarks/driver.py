@@ -75,15 +75,21 @@ async def cpu_of_a_conversation(converse: Converse, case: Case) -> float:
 
 
 async def cpu_of_the_journal(converse: Converse, case: Case) -> float:
-    """ms of a conversation's three writes, one conversation after the other, with the threads that do them."""
-    with TemporaryDirectory() as folder, closing(Journal(Path(folder) / "journal")) as journal:
-        began = time.process_time()
-        for _ in range(case.conversations):
+    """ms of a conversation's three writes, in the threads that do them."""
+
+    async def write(journal: Journal) -> None:
+        for _ in range(case.rounds):
             entry = Entry(journal)
             await entry.creating(Website("http://oa.example.org"), "account")
             await entry.settled(CHAT, is_unclear=False, is_kept=False)
             await entry.gone()
-        return (time.process_time() - began) / case.conversations * 1e3
+
+    with TemporaryDirectory() as folder, closing(Journal(Path(folder) / "journal")) as journal:
+        began = time.process_time()
+        async with anyio.create_task_group() as group:
+            for _ in range(case.conversations):
+                group.start_soon(write, journal)
+        return (time.process_time() - began) / (case.conversations * case.rounds) * 1e3
 
 
 async def _cpu(converse: Converse, case: Case) -> float:
@@ -179,7 +185,8 @@ CASES = [
     Case("5,000 conversations at once: CPU ms each", "≤ 1.0", cpu_of_a_conversation, Plan(100), 5000),
     Case("1,000 live conversations: KB each", "≤ 25", memory_of_a_conversation, HANGING, 1000),
     Case("5,000 live conversations: KB each", "≤ 12", memory_of_a_conversation, HANGING, 5000, 1, OURS),
-    Case("the journal: CPU ms a conversation", "≤ 1", cpu_of_the_journal, WARM_UP, 1000, 0, ("httptools",)),
+    Case("the journal, one after the other: CPU ms each", "≤ 1", cpu_of_the_journal, WARM_UP, 1, 200, ("httptools",)),
+    Case("the journal, 100 at once: CPU ms each", "≤ 1", cpu_of_the_journal, WARM_UP, 100, 10, ("httptools",)),
     Case("1,000 streams cancelled, asyncio: s", "≤ 1.0", cancelling, HANGING, 1000, 1, OURS),
     Case("1,000 streams cancelled, trio: s", "≤ 1.0", cancelling, HANGING, 1000, 1, OURS, "trio"),
     Case("60 s at 10,000 tokens/s: blocks gained", "0", block_growth, STEADY, 100, 60, ("httptools",)),
@@ -213,7 +220,8 @@ def figure(case: Case, contender: str, warm_up_url: str) -> float:
         there.close()
         measured = here.recv()
         process.join()
-        assert contender == "historic" or site.deleted() == case.conversations * case.rounds
+        if contender != "historic" and case.measure is not cpu_of_the_journal:
+            assert site.deleted() == case.conversations * case.rounds
     assert isinstance(measured, float)
     return measured
 
