@@ -121,6 +121,7 @@ async def test_a_program_that_keeps_its_threads_busy_does_not_hold_up_the_journa
     with anyio.fail_after(PATIENCE):
         await creating(Entry(journal))
         assert len(await in_thread(journal.lines)) == 1
+        assert await in_thread(journal.lines, Website("http://elsewhere.example.org")) == []
     for token in tokens:
         limiter.release_on_behalf_of(token)
     journal.close()
