@@ -15,7 +15,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from oa_protocol import AuthenticationError, ChatLeakedWarning, Cleanup, Client, OAError
+from oa_protocol import AuthenticationError, ChatLeakedWarning, Cleanup, Client, OAError, Timeouts
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
@@ -171,6 +171,26 @@ async def test_a_chat_that_reads_badly_is_deleted_all_the_same(site: Site, path:
     left_behind(path, site, chat_id)
     site.script(Fault("chat", before=Reply(200, b"{")))
     assert (await sweep(site, path)).deleted == (chat_id,)
+
+
+async def test_a_delete_is_tried_and_awaited_as_the_client_says(site: Site, path: Path) -> None:
+    [chat_id] = await make_chats(site)
+    left_behind(path, site, chat_id)
+    site.script(Fault("delete", before=Hold()))
+    client = site.client(journal=path, timeouts=Timeouts(reply=0.05), cleanup=Cleanup(attempts=1))
+    swept = await sweep(site, path, client=client)
+    [reason] = reasons(swept)
+    assert "in 1 attempts: no reply within 0.05 s" in reason
+
+
+@pytest.mark.clause("OA-9.3")
+async def test_a_chat_that_comes_with_an_error_was_not_read(site: Site, path: Path) -> None:
+    [chat_id] = await make_chats(site)
+    written(path, site, chat_id, credentials=OTHER).close()
+    body = json.dumps({"id": chat_id, "messages": []}).encode()
+    site.script(Fault("chat", before=Reply(500, body)))
+    swept = await sweep(site, path)
+    assert (swept.deleted, len(swept.leaked)) == ((), 1)
 
 
 async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> None:
