@@ -45,12 +45,24 @@ def _test_files(folder: str, *names: str) -> list[str]:
     return [f"tests/{folder}/test_{name}.py" for name in names]
 
 
-_SLOW = "all_pages draining_leaves fifty hangs_leaves hundred several_processes takes_no_longer thousands".split()
+_SLOW = [
+    "all_pages",
+    "draining_leaves",
+    "fifty",
+    "hangs_leaves",
+    "hundred",
+    "several_processes",
+    "takes_no_longer",
+    "thousands",
+]
 _NOT_SLOW = " and ".join(f"not {name}" for name in _SLOW)
 
 GROUPS = {
     "bindings": Group(["bindings/*.py"], ["tests/bindings", *_test_files("engine", "branches", "messages", "misuse")]),
-    "engine": Group(["engine/*.py"], ["tests/engine", "--deselect=tests/engine/test_totality.py"]),
+    "engine": Group(
+        ["engine/*.py"],
+        ["tests/engine", *_test_files("bindings", "own_binding"), "--deselect=tests/engine/test_totality.py"],
+    ),
     "journal": Group(
         ["client/journal.py"],
         [*_test_files("journal", "entry", "journal"), "-k", f"not inference and (entry or not trio) and {_NOT_SLOW}"],
