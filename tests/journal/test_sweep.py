@@ -119,6 +119,7 @@ async def test_the_chats_of_a_dead_owner_are_deleted_and_crossed_out(site: Site,
     for chat_id in made:
         left_behind(path, site, chat_id)
     assert await sweep(site, path) == SweepResult(tuple(made), ())
+    assert site.steps.count("chat") == 2  # Each one is read once, to see whether an answer runs.
     assert (ids(path), site.chats) == ([], ())
     assert [file.name for file in path.with_name(f"{path.name}.owners").iterdir()] == ["sweep"]
     assert await sweep(site, path) == SweepResult((), ())
