@@ -518,6 +518,13 @@ async def test_a_create_that_may_still_come_is_kept_and_then_crossed_out(site: S
     assert ids(path) == []
 
 
+async def test_creates_that_may_still_come_are_named_in_their_order(site: Site, path: Path) -> None:
+    for _ in range(6):
+        left_behind(path, site)
+    expected = tuple(unnamed("its create may still be carried out", line) for line in range(1, 7))
+    assert (await sweep(site, path)).leaked == expected
+
+
 async def test_a_create_that_is_carried_out_late_is_found_by_a_later_sweep(site: Site, path: Path) -> None:
     left_behind(path, site)
     assert (await sweep(site, path)).deleted == ()
