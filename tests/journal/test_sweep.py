@@ -624,15 +624,33 @@ async def test_an_id_in_the_list_that_is_none_never_gets_into_a_url(site: Site, 
     assert "delete" not in site.steps
 
 
-@pytest.mark.parametrize("reply", [Reply(500), Reply(200, b"{"), Reply(200, b"null")])
-async def test_without_a_list_nothing_is_deleted(site: Site, path: Path, reply: Reply) -> None:
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        (Reply(500), "HTTP 500 while listing the chats"),
+        (Reply(200, b"{"), "the server sent something other than a list of chats: .+"),
+        (Reply(200, b"null"), "the server sent something other than a list of chats: .+"),
+        (Hold(), "no reply within 0.5 s"),
+    ],
+)
+async def test_without_a_list_nothing_is_deleted(site: Site, path: Path, before: Reply | Hold, why: str) -> None:
     left_behind(path, site)
     await make_chats(site)
-    site.script(Fault("list", before=reply))
-    swept = await sweep(site, path)
+    site.script(Fault("list", before=before))
+    timeouts = Timeouts(reply=0.5) if isinstance(before, Hold) else None
+    swept = await sweep(site, path, client=site.client(journal=path, timeouts=timeouts))
     assert swept.deleted == ()
     assert [record.chat_id for record in swept.leaked] == [None]
+    assert re.fullmatch(rf"{why} \(line 1 of the journal\)", reasons(swept)[0])
     assert ids(path) == [None]
+
+
+@pytest.mark.clause("OA-2.5")
+async def test_credentials_that_the_server_repeats_are_hidden(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    [*_, secret] = [site.server.token, *(site.server.cookies.values() if site.api == "website" else ())]
+    site.script(Fault("list", before=Reply(422, json.dumps({"detail": secret, "message": secret}).encode())))
+    assert reasons(await sweep(site, path)) == ["***: HTTP 422 while listing the chats (line 1 of the journal)"]
 
 
 # ---- what it needs

@@ -46,7 +46,6 @@ def _test_files(folder: str, *names: str) -> list[str]:
 
 
 _SLOW = [
-    "all_pages",
     "draining_leaves",
     "fifty",
     "hangs_leaves",
@@ -73,6 +72,7 @@ GROUPS = {
             *_test_files("driver", "shield", "exits", "exits_asyncio", "deadlines", "interrupted_steps"),
             *_test_files("client", "conversations", "user_code", "leaving", "kept_chats", "branches", "resume"),
             *_test_files("client", "many_chats"),
+            "tests/driver/test_recovery.py::test_a_stream_that_falls_silent_is_polled",
             *_test_files("pending_slot", "account_slot", "pending_slot"),
             *("-k", f"not inference and not httpx and {_NOT_SLOW}"),
         ],
