@@ -435,6 +435,20 @@ async def test_in_another_thread_signals_are_left_alone() -> None:
 
 
 @pytest.mark.clause("OA-6.13")
+async def test_signals_are_held_back_only_while_a_create_is_under_way(site: Site) -> None:
+    create, prompt, usual = Hold(), Hold(), signal.getsignal(signal.SIGINT)
+    site.script(Fault("create", before=create), Fault("prompt", before=prompt))
+    async with site.client() as client, client.chat() as chat, anyio.create_task_group() as group:
+        group.start_soon(chat.ask, "Hello")
+        await site.reached("create")
+        assert signal.getsignal(signal.SIGINT) != usual
+        create.release()
+        await site.reached("prompt")
+        assert signal.getsignal(signal.SIGINT) == usual
+        prompt.release()
+
+
+@pytest.mark.clause("OA-6.13")
 def test_what_a_handler_raises_bounds_a_create_that_hangs(anyio_backend: str) -> None:
     hold, clients = Hold(), list[Client]()
 
