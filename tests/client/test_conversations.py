@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from oa_protocol import AnswerFailed, Cleanup, LocalProtocolError, Phase
+from oa_protocol import AnswerFailed, Cleanup, ClosedError, LocalProtocolError, Phase
 from oa_protocol.engine.events import Answered, Created, Prompted, Queued, Requested, Token
 from oa_protocol.server import Answer, Close, Echo, Hold, StreamFault
 from tests.driver.site import PATIENCE, Site
@@ -181,3 +181,13 @@ async def test_a_running_answer_is_waited_for_before_its_chat_is_deleted(site: S
             hold.release()
             break
     assert "message" in site.steps[: site.steps.index("delete")]
+
+
+@pytest.mark.clause("OA-6.11")
+async def test_a_closed_chat_says_so(site: Site) -> None:
+    async with site.client() as client:
+        async with client.chat() as chat:
+            await chat.ask("Hello")
+        with pytest.raises(ClosedError, match=r"^the chat is closed \(phase DELETED\)$") as refused:
+            await chat.ask("Hello")
+        assert refused.value.phase == "DELETED"

@@ -193,13 +193,3 @@ async def test_a_closed_client_for_threads_makes_no_chats(site: Site) -> None:
         unused.ask("Hello")
     with pytest.raises(ClosedError, match="client is closed"):
         client.models()
-
-
-@pytest.mark.anyio
-async def test_a_closed_chat_says_so(site: Site) -> None:
-    async with site.client() as client:
-        async with client.chat() as chat:
-            await chat.ask("Hello")
-        with pytest.raises(ClosedError, match=r"^the chat is closed \(phase DELETED\)$") as refused:
-            await chat.ask("Hello")
-        assert refused.value.phase == "DELETED"
