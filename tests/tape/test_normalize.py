@@ -105,6 +105,11 @@ def test_left_out_are_ids_and_urls() -> None:
     assert normalize(Tape(config["config"], tuple(steps))) == normalize(recorded(ONE_TURN))
 
 
+def test_a_character_that_json_escapes_is_no_part_of_an_id() -> None:
+    almost = "\x1fb02a53-f28e-708d-8000-044bde7b4953"
+    assert normalize(Tape(ONE_TURN.config | {"chat_id": almost}, ONE_TURN.steps)).config["chat_id"] == almost
+
+
 @pytest.mark.parametrize(
     "steps",
     [
