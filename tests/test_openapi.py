@@ -79,7 +79,7 @@ def test_every_reference_resolves_and_every_component_is_used() -> None:
 
 
 def test_its_structure() -> None:
-    assert DOCUMENT["openapi"] == "3.1.0"
+    assert DOCUMENT["openapi"] == "3.2.0"
     ids = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(set(ids)) == len(ids)
     for (method, path), operation in OPERATIONS.items():
