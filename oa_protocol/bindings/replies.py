@@ -21,9 +21,9 @@ MAX_LIST = 256 * 1024 * 1024
 MAX_NESTING = 500
 """How many arrays and objects may be inside one another. A shorter text can't be nested more deeply.
 
-JSON decoders recurse, also into fields that nobody reads. From Python 3.12 on, their own limit fits the stack of a main
-thread, but not the smaller stacks that other threads may have: 100,000 brackets crash Python 3.13 in a thread with 256
-KiB. So the depth is checked before anything is decoded.
+JSON decoders recurse, also into fields that no reader asks for. From Python 3.12 on, their own limit fits the stack of
+a main thread, but not the smaller stacks that other threads may have: 100,000 brackets crash Python 3.13 in a thread
+with 256 KiB. So the depth is checked before anything is decoded.
 """
 
 TOO_DEEP = f"more than {MAX_NESTING} arrays and objects are inside one another"

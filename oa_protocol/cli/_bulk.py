@@ -145,10 +145,11 @@ class _BulkSession(Session):
                 else:
                     self._failed += 1
         except Exception as error:
-            if several and isinstance(error, AuthenticationError):
-                self.terminal.complain(f"Account {number} in --accounts can't be used.")
             self._failure = self._failure or error
-            readers.cancel()
+            if several and isinstance(error, AuthenticationError):
+                self.terminal.complain(f"Account {number} in --accounts can't be used. The others go on.")
+            else:
+                readers.cancel()
 
     def _with_options(self, prompt: BulkPrompt) -> BulkPrompt:
         """Return the prompt with the options of the command line, unless it has its own."""

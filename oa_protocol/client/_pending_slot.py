@@ -136,9 +136,9 @@ class _AccountTurn:
         self._slot = slot
         self._name = name
         self._watch = watch
-        # Set when nobody enters, holds or leaves the slot any more. None if nobody does.
+        # Set when no chat enters, holds or leaves the slot any more. None if none does.
         self._free: anyio.Event | None = None
-        # Tells the task below that the slot is no longer needed. None if nobody holds it.
+        # Set when the slot is no longer needed, for the task below. None if no chat holds it.
         self._left: anyio.Event | None = None
 
     async def enter(self, conversation: Conversation) -> None:
@@ -185,7 +185,7 @@ class _AccountTurn:
                 if not left.is_set():
                     try:
                         await self._watch()
-                    except Exception as error:  # of a transport or a binding; nobody could catch it here
+                    except Exception as error:  # of a transport or a binding; no caller could catch it
                         logger.warning("looking for the holder of the slot failed: %s", error)
         finally:
             try:

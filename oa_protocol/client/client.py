@@ -250,14 +250,7 @@ class Client:
 
         """
         self._check_open()
-        options = AnswerOptions(
-            model=model or schemas.DEFAULT_MODEL,
-            sampling=SamplingParameters.of(sampling),
-            plugins=tuple(plugins),
-            system_prompt=system_prompt,
-            user_profile=user_profile,
-            user_response_instructions=user_response_instructions,
-        )
+        options = _options(model, sampling, plugins, system_prompt, user_profile, user_response_instructions)
         return self._chat(options, tape, keep=keep)
 
     async def open(
@@ -297,14 +290,7 @@ class Client:
 
         """
         self._check_open()
-        options = AnswerOptions(
-            model=model or schemas.DEFAULT_MODEL,
-            sampling=SamplingParameters.of(sampling),
-            plugins=tuple(plugins),
-            system_prompt=system_prompt,
-            user_profile=user_profile,
-            user_response_instructions=user_response_instructions,
-        )
+        options = _options(model, sampling, plugins, system_prompt, user_profile, user_response_instructions)
         chat = self._chat(options, tape, keep=keep, chat_id=chat_id)
         await chat._enter()
         return chat
@@ -507,6 +493,24 @@ class Client:
             return None
         self._credentials = credentials
         return credentials
+
+
+def _options(
+    model: str | None,
+    sampling: SamplingParameters | Mapping[str, object] | None,
+    plugins: Sequence[Mapping[str, object]],
+    system_prompt: str | None,
+    user_profile: str | None,
+    user_response_instructions: str | None,
+) -> AnswerOptions:
+    return AnswerOptions(
+        model=model or schemas.DEFAULT_MODEL,
+        sampling=SamplingParameters.of(sampling),
+        plugins=tuple(plugins),
+        system_prompt=system_prompt,
+        user_profile=user_profile,
+        user_response_instructions=user_response_instructions,
+    )
 
 
 def _no_credentials() -> AuthenticationError:

@@ -99,7 +99,7 @@ class ServerConformance:
             visit.finish()
 
     def test_whatever_the_network_loses_no_chat_is_left(self) -> None:
-        """No chat is left, whatever the network and the owner do. Hypothesis draws the conversations."""
+        """No chat is left, with any network and any owner. Hypothesis draws the conversations."""
         run_state_machine_as_test(_machine(self._visit), settings=settings(max_examples=self.examples, deadline=None))
 
     def test_an_unknown_chat_is_not_found(self) -> None:

@@ -177,8 +177,8 @@ def messages(
 
 def _message(message_id: str, role: str, state: str, parent_id: str | None, content: str) -> Json:
     state = "manual" if role == "prompter" else state
-    told = content if state in ("manual", "complete") else None
-    return {"id": message_id, "role": role, "state": state, "parent_id": parent_id, "content": told}
+    content_or_none = content if state in ("manual", "complete") else None
+    return {"id": message_id, "role": role, "state": state, "parent_id": parent_id, "content": content_or_none}
 
 
 @st.composite
@@ -295,8 +295,8 @@ def _pendings() -> st.SearchStrategy[Json]:
 
 
 def _plugin_steps() -> st.SearchStrategy[Json]:
-    told = st.fixed_dictionaries({}, optional={f"current_plugin_{name}": st.none() | prompts() for name in _PLUGIN})
-    return told.map(lambda fields: {"event_type": "plugin_intermediate", **fields})
+    fields = st.fixed_dictionaries({}, optional={f"current_plugin_{name}": st.none() | prompts() for name in _PLUGIN})
+    return fields.map(lambda drawn: {"event_type": "plugin_intermediate", **drawn})
 
 
 _PLUGIN = ("thought", "action_taken", "action_input", "action_response")
@@ -326,8 +326,8 @@ def answers(draw: st.DrawFn, message_id: str | None = None) -> list[Json]:
     events = draw(st.lists(_pendings(), max_size=3)) + draw(st.lists(_tokens() | _plugin_steps(), max_size=6))
     if draw(st.integers(0, 4)) == 4:
         return [*events, draw(_errors())]
-    told = "".join(str(event.get("text", "")) for event in events)
-    content = draw(st.just(told) | prompts().map(told.__add__) | prompts())
+    streamed = "".join(str(event.get("text", "")) for event in events)
+    content = draw(st.just(streamed) | prompts().map(streamed.__add__) | prompts())
     if draw(st.booleans()):
         content = content.strip()
     answer_id = draw(ids()) if message_id is None else message_id
@@ -398,8 +398,8 @@ def event_streams() -> st.SearchStrategy[bytes]:
     ...         list(decoder.feed(chunk))
     >>> test_a_decoder_takes_whatever_comes()
     """
-    told = answers().map(lambda events: [json.dumps(event).encode() for event in events])
-    return st.one_of(told.flatmap(spellings), _wild_streams(), _usual_streams(), st.binary(max_size=60))
+    payloads = answers().map(lambda events: [json.dumps(event).encode() for event in events])
+    return st.one_of(payloads.flatmap(spellings), _wild_streams(), _usual_streams(), st.binary(max_size=60))
 
 
 _TEXTS = st.one_of(

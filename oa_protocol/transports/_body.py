@@ -24,6 +24,7 @@ BROKEN = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.E
 HEAD_END = re.compile(rb"\n\r?\n")
 
 _PLAIN_SIZE = re.compile(rb"0*([1-9A-Fa-f][0-9A-Fa-f]{0,8})\r\n")
+_TWO_DIGITS = {f"{size:{form}}\r\n".encode(): size for size in range(0x10, 0x100) for form in "xX"}
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r?\n")
 _TRAILER = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:|[ \t]).*\n")
 _NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
@@ -80,20 +81,25 @@ class Body:
         except ValueError as error:
             self._fail(f"this is not HTTP: {words_of(error)}")
 
-    def _take_whole_chunks(self, data: bytes | bytearray) -> int:
+    def _take_whole_chunks(self, data: bytes) -> int:
         """Take the chunks at the beginning of ``data`` that are complete and plain. Return how many bytes they are.
 
-        This is far faster than line by line.
+        This is far faster than line by line. The chunk of a token usually has a size of two digits, and looking that up
+        is faster than the regular expression.
         """
         place = 0
-        while size := _PLAIN_SIZE.match(data, place):
-            start = size.end()
-            end = start + int(size[1], 16)
+        while True:
+            if size := _TWO_DIGITS.get(data[place : place + 4]):
+                start = place + 4
+            elif line := _PLAIN_SIZE.match(data, place):
+                start, size = line.end(), int(line[1], 16)
+            else:
+                return place
+            end = start + size
             if data[end : end + 2] != b"\r\n":
-                break
-            self._body.append(bytes(data[start:end]))
+                return place
+            self._body.append(data[start:end])
             place = end + 2
-        return place
 
     def feed_end(self) -> None:
         """Note that nothing more will come."""
@@ -132,7 +138,7 @@ class Body:
         return False
 
     def _read_chunk_size(self) -> bool:
-        del self._unread[: self._take_whole_chunks(self._unread)]
+        del self._unread[: self._take_whole_chunks(bytes(self._unread))]
         line = self._take_line()
         if not line:
             return False

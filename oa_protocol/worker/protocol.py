@@ -57,7 +57,7 @@ class Work(Struct, frozen=True):
 
 
 class BadWork(Struct, frozen=True):
-    """A request to answer a message that can't be read. The server should be told with ``Reply.fail``."""
+    """A request to answer a message that can't be read. Answer it with ``Reply.fail``."""
 
     id: str
     error: str

@@ -233,6 +233,22 @@ def test_several_accounts_share_the_work(work: Work, tmp_path: Path, api: str) -
     assert {result["account"] for result in work.results} == {1, 2}
 
 
+def test_the_other_accounts_go_on_if_one_is_refused(work: Work, tmp_path: Path) -> None:
+    accounts = tmp_path / "accounts"
+    accounts.touch(mode=0o600)
+    accounts.write_text(f"{work.server.account('a').token}\n{work.server.token}-no-more\n")
+    work.server.script(Answer(then=Hold()))
+    options = ["--accounts", str(accounts), "--api", "inference", "--concurrency", "1"]
+    environment = credentials(work.server) | {"OA_COOKIES": "", "OA_TOKEN": ""}
+    process = started(["bulk", work.prompts("one\ntwo\nthree\n"), str(work.out), *options], environment)
+    work.server.wait_for("create", 2)
+    work.server.release()
+    done = ended(process)
+    assert (done.code, "Account 2 in --accounts can't be used. The others go on." in done.err) == (3, True)
+    assert "2 answered, 0 failed, 0 done before, 1 not asked" in done.err
+    assert {result["account"] for result in work.results} == {1}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_accounts_that_others_can_read_are_refused(work: Work, tmp_path: Path) -> None:
     accounts = tmp_path / "accounts"

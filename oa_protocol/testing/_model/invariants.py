@@ -111,7 +111,9 @@ def keeps_what_is_kept(moment: Moment) -> str:
     """A chat that its owner keeps isn't deleted, and isn't named as left behind (OA-7.9)."""
     conversation = moment.conversation
     if not moment.ledger.keeps:
-        return f"{conversation.phase.name}, though nobody keeps it" if conversation.phase is Phase.KEPT else ""
+        return (
+            f"{conversation.phase.name}, though the owner does not keep it" if conversation.phase is Phase.KEPT else ""
+        )
     if isinstance(moment.intent, DeleteChat):
         return "DeleteChat, though the chat is kept"
     if conversation.chat_id in [record.chat_id for record in conversation.leaked if record.chat_id]:
@@ -214,7 +216,7 @@ def fails_when_its_time_is_over(moment: Moment) -> str:
 
 
 def over_in_time(moment: Moment) -> str:
-    """The conversation ends at most ``Cleanup.timeout`` after the owner left, whatever the network does (OA-7.8)."""
+    """The conversation ends at most ``Cleanup.timeout`` after the owner left, with any network (OA-7.8)."""
     conversation, ledger = moment.conversation, moment.ledger
     if conversation.is_over or not ledger.has_left:
         return ""

@@ -280,8 +280,8 @@ class TransportedSimulation(Simulation):
         try:
             answer = self._run(awaitable)
         except Exception as error:
-            told = str(error) if isinstance(error, TransportFault) else f"it raises {type(error).__name__}: {error}"
-            raise TransportFault(self._far_end.problem or told) from error
+            reason = str(error) if isinstance(error, TransportFault) else f"it raises {type(error).__name__}: {error}"
+            raise TransportFault(self._far_end.problem or reason) from error
         if self._far_end.problem:
             raise TransportFault(self._far_end.problem)
         return answer

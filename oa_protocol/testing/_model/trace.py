@@ -65,15 +65,15 @@ class Story:
     lines: tuple[Line, ...]
 
     @property
-    def told(self) -> list[Line]:
+    def shown(self) -> list[Line]:
         """The steps to show. A driver's question is left out if there was no intent, or if the next line shows it."""
         pairs = zip_longest(self.lines, self.lines[1:])
         return [line for line, following in pairs if following is None or not _is_implied(line, following)]
 
     def __str__(self) -> str:
-        told = self.told
-        numbered = [f"{number:>3}. {line}" for number, line in enumerate(told, 1)]
-        title = f"{self.invariant} does not hold ({self.api}, {len(told)} steps):"
+        shown = self.shown
+        numbered = [f"{number:>3}. {line}" for number, line in enumerate(shown, 1)]
+        title = f"{self.invariant} does not hold ({self.api}, {len(shown)} steps):"
         return "\n".join([title, *numbered, f"  => {self.problem}"])
 
     def to_html(self) -> str:
@@ -85,11 +85,11 @@ class Story:
 
     def _rows(self) -> Iterator[Row]:
         phase = "START"
-        told = self.told
-        for number, line in enumerate(told, 1):
+        shown = self.shown
+        for number, line in enumerate(shown, 1):
             who = line.who.partition(" ")[0]
             arrives = line.what.endswith(ARRIVES.words)
-            is_fault = number == len(told) or (who == "network" and not arrives)
+            is_fault = number == len(shown) or (who == "network" and not arrives)
             moved, phase = line.phase != phase, line.phase
             what = line.what if line.who == who else f"{line.who}: {line.what}"
             yield Row(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import multiprocessing
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,20 +14,28 @@ PROMPT = "06b02a54-8a8e-7be5-8000-08c00366f721"
 ANSWER = "06b02a54-8b6e-7be5-8000-08c00366f722"
 
 PIECE = "Adipisci "
-TOKEN = b'data: {"event_type": "token", "text": "%b"}\r\n\r\n' % PIECE.encode()
+
+
+def token(text: str) -> bytes:
+    return b'data: {"event_type": "token", "text": "%b"}\r\n\r\n' % text.encode()
+
+
+TOKEN = token(PIECE)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What each stream is: so many tokens, cut into HTTP chunks of ``chunk`` bytes, or of one event each with 0.
 
-    All is written at once; or a token every ``interval`` seconds; or with ``hangs`` one token, and then nothing.
+    All is written at once; or a token every ``interval`` seconds; or with ``hangs`` one token, and then nothing. With
+    ``is_stamped``, a token that comes at intervals is the time at which it is written.
     """
 
     tokens: int
     chunk: int = 0
     interval: float = 0.0
     hangs: bool = False
+    is_stamped: bool = False
 
 
 def reply(body: bytes) -> bytes:
@@ -101,7 +110,8 @@ class Website(asyncio.Protocol):
             return
         if self._left:
             self._left -= 1
-            self._transport.write(chunked(TOKEN))
+            text = f"{time.monotonic():.9f} " if self._plan.is_stamped else PIECE
+            self._transport.write(chunked(token(text)))
             asyncio.get_running_loop().call_later(self._plan.interval, self._tick)
         else:
             self._transport.write(chunked(final_event(self._plan)) + END)
