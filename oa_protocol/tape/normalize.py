@@ -94,15 +94,19 @@ def _plain(step: Json) -> Json:
 
 def _plain_input(happened: Json) -> Json:
     plain = {name: value for name, value in happened.items() if name not in ("headers", "body", "data")}
-    if "failure" in plain:
-        plain["failure"] = {"type": plain["failure"]["type"]}
-    return plain
+    match plain:
+        case {"failure": {"type": kind}}:
+            return plain | {"failure": {"type": kind}}
+        case _:
+            return plain
 
 
 def _undated(event: Json) -> Json:
-    if event["type"] != "Leaked":
-        return event
-    return event | {"leaked": [{"chat_id": record["chat_id"]} for record in event["leaked"]]}
+    match event:
+        case {"type": "Leaked", "leaked": leaked}:
+            return event | {"leaked": [{"chat_id": record["chat_id"]} for record in leaked]}
+        case _:
+            return event
 
 
 def _joined(steps: Iterator[Json]) -> Iterator[Json]:

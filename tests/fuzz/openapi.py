@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -102,7 +101,7 @@ class Run:
         chat_id = self._create("", {})
         asks = case.operation.path.endswith("/prompter_message")
         prompt_id = None if asks else self._create(f"/{chat_id}/prompter_message", {"parent_id": None, "content": "Hi"})
-        body = {"parent_id": prompt_id, "model_config_name": "_lorem", "sampling_parameters": {}}
+        body: dict[str, Any] = {"parent_id": prompt_id, "model_config_name": "_lorem", "sampling_parameters": {}}
         ids = {"chat_id": chat_id, "parent_id": prompt_id, "model_config_name": "_lorem"}
         if "message_id" in {*(case.path_parameters or ()), *(case.query or ())}:
             ids["message_id"] = self._create(f"/{chat_id}/assistant_message", body)

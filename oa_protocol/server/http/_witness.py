@@ -92,8 +92,8 @@ class _Passing:
         # What is written to a connection that the client has closed is silently dropped.
         if has_connection(self._scope) and connection_of(self._scope).transport.is_closing():
             self.has_left = True
-            # The event loop tells uvicorn so only now. Otherwise, a stream with many events would write all of them, and
-            # asyncio would log a warning for each.
+            # uvicorn learns this from the event loop. A stream whose events are all there never waits for the loop, so
+            # it would go on writing, and asyncio would log a warning for each event.
             await asyncio.sleep(0)
         record = self._record
         if message["type"] == "http.response.start":
