@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -187,7 +187,7 @@ def _result_of(coroutine: Coroutine[object, object, bytes]) -> bytes:
 
 
 @contextmanager
-def _file(data: bytes) -> Iterator[Path]:
+def _file(data: bytes) -> Generator[Path]:
     with TemporaryDirectory() as folder:
         path = Path(folder, "file")
         path.write_bytes(data)

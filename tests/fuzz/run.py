@@ -6,18 +6,20 @@ fails, the traceback is printed, and the input is in build/fuzz. Make it a test 
 """
 
 # atheris has no types, and is installed only where this runs.
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
+from subprocess import PIPE, STDOUT
+from tempfile import TemporaryDirectory, mkdtemp
 
 from .mutations import mutate
 
@@ -40,13 +42,17 @@ def fuzz(name: str, seconds: int) -> None:
     reader = READERS[name]
     artifacts = ARTIFACTS / name.replace(" ", "-")
     artifacts.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as corpus:
-        for number, seed in enumerate(reader.seeds()):
-            Path(corpus, str(number)).write_bytes(seed)
-        limits = [f"-max_total_time={seconds}", f"-timeout={HANGS}", f"-rss_limit_mb={MOST_MEMORY}", "-max_len=50000"]
-        arguments = [name, corpus, f"-artifact_prefix={artifacts}/", *limits, "-print_final_stats=1"]
-        atheris.Setup(arguments, reader.takes, custom_mutator=_change)
-        atheris.Fuzz()
+    corpus = mkdtemp()
+    for number, seed in enumerate(reader.seeds()):
+        Path(corpus, str(number)).write_bytes(seed)
+
+    def give(data: bytes) -> None:
+        reader.takes(data)
+
+    limits = [f"-max_total_time={seconds}", f"-timeout={HANGS}", f"-rss_limit_mb={MOST_MEMORY}", "-max_len=30000"]
+    arguments = [name, corpus, f"-artifact_prefix={artifacts}/", *limits, "-print_final_stats=1"]
+    atheris.Setup(arguments, give, custom_mutator=_change)
+    atheris.Fuzz()
 
 
 def _change(data: bytes, longest: int, seed: int) -> bytes:
@@ -61,7 +67,10 @@ def fuzz_each(names: Iterable[str], seconds: int) -> list[str]:
     failed: list[str] = []
     for name in names:
         command = [sys.executable, "-m", "tests.fuzz.run", "--here", f"--seconds={seconds}", name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        # libFuzzer ends the process without cleaning up, so this removes its files.
+        with TemporaryDirectory() as folder:
+            here = {**os.environ, "TMPDIR": folder}
+            done = subprocess.run(command, stdout=PIPE, stderr=STDOUT, text=True, errors="replace", env=here)
         runs = next((line.split()[-1] for line in done.stdout.splitlines() if "number_of_executed_units" in line), "0")
         print(f"{name}: {runs} inputs, {'failed' if done.returncode else 'no failure'}", flush=True)
         if done.returncode:
