@@ -266,12 +266,16 @@ def _slot(data: bytes) -> None:
 
 
 def _request(data: bytes) -> None:
-    """A request to the embedded server: its method and target in the first line, and then its body."""
-    line, _, body = data.partition(b"\n")
-    method, _, target = line.decode("latin-1").partition(" ")
+    """A request to the embedded server, as HTTP has it."""
+    head, _, body = data.partition(b"\n\n")
+    line, *fields = head.decode("latin-1").split("\n")
+    method, _, target = line.partition(" ")
     state, account = with_account(ServerState(), "ann")
-    headers = (("content-type", "application/json"), ("authorization", f"Bearer {account.token}"))
-    request = Request(method, f"/{target}", headers, body)
+    headers = [("authorization", f"Bearer {account.token}")] if len(fields) < 2 else []
+    for field in fields:
+        name, _, value = field.partition(": ")
+        headers.append((name.lower(), value))
+    request = Request(method, f"/{target}", tuple(headers), body)
     state, reply = handle(state, request)
     assert 200 <= reply.status < 600
     record = record_of(request, 0)
@@ -279,7 +283,7 @@ def _request(data: bytes) -> None:
     note_body(record, body)
     note_event(record, body)
     note_reply(record, body)
-    seconds_to_wait({"retry-after": target, "date": "Mon, 01 Jan 2001 00:00:00 GMT"})
+    seconds_to_wait(dict(headers))
 
 
 def _completion(data: bytes) -> None:

@@ -133,10 +133,14 @@ def completions() -> Seeds:
 
 def requests() -> Seeds:
     found = {(each.api, each.step): each for each in every() if each.status == 200}
+    sent = [(f"{each.method} {each.target[1:]}", each.sent or "") for each in found.values()]
+    dates = "retry-after: Mon, 01 Jan 2001 00:00:00 GMT\ndate: Mon, 01 Jan 2001 00:00:00 GMT"
     return [
-        *(f"{each.method} {each.target[1:]}\n{each.sent or ''}".encode() for each in found.values()),
-        b"GET Mon, 01 Jan 2001 00:00:00 GMT",
-        b'GET api/chat\ndata: {"event_type": "message", "message": {}}\n',
+        *(f"{line}\ncontent-type: application/json; charset=utf-8\n\n{body}".encode() for line, body in sent),
+        f"GET api/chat\n{dates}\n\n".encode(),
+        b"GET api/chat\ncookie: next-auth.session-token.0=a; next-auth.session-token.1=b\nauthorization: Bearer x\n\n",
+        b'GET api/chat\n\ndata: {"event_type": "message", "message": {}}\n',
+        b"POST api/chat\ncontent-type: application/x-www-form-urlencoded\n\nchat_id=1&title=2",
     ]
 
 
