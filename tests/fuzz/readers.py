@@ -134,9 +134,9 @@ def _reply(data: bytes) -> None:
             str(reply.error("reading", "POLLING"))
             assert isinstance(reply.confirms_deletion, bool)
             assert isinstance(reply.denies_chat, bool)
-            for read in _reads(binding):
-                with suppress(ApiError, RemoteProtocolError):
-                    reply.decode(read, "JSON", None)
+        for read in _reads(binding):
+            with suppress(ApiError, RemoteProtocolError):
+                Reply.of(binding, 200, {}, data, WHO).decode(read, "JSON", None)
 
 
 def _reads(binding: Binding) -> tuple[Callable[[bytes], object], ...]:
