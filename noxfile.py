@@ -127,11 +127,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def nightly(session: nox.Session) -> None:
-    """What takes long: thousands of random conversations, on each backend and transport."""
+    """What takes long: thousands of random conversations, on each backend and transport, and thousands of schedules."""
     install(session, "test")
     for backend in ("asyncio", "trio", "sync"):
         for transport in ("httptools", "httpx"):
             session.run("python", "-m", "tests.chaos.run", f"--backend={backend}", f"--transport={transport}")
+    for api in ("inference", "website"):
+        session.run("python", "-m", "tests.simulation.schedules", f"--api={api}", "--count=20000")
 
 
 @nox.session(default=False)
