@@ -131,7 +131,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def nightly(session: nox.Session) -> None:
-    """What takes long: thousands of conversations and schedules, fuzzing, and requests by the description of the API."""
+    """What takes long: thousands of conversations and schedules, fuzzing, and requests by the API's description."""
     install(session, "nightly")
     for backend in ("asyncio", "trio", "sync"):
         for transport in ("httptools", "httpx"):
