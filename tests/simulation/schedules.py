@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import warnings
+from collections.abc import Coroutine
 from contextlib import nullcontext
 from functools import partial
-from typing import get_args
+from itertools import count
+from typing import Any, get_args
 
 import anyio
 import detangle
@@ -54,8 +56,29 @@ def explore(api: Api, *, seed: int | None, count: int) -> detangle.ExploreStats:
         )
 
 
+class NumberedTask(asyncio.Task[Any]):
+    """A task whose hash is its number. Otherwise a set of tasks, such as a task group's, would have a random order."""
+
+    def __init__(self, number: int, coroutine: Coroutine[Any, Any, Any], **settings: Any) -> None:
+        self._number = number
+        super().__init__(coroutine, **settings)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+def number_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    numbers = count()
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **settings: Any) -> NumberedTask:
+        return NumberedTask(next(numbers), coroutine, loop=loop, **settings)
+
+    loop.set_task_factory(make)
+
+
 async def visit(api: Api) -> None:
     """Let one or two owners converse, while two other tasks cancel something, and perhaps the network fails once."""
+    number_tasks(asyncio.get_running_loop())
     server = Server(Echo())
     network = Network(
         detangle.randint(1, MOST_CALLS), *detangle.choice(FAILURES["asyncio"]), lambda: MemoryTransport(server.app)
