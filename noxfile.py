@@ -143,6 +143,13 @@ def nightly(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """How many small changes of the core the tests notice, which takes an hour. ``-- engine`` changes only that."""
+    install(session, "mutation")
+    session.run("python", "-m", "tests.tools.mutants", *session.posargs)
+
+
+@nox.session(default=False)
 def dask(session: nox.Session) -> None:
     """The example with Dask, on a cluster of processes, of which one is killed."""
     install(session, "dask", extras="fast,testing")
