@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.intents import Exchange, Intent
@@ -16,6 +16,10 @@ from tests.driver.site import PATIENCE, Api, Site, living_tasks
 # Hypothesis times each example; on a busy machine that says nothing.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# Mutation testing runs the tests thousands of times, compares the results, and reads no failing example.
+settings.register_profile(
+    "brief", deadline=None, max_examples=20, derandomize=True, phases=[Phase.explicit, Phase.generate]
+)
 
 # A shell has its background jobs ignore SIGINT, nohup SIGHUP, and all that they start. The tests send both.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

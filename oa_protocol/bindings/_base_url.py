@@ -76,5 +76,5 @@ def _path(path: str) -> str:
 
 
 def _unescaped(escape: re.Match[str]) -> str:
-    char = unquote(escape[0], "latin-1")
+    char = unquote(escape[0])
     return char if _UNRESERVED.fullmatch(char) else escape[0].upper()

@@ -268,7 +268,7 @@ def _moment(http_date: str) -> datetime:
     # Some servers write "+0000" instead of "GMT".
     match _WORD.findall(http_date.replace("+0000", "GMT")):
         case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
-            century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900
+            century = 0 if len(year) == 4 else 2000 if int(year) < 70 else 1900
             date = int(year) + century, _MONTHS.index(month) + 1, int(day)
             return datetime(*date, int(hour), int(minute), min(int(second), 59), tzinfo=UTC)  # 60 is a leap second
         case _:

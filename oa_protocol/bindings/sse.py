@@ -79,8 +79,7 @@ class SSEDecoder:
             if _LF not in payload and _CR not in payload and len(payload) + _AROUND == len(data) <= self._limit:
                 return (payload,)
         payloads = self._feed(data)
-        is_open = self._pieces or self._data or self._type or self._after_cr or not self._started
-        self.settled = not (is_open or self.keepalives or self.too_large)
+        self.settled = not (self._pieces or self._data or self._type or self.keepalives or self.too_large)
         return payloads
 
     def _feed(self, data: bytes) -> list[bytes]:

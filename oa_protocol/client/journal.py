@@ -26,7 +26,7 @@ from copy import copy
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 from anyio import to_thread
@@ -67,7 +67,7 @@ _TARDINESS = 0.5  # seconds that SQLite may be late on a busy machine
 _LAST_PATIENCE = 0.25  # seconds to wait for another process while Python shuts down, because that blocks the loop
 
 _T = TypeVar("_T")
-_P = ParamSpec("_P")
+_Args = TypeVarTuple("_Args")
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,9 +388,9 @@ def _exists(path: Path) -> bool:
     return True
 
 
-async def in_thread(function: Callable[_P, _T], *args: _P.args, **keywords: _P.kwargs) -> _T:
+async def in_thread(function: Callable[[*_Args], _T], *args: *_Args) -> _T:
     """Call ``function``, which uses the journal, in one of the journals' threads. A cancellation waits for it."""
-    return await to_thread.run_sync(partial(function, *args, **keywords), limiter=_limiter())
+    return await to_thread.run_sync(function, *args, limiter=_limiter())
 
 
 def _limiter() -> anyio.CapacityLimiter:

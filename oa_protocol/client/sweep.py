@@ -327,7 +327,7 @@ async def _none() -> None:
 
 
 def _is_running(chat: ChatSnapshot | None) -> bool:
-    return chat is not None and any(message.state in ("pending", "in_progress") for message in chat.messages)
+    return chat is not None and chat.tree.is_running
 
 
 def _time(created_at: str | None) -> float | None:

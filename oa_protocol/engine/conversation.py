@@ -580,7 +580,6 @@ class Conversation(Steps):
 
     def _open_stream(self) -> None:
         self._outstanding = None
-        self._attempt.renewed = False
         self._stream = Stream(self.settings.binding.stream_decoder(MAX_EVENT))
         self._move(Trigger.STREAM_OPENED)
         self._begin_step()

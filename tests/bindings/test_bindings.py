@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -98,6 +99,10 @@ def delete(api: Binding, who: Credentials) -> HttpRequest:
     return api.delete_chat(who, CHAT)
 
 
+def account(api: Binding, who: Credentials) -> HttpRequest:
+    return cast("HttpRequest", api.ask_account(who))
+
+
 WEBSITE_TABLE: list[tuple[Spelled, str, str, Json | None]] = [
     (create, "POST", "/api/chat", {}),
     (first_prompt, "POST", "/api/chat/prompter_message", {"chat_id": CHAT, "parent_id": None, "content": "Hé 😀"}),
@@ -127,6 +132,7 @@ INFERENCE_TABLE: list[tuple[Spelled, str, str, Json | None]] = [
     (show_and_hide, "PUT", f"/chats/{CHAT}", {"hidden": True, "active_thread_tail_message_id": ANSWER}),
     (models, "GET", "/configs/model_configs", None),
     (delete, "DELETE", f"/chats/{CHAT}", None),
+    (account, "GET", "/auth/check", None),
 ]
 ROWS = [(WEBSITE, COOKIES, ("cookie", "next-auth.session-token=SECRET"), *row) for row in WEBSITE_TABLE] + [
     (INFERENCE, TOKEN, ("authorization", "Bearer SECRET"), *row) for row in INFERENCE_TABLE
@@ -264,6 +270,10 @@ def test_an_id_is_refused_or_sent_as_it_is(text: str) -> None:
         ("http://oa.example.org:65535", "http://oa.example.org:65535"),
         ("http://oa_server:8000", "http://oa_server:8000"),
         ("http://o%61.example.org", "http://oa.example.org"),
+        ("http://my_db.Bücher.example", "http://my_db.xn--bcher-kva.example"),
+        ("http://\uff4f\uff41.example", "http://oa.example"),
+        ("http://oa.example.org/apiX/", "http://oa.example.org/apiX"),
+        ("http://oa.example.org/a/b/c/../d", "http://oa.example.org/a/b/d"),
         ("http://Bücher.example", "http://xn--bcher-kva.example"),
         ("http://XN--bcher-kva.example", "http://xn--bcher-kva.example"),
         ("http://stra%C3%9Fe.example", "http://xn--strae-oqa.example"),
@@ -280,11 +290,8 @@ def test_a_base_url_has_one_spelling(kind: type[Website | InferenceServer], give
     assert kind(base_url).base_url == base_url
 
 
-@pytest.mark.clause("OA-1.3")
-@pytest.mark.parametrize("kind", [Website, InferenceServer])
-@pytest.mark.parametrize(
-    "bad",
-    [
+REFUSED_URLS = {
+    "base_url must be an http or https URL with a host": [
         "",
         "oa.example.org",
         "//oa.example.org",
@@ -295,19 +302,28 @@ def test_a_base_url_has_one_spelling(kind: type[Website | InferenceServer], give
         "http://",
         "http:///path",
         "http://:80",
+        "http://[::1]x/",
+    ],
+    "base_url must have no query and no fragment": [
         "http://?",
         "http://oa.example.org?",
         "http://oa.example.org?a=b",
         "http://oa.example.org#",
         "http://oa.example.org/#a",
+    ],
+    "base_url must have no credentials in it; give them as cookies= or token=": [
         "http://me@oa.example.org",
+        "http://oa.example.org\\@evil.example",
+    ],
+    "base_url is not a URL: its host or its port can't be read": [
         "http://oa.example.org:65536",
         "http://oa.example.org:-1",
         "http://oa.example.org:http",
         "http://oa.example.org:٨٠",
         "http://[::1",
-        "http://[::1]x/",
         "http://[oa]",
+    ],
+    "base_url has characters that a URL cannot have": [
         " http://oa.example.org",
         "http://oa.example.org ",
         "http://oa example.org",
@@ -315,17 +331,27 @@ def test_a_base_url_has_one_spelling(kind: type[Website | InferenceServer], give
         "http://oa.example.org\r\nx: y",
         "\0http://oa.example.org",
         "http://oa.example.org\x7f",
-        "http://bücher.example/ü",
         "http://\u0378.example",
-        "http://a%00b",
-        "http://%ff",
-        "http://oa.example.org\\@evil.example",
         "http://oa.example.org/<a>",
         'http://oa.example.org/"',
     ],
-)
-def test_any_other_base_url_is_refused(kind: type[Website | InferenceServer], bad: str) -> None:
-    with pytest.raises(ValueError, match="base_url"):
+    "base_url has characters in its path that a URL cannot have: percent-encode them": [
+        "http://bücher.example/ü",
+    ],
+    "base_url has characters in its host that a host's name cannot have": [
+        "http://a%00b",
+    ],
+    "base_url has no valid host": [
+        "http://%ff",
+    ],
+}
+
+
+@pytest.mark.clause("OA-1.3")
+@pytest.mark.parametrize("kind", [Website, InferenceServer])
+@pytest.mark.parametrize(("bad", "why"), [(bad, why) for why, urls in REFUSED_URLS.items() for bad in urls])
+def test_any_other_base_url_is_refused(kind: type[Website | InferenceServer], bad: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(why)}$"):
         kind(bad)
 
 
@@ -394,7 +420,7 @@ NOT_FOUND = b'{"detail":"Chat not found"}'
         (INFERENCE, 404, b"", False, False),
         (INFERENCE, 404, b"\xff", False, False),
         (INFERENCE, 410, NOT_FOUND, False, False),
-        (INFERENCE, 301, b"", False, False),
+        (INFERENCE, 300, b"", False, False),
         (INFERENCE, 500, b"Internal Server Error", False, False),
     ],
 )
@@ -403,6 +429,37 @@ def test_which_replies_say_that_a_chat_is_gone(
 ) -> None:
     assert api.is_deleted(status, body) is deleted
     assert api.is_not_found(status, body) is not_found
+
+
+@pytest.mark.clause("OA-1.4")
+@pytest.mark.parametrize(
+    ("api", "cookies", "token", "session"),
+    [
+        pytest.param(INFERENCE, {}, "t", "t", id="a token"),
+        pytest.param(INFERENCE, {"a": "b"}, None, "", id="no token"),
+        pytest.param(WEBSITE, {"next-auth.session-token": "s", "visit": "1"}, "t", "s", id="the session cookie"),
+        pytest.param(
+            WEBSITE,
+            {
+                "__Secure-next-auth.session-token.10": "c",
+                "next-auth.session-token": "a",
+                "next-auth.session-token.1": "b",
+            },
+            None,
+            "abc",
+            id="a split session cookie",
+        ),
+        pytest.param(WEBSITE, {"visit": "1"}, "t", "t", id="a token besides other cookies"),
+        pytest.param(WEBSITE, {"b": "2", "a": "1"}, None, "\0a=1\0b=2", id="other cookies, in any order"),
+    ],
+)
+def test_what_identifies_a_session(api: Binding, cookies: dict[str, str], token: str | None, session: str) -> None:
+    assert api.session(Credentials(cookies, token)) == session
+
+
+@pytest.mark.clause("OA-1.4")
+def test_an_inference_server_names_the_account() -> None:
+    assert INFERENCE.read_account(b'"me"') == "me"
 
 
 @pytest.mark.clause("OA-7.5")
@@ -437,6 +494,7 @@ def test_the_servers_words_say_what_a_refusal_leaves_behind(api: Binding) -> Non
     assert api.leaves_message(503, "The server is currently busy. Please try again later.")
     assert not api.leaves_message(503, "")
     assert not api.leaves_message(500, "Something went wrong")
+    assert api.hint(418, "I'm a teapot", "x") == ""
 
 
 @pytest.mark.parametrize("api", BINDINGS, ids=lambda api: api.api)

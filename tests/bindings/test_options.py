@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oa_protocol.bindings import json as schemas
@@ -33,7 +34,8 @@ def test_the_defaults_are_the_historic_clients() -> None:
 @pytest.mark.parametrize("name", INTEGERS + NUMBERS)
 @pytest.mark.parametrize("value", ["1", b"1", True, False, [], {}, 1j, {1, 2}], ids=repr)
 def test_a_value_that_is_no_number_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(TypeError, match=name):
+    kind = "a number or None" if name in NUMBERS else "an integer" + " or None" * (name == "top_k")
+    with pytest.raises(TypeError, match=f"^{name} must be {kind}, not {re.escape(repr(value))}$"):
         SamplingParameters.of({name: value})
 
 
@@ -65,13 +67,14 @@ def test_an_integer_that_no_server_can_hold_is_refused(name: str, value: int) ->
 @pytest.mark.parametrize("name", ["top_k", *NUMBERS])
 def test_all_but_max_new_tokens_may_be_null(name: str) -> None:
     assert getattr(SamplingParameters.of({name: None}), name) is None
-    with pytest.raises(TypeError, match="max_new_tokens must be an integer"):
+    with pytest.raises(TypeError, match=r"^max_new_tokens must be an integer, not None$"):
         SamplingParameters.of({"max_new_tokens": None})
 
 
 @pytest.mark.clause("OA-4.6")
 @pytest.mark.parametrize("name", NUMBERS)
 @given(value=st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False))
+@example(value=-(2**63))
 def test_any_finite_number_is_sent_as_it_is(name: str, value: float) -> None:
     assert json.loads(schemas.encode(SamplingParameters.of({name: value})))[name] == value
 
@@ -79,16 +82,20 @@ def test_any_finite_number_is_sent_as_it_is(name: str, value: float) -> None:
 @pytest.mark.clause("OA-4.6")
 @pytest.mark.parametrize("unknown", ["seed", "Temperature", "top_k ", "api_key", "", 1])
 def test_an_unknown_name_is_refused_by_name_and_its_value_is_not_repeated(unknown: Any) -> None:
-    with pytest.raises(TypeError, match="unknown sampling parameter") as refused:
+    with pytest.raises(TypeError) as refused:
         SamplingParameters.of({unknown: "SECRET"})
-    assert repr(unknown) in str(refused.value)
-    assert "SECRET" not in str(refused.value)
+    assert str(refused.value) == (
+        f"unknown sampling parameter {unknown!r}; the server knows top_k, top_p, typical_p, temperature, "
+        "repetition_penalty, max_new_tokens"
+    )
 
 
 @pytest.mark.clause("OA-4.6")
 @pytest.mark.parametrize("values", [5, "temperature", [("temperature", 1.0)]])
 def test_what_is_no_mapping_is_refused(values: Any) -> None:
-    with pytest.raises(TypeError, match="sampling must be a mapping"):
+    with pytest.raises(
+        TypeError, match=f"^sampling must be a mapping of names to numbers, not {type(values).__name__}$"
+    ):
         SamplingParameters.of(values)
 
 
@@ -109,16 +116,25 @@ def test_any_text_may_be_sent(text: str) -> None:
 
 
 @pytest.mark.clause("OA-4.4")
-@pytest.mark.parametrize("text", ["\0", "a\0b", "\ud83d", "a\udc00"])
-def test_text_that_no_server_can_store_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match="prompt has a"):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("\0", "a NUL character, which the server cannot store"),
+        ("a\0b", "a NUL character, which the server cannot store"),
+        ("\ud83d", "a lone surrogate at index 0, which isn't a character"),
+        ("a\udc00", "a lone surrogate at index 1, which isn't a character"),
+    ],
+    ids=["NUL", "NUL inside", "a surrogate", "a surrogate inside"],
+)
+def test_text_that_no_server_can_store_is_refused_by_name(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^prompt has {why}$"):
         check_text("prompt", text)
 
 
 @pytest.mark.clause("OA-4.4")
 @pytest.mark.parametrize("value", [None, 5, b"bytes", ["a"]])
 def test_what_is_no_text_is_refused_by_name(value: object) -> None:
-    with pytest.raises(TypeError, match="prompt must be text"):
+    with pytest.raises(TypeError, match=f"^prompt must be text, not {type(value).__name__}$"):
         check_text("prompt", value)
 
 
@@ -146,17 +162,19 @@ def _nested(depth: int) -> dict[str, object]:
 
 @pytest.mark.clause("OA-4.5")
 @pytest.mark.parametrize(
-    ("plugins", "error"),
+    ("plugins", "error", "text"),
     [
-        (({"a": object()},), ValueError),
-        (({"a": "\ud800"},), ValueError),
-        ((_nested(100_000),), ValueError),
-        (("a",), TypeError),
-        ((None,), TypeError),
-        ("a", TypeError),
+        (({"a": object()},), ValueError, "plugins must be what JSON can carry: .+"),
+        (({"a": "\ud800"},), ValueError, "plugins must be what JSON can carry: .+"),
+        ((_nested(100_000),), ValueError, "plugins must be what JSON can carry: .+"),
+        (("a",), TypeError, "each of plugins must be a mapping, not str"),
+        ((None,), TypeError, "each of plugins must be a mapping, not NoneType"),
+        ("a", TypeError, "each of plugins must be a mapping, not str"),
     ],
     ids=["no JSON", "a lone surrogate", "nested too deep", "no mapping", "none", "text"],
 )
-def test_plugins_that_cannot_be_sent_are_refused_before_any_request(plugins: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="plugins"):
+def test_plugins_that_cannot_be_sent_are_refused_before_any_request(
+    plugins: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=f"^{text}$"):
         AnswerOptions(plugins=plugins)

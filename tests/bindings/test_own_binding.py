@@ -6,7 +6,9 @@ import pickle
 
 import pytest
 
-from oa_protocol import Conversation, Credentials, Phase, RemoteProtocolError
+from oa_protocol import Conversation, Credentials, LocalProtocolError, Phase, RemoteProtocolError
+from oa_protocol.bindings.base import page_query
+from oa_protocol.bindings.json import ChatUpdate
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.inputs import Close, Input, Prompt, ReplyReceived, StreamData, StreamEnded, StreamOpened
 from oa_protocol.engine.intents import CloseStream, Exchange
@@ -89,3 +91,14 @@ def test_only_an_id_of_this_api_can_be_opened() -> None:
     assert play(talk, ("DELETE /talks/00000001", ReplyReceived(204))) == [ev.Deleted("00000001")]
     with pytest.raises(ValueError, match="not an id of this API"):
         Conversation(API, Credentials(token="secret"), chat_id="06b02a53-f28e-708d-8000-044bde7b4953")
+
+
+@pytest.mark.parametrize(("after", "query"), [(None, ""), ("a/b c&", "?after=a%2Fb%20c%26")])
+def test_a_page_of_the_list_is_asked_for_in_a_query(after: str | None, query: str) -> None:
+    assert page_query(after) == query
+
+
+@pytest.mark.clause("OA-3.7")
+def test_without_a_request_for_it_a_chat_cannot_be_changed() -> None:
+    with pytest.raises(LocalProtocolError, match=r"^the API 'talks' can't change a chat's title, or what it shows$"):
+        API.update_chat(Credentials(), "00000001", ChatUpdate(title="Talk"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from msgspec import DecodeError
 
 from oa_protocol.bindings.base import Headers
 from oa_protocol.bindings.inference import InferenceServer
-from oa_protocol.bindings.replies import MAX_BODY, Reply
+from oa_protocol.bindings.replies import MAX_BODY, Reply, is_nested_too_deeply
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine.errors import ApiError, AuthenticationError, HTTPStatusError, RemoteProtocolError
 from oa_protocol.engine.intents import CreateChat, RequestAssistant
@@ -31,21 +33,28 @@ def reply(status: int, body: bytes = b"", headers: Headers = ()) -> Reply:
 # ---- headers
 
 FIELDS = [("Date", "Sun, 22 Nov 2026 08:18:06 GMT"), ("RETRY-AFTER", "7"), ("location", "/x"), ("x", "y")]
-SPELLED: dict[str, Headers] = {
-    "pairs": FIELDS,
-    "pairs of bytes": [(name.encode(), value.encode()) for name, value in FIELDS],
-    "an iterator": iter(FIELDS),
-    "a mapping": dict(FIELDS),
-    "httpx": httpx.Headers(FIELDS),
-    "raw httpx": httpx.Headers(FIELDS).raw,
-}
 
 
 @pytest.mark.clause("OA-6.3", "OA-6.8", "OA-2.7")
-@pytest.mark.parametrize("spelled", SPELLED)
-def test_headers_are_read_as_http_libraries_have_them(spelled: str) -> None:
-    found = reply(503, headers=SPELLED[spelled])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        pytest.param(lambda: FIELDS, id="pairs"),
+        pytest.param(lambda: [(name.encode(), value.encode()) for name, value in FIELDS], id="pairs of bytes"),
+        pytest.param(lambda: iter(FIELDS), id="an iterator"),
+        pytest.param(lambda: dict(FIELDS), id="a mapping"),
+        pytest.param(lambda: httpx.Headers(FIELDS), id="httpx"),
+        pytest.param(lambda: httpx.Headers(FIELDS).raw, id="raw httpx"),
+    ],
+)
+def test_headers_are_read_as_http_libraries_have_them(spell: Callable[[], Headers]) -> None:
+    found = reply(503, headers=spell())
     assert (found.date, found.location, found.retry_after) == ("Sun, 22 Nov 2026 08:18:06 GMT", "/x", 7.0)
+
+
+def test_what_are_no_headers_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^headers must be a mapping or pairs, not int$"):
+        reply(200, headers=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_header_in_bytes_may_be_latin_1() -> None:
@@ -66,6 +75,7 @@ def test_a_header_in_bytes_may_be_latin_1() -> None:
         ("Sun, 22 Nov 2026 08:17:60 GMT", 0.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
+        ("Tuesday, 01-Jan-69 00:00:00 GMT", 1328888514.0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 251606965313.0),
         ("Sun, 22 Nov 99999 08:18:16 GMT", None),
         ("Sun, 22 Nov 99999999999999999999 08:18:16 GMT", None),
@@ -76,6 +86,12 @@ def test_a_header_in_bytes_may_be_latin_1() -> None:
 def test_retry_after_is_in_seconds_or_a_date_by_the_servers_clock(value: str, seconds: float | None) -> None:
     headers = [("date", "Sun, 22 Nov 2026 08:18:06 GMT"), ("retry-after", value)]
     assert reply(503, headers=headers).retry_after == seconds
+
+
+@pytest.mark.clause("OA-6.3")
+def test_a_year_of_two_digits_is_one_from_1970_on() -> None:
+    headers = {"date": "Thu, 01 Jan 1970 00:00:00 GMT", "retry-after": "Thursday, 01-Jan-70 00:00:10 GMT"}
+    assert reply(503, headers=headers).retry_after == 10.0
 
 
 @pytest.mark.clause("OA-6.3")
@@ -107,43 +123,59 @@ def test_what_a_status_means(status: int) -> None:
 # ---- an unwelcome reply
 
 
+LOG_IN = ". Log in again and give the new cookies or token"
+WAIT = ". The server is busy: try again later"
+WRONG_SERVER = ". Is the base URL right, the API the right one, and the chat feature on?"
+MODELS = ". The server's models: await client.models(), or oa-protocol models"
+
+
 @pytest.mark.clause("OA-8.1")
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "text"),
+    ("status", "body", "kind", "start", "end"),
     [
-        (404, b'{"detail":"Chat not found"}', ApiError, "Chat not found: HTTP 404 while reading the chat (phase X)"),
-        (403, b"", AuthenticationError, "the server rejects the credentials: HTTP 403"),
-        (403, b"", AuthenticationError, "Log in again"),
-        (401, b'{"detail":"Token has expired"}', AuthenticationError, "Token has expired: HTTP 401"),
-        (500, b"Internal Server Error", HTTPStatusError, "HTTP 500 while reading the chat (phase X): 'Internal Server"),
-        (502, b"", HTTPStatusError, "HTTP 502 while reading the chat (phase X)"),
-        (413, b'{"message":"too long"}', ApiError, "Shorten the prompt"),
-        (422, b'{"message":"Model X not found"}', ApiError, "client.models()"),
-        (422, b'{"message":"Something else"}', ApiError, "Something else: HTTP 422"),
-        (429, b"", HTTPStatusError, "try again later"),
-        (503, b'{"detail":"busy"}', ApiError, "try again later"),
-        (404, b"<html>", HTTPStatusError, "Is the base URL right"),
-        (404, b'{"detail":"Not Found"}', ApiError, "Is the base URL right, the API the right one"),
-        (307, b"", HTTPStatusError, "It points to 'https://elsewhere/', and redirects are not followed"),
-        (400, b"\xff" * 1000, HTTPStatusError, "HTTP 400"),
-        (500, b'{"detail": {"no": "text"}}', HTTPStatusError, "HTTP 500"),
-        (500, b'{"detail": null}', HTTPStatusError, "HTTP 500"),
-        (500, b"[" * 100_000, HTTPStatusError, "HTTP 500"),
+        (404, b'{"detail":"Chat not found"}', ApiError, "Chat not found: ", ""),
+        (403, b"", AuthenticationError, "the server rejects the credentials: ", LOG_IN),
+        (401, b'{"detail":"Token has expired"}', AuthenticationError, "Token has expired: ", LOG_IN),
+        (500, b"Internal Server Error", HTTPStatusError, "", ": 'Internal Server Error'"),
+        (502, b"", HTTPStatusError, "", ""),
+        (413, b'{"message":"too long"}', ApiError, "too long: ", ". Shorten the prompt, or begin a new chat"),
+        (422, b'{"message":"Model X not found"}', ApiError, "Model X not found: ", MODELS),
+        (422, b'{"message":"Something else"}', ApiError, "Something else: ", ""),
+        (429, b"", HTTPStatusError, "", WAIT),
+        (503, b'{"detail":"busy"}', ApiError, "busy: ", WAIT),
+        (404, b"<html>", HTTPStatusError, "", ": '<html>'" + WRONG_SERVER),
+        (404, b'{"detail":"Not Found"}', ApiError, "Not Found: ", WRONG_SERVER),
+        (400, b"\xff" * 1000, HTTPStatusError, "", f": '{200 * chr(0xFFFD)}'"),
+        (500, b'{"detail": {"no": "text"}}', HTTPStatusError, "", """: '{"detail": {"no": "text"}}'"""),
+        (500, b'{"detail": null}', HTTPStatusError, "", """: '{"detail": null}'"""),
+        (500, b"[" * 100_000, HTTPStatusError, "", f": '{200 * '['}'"),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=lambda value: ascii(value)[:40].replace("\\", ""),
 )
-def test_the_exception_for_an_unwelcome_reply(status: int, body: bytes, kind: type[Exception], text: str) -> None:
-    error = reply(status, body, {"location": "https://elsewhere/"}).error(DOING, "X")
+def test_the_exception_for_an_unwelcome_reply(
+    status: int, body: bytes, kind: type[Exception], start: str, end: str
+) -> None:
+    error = reply(status, body).error(DOING, "X")
     assert type(error) is kind
-    assert text in str(error)
-    assert error.phase == "X"
-    assert getattr(error, "status", None) == status
-    assert len(str(error)) < 1000
+    assert str(error) == f"{start}HTTP {status} while reading the chat (phase X){end}"
+    assert (error.phase, getattr(error, "status", None)) == ("X", status)
+
+
+@pytest.mark.clause("OA-2.7")
+@pytest.mark.parametrize("status", [300, 307, 399])
+@pytest.mark.parametrize(
+    ("headers", "target"), [([("location", "https://elsewhere/")], "https://elsewhere/"), ([], "")]
+)
+def test_a_redirect_names_its_target(status: int, headers: Headers, target: str) -> None:
+    hint = f"It points to {target!r}, and redirects are not followed: use that server's URL"
+    assert str(reply(status, headers=headers).error(DOING)) == f"HTTP {status} while reading the chat. {hint}"
 
 
 def test_only_a_request_that_is_limited_may_have_met_the_rate_limit() -> None:
-    assert "rate limit" in str(reply(500, b"").error(RequestAssistant.doing))
-    assert "rate limit" not in str(reply(500, b"").error(CreateChat.doing))
+    hint = "Servers of this protocol say that for a rate limit, too: wait some minutes"
+    doing = RequestAssistant.doing
+    assert str(reply(500, b"").error(doing)) == f"HTTP 500 while {doing}. {hint}"
+    assert str(reply(500, b"").error(CreateChat.doing)) == f"HTTP 500 while {CreateChat.doing}"
 
 
 @pytest.mark.clause("OA-8.1")
@@ -169,9 +201,17 @@ def test_a_success_without_what_it_must_carry_is_none(body: bytes) -> None:
 
 @pytest.mark.clause("OA-8.2")
 def test_a_success_that_holds_an_error_message_is_that_error() -> None:
-    with pytest.raises(ApiError, match=r"^Locked \(instead of a new chat\)$") as raised:
-        reply(200, b'{"message": "Locked"}').decode(BINDING.read_chat_id, "a new chat", None)
-    assert (raised.value.status, raised.value.message) == (200, "Locked")
+    with pytest.raises(ApiError, match=r"^Locked \(instead of a new chat\) \(phase START\)$") as raised:
+        reply(200, b'{"message": "Locked"}').decode(BINDING.read_chat_id, "a new chat", "START")
+    assert (raised.value.phase, raised.value.status, raised.value.message) == ("START", 200, "Locked")
+
+
+@pytest.mark.clause("OA-8.2")
+def test_a_coding_of_the_body_is_named_if_the_body_cannot_be_read() -> None:
+    coded = reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"})
+    hint = "Its content-encoding is gzip, although we asked for none: does a proxy do that?"
+    with pytest.raises(RemoteProtocolError, match=f"{re.escape(hint)}$"):
+        coded.decode(BINDING.read_chat_id, "a new chat", None)
 
 
 @pytest.mark.clause("OA-8.2")
@@ -194,6 +234,8 @@ def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_read() -> None
     assert reply(200, body).decode(BINDING.read_chat_id, "a new chat", None) == "a"
     with pytest.raises(RemoteProtocolError, match="more than 8,388,608 bytes"):
         reply(200, body + b" ").decode(BINDING.read_chat_id, "a new chat", None)
+    with pytest.raises(RemoteProtocolError, match="more than 9 bytes"):
+        Reply.of(BINDING, 200, (), b'{"id":"a"}', most=9).decode(BINDING.read_chat_id, "a new chat", None)
     words = b'{"detail":"a"' + b" " * MAX_BODY + b"}"
     assert type(reply(500, words).error(DOING)) is HTTPStatusError
 
@@ -207,6 +249,21 @@ def test_json_that_is_nested_too_deeply_says_nothing() -> None:
     assert not Reply.of(WEBSITE, 404, (), too_deep).confirms_deletion
     assert type(reply(404, too_deep).error(DOING)) is HTTPStatusError
     assert reply(404, too_deep.replace(b"[]", b"1")).denies_chat
+
+
+@pytest.mark.clause("OA-5.10")
+@pytest.mark.parametrize(
+    ("text", "too_deep"),
+    [
+        pytest.param(500 * b"[" + 500 * b"]" + b"[]", False, id="500 levels"),
+        pytest.param(501 * b"[", True, id="501 levels"),
+        pytest.param(501 * b"[]", False, id="many of one level"),
+        pytest.param(10 * b"{}" + 501 * b"[", True, id="after some of one level"),
+        pytest.param(b'"' + 501 * b"[" + b'"', False, id="in a text"),
+    ],
+)
+def test_how_deeply_a_text_is_nested(text: bytes, too_deep: bool) -> None:
+    assert is_nested_too_deeply(text) is too_deep
 
 
 NESTED = """

@@ -40,7 +40,12 @@ def decode_until_too_large(chunks: list[bytes], limit: int) -> tuple[list[bytes]
 @example([b"data: a\r", b"\r", b"\n"])
 @example([b"\xef", b"\xbb", b"\xbfdata: a\r\n\r\n"])
 @example([b"\xef\xbb", b"data: a\n\n"])
-@example([b"", b"data: a\r\n\r\n"])
+@example([b"", b"data: a\r\n\r\n", b"\xef\xbb\xbfdata: b\r\n\r\n"])
+@example([b":\n"])
+@example([b"data: a\r\n\r\n", b"data: b", b"data: c\r\n\r\n"])
+@example([b"data: a\r\n\r\n", b"data: b\n", b"data: c\r\n\r\n"])
+@example([b"data: a\r\n\r\n", b"event: ping\n", b"data: c\r\n\r\n"])
+@example([b"data: a\r\n", b"\r\ndata: b\r\n\r\n"])
 @example([b"data: a\r\n\r\nevent: ping\r\ndata: b\r\n\r\ndata: c\r\n\r", b"\ndata: d\r\n\r\n"])
 def test_every_stream_is_decoded_as_the_whatwg_algorithm_says_as_soon_as_it_says(chunks: list[bytes]) -> None:
     decoder, literal = SSEDecoder(PLENTY), EventStream()
@@ -73,6 +78,7 @@ def test_a_limit_is_exceeded_at_the_same_event_for_all_cuts_of_the_stream(chunks
         pytest.param(b"data: a\n\ndata: b\r\rdata: c\r\n\n", [b"a", b"b", b"c"], id="any line end"),
         pytest.param(b"\xef\xbb\xbfdata: a\n\n", [b"a"], id="a byte order mark"),
         pytest.param(b"data:a\n\ndata:  b\n\n", [b"a", b" b"], id="one space after the colon is none of the data"),
+        pytest.param(b"data: a\nid: 7\r\n\r\n", [b"a"], id="another line end before the last one"),
         pytest.param(b"data: a\ndata\ndata: b\n\n", [b"a\n\nb"], id="several lines of data"),
         pytest.param(b"data\n\n", [b""], id="no data, but a line of it"),
         pytest.param(b"data: \r\n\r\n", [b""], id="empty data"),
@@ -124,9 +130,26 @@ def test_an_event_at_the_limit_is_taken_and_one_byte_more_is_refused(event: byte
 
 
 @pytest.mark.clause("OA-5.10")
+def test_the_limit_is_that_of_each_event() -> None:
+    assert decode_until_too_large([b"data: 1234\n\n", b"data: 5678\n\n"], limit=10) == ([b"1234", b"5678"], False)
+
+
+@pytest.mark.clause("OA-5.10")
 @pytest.mark.parametrize("start", [b"data: ", b"data: 123\ndata: ", b": ", b"event: ", b"data: a\r\n\r\ndata: ", b"\r"])
 def test_a_line_without_an_end_is_refused_at_the_limit(start: bytes) -> None:
     assert decode_until_too_large([start, *1001 * [b"x"]], limit=1000)[1]
+
+
+@pytest.mark.clause("OA-5.10")
+def test_an_incomplete_line_counts_with_the_data_before_it() -> None:
+    chunks = [b"data:67\n", b"data:12345"]
+    assert decode_until_too_large(chunks, limit=12)[1]
+    assert not decode_until_too_large(chunks, limit=13)[1]
+
+
+def test_before_the_first_bytes_nothing_is_settled() -> None:
+    decoder = SSEDecoder(PLENTY)
+    assert (decoder.keepalives, decoder.too_large, decoder.settled) == (0, False, False)
 
 
 @pytest.mark.clause("OA-5.10")
@@ -160,8 +183,8 @@ def test_an_endless_stream_of_small_events_takes_no_memory(line: bytes) -> None:
 @pytest.mark.clause("OA-5.8")
 def test_keepalives_are_counted_from_the_last_event_on() -> None:
     decoder = SSEDecoder(PLENTY)
-    decoder.feed(b"event: ping\r\ndata: 2026-11-22 08:33:18.087159\r\n\r\n: ping\r\n\r\n")
-    assert decoder.keepalives == 2
+    decoder.feed(b": ping\r\n\r\nevent: ping\r\ndata: 2026-11-22 08:33:18.087159\r\n\r\n: ping\r\n\r\n")
+    assert decoder.keepalives == 3
     decoder.feed(b"data: a\r\n\r\n")
     assert decoder.keepalives == 0
     decoder.feed(b"data: a\r\n\r\n: ping\n\n")

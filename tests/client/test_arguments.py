@@ -53,7 +53,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.clause("OA-2.4")
-@pytest.mark.parametrize(("arguments", "error", "name"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("arguments", "error", "name"), REFUSED, ids=lambda value: ascii(value)[:40].replace("\\", ""))
 def test_a_bad_argument_of_the_client(arguments: dict[str, Any], error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=name) as caught:
         Client(URL, **arguments)

@@ -18,7 +18,7 @@ import pytest
 import sniffio
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, Phase, Timeouts
-from oa_protocol.client._shield import _Runner, run_to_completion, signals_held
+from oa_protocol.client._shield import _Runner, _Signals, run_to_completion, signals_held
 from oa_protocol.server import Fault, Hold, Server
 from tests.driver.site import Site
 
@@ -96,6 +96,17 @@ async def test_a_create_that_has_ended_need_not_hurry(site: Site) -> None:
         chat._driver._hurry()
         assert chat.phase is Phase.ANSWERED
         await chat.ask("Hello again")
+
+
+async def test_a_prompt_under_way_need_not_hurry(site: Site) -> None:
+    hold = Hold()
+    site.script(Fault("prompt", before=hold))
+    async with site.client() as client, client.chat() as chat, anyio.create_task_group() as group:
+        group.start_soon(chat.ask, "Hello")
+        await site.reached("prompt")
+        chat._driver._hurry()
+        assert chat.phase is Phase.CHAT_CREATED
+        hold.release()
 
 
 async def test_a_cancelled_scope_is_noticed_afterwards() -> None:
@@ -342,6 +353,15 @@ def test_of_several_operations_the_last_one_raises_it(anyio_backend: str) -> Non
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert finished == [1, 2]
+
+
+def test_each_time_that_signals_are_held_their_handlers_are_put_back() -> None:
+    signals, holder, usual = _Signals(), signals_held(), signal.getsignal(signal.SIGINT)
+    for _ in range(2):
+        signals.hold(holder)
+        assert signal.getsignal(signal.SIGINT) != usual
+        signals.release(holder)
+        assert signal.getsignal(signal.SIGINT) == usual
 
 
 async def test_a_handler_put_in_meanwhile_stays() -> None:

@@ -154,6 +154,13 @@ def test_after_a_lost_prompt_an_older_one_with_the_same_text_is_not_adopted(stor
 
 
 @pytest.mark.clause("OA-6.14")
+def test_after_a_lost_prompt_the_newest_message_that_was_known_is_not_adopted(story: Story) -> None:
+    known = Reply(200, chat(prompter(), complete(), prompter(PROMPT_2, "More", ANSWER)))
+    script = story.existing() >> known >> Prompt("More", after=ANSWER) << SendPrompt >> Lost() << Pause() << FetchChat
+    assert script >> known << Phase.ANSWERED << Pause() << SendPrompt
+
+
+@pytest.mark.clause("OA-6.14")
 def test_after_a_lost_prompt_one_in_another_branch_is_not_adopted(story: Story) -> None:
     script = story.answered() >> Prompt("More", after=ANSWER) << SendPrompt >> Lost() << Pause(0.5) << FetchChat
     elsewhere = prompter(PROMPT_3, "More", ANSWER_2)
@@ -188,7 +195,8 @@ def test_before_there_is_a_chat_there_are_no_branches(story: Story, wrong: Promp
 def test_an_api_without_branches_says_so(wrong: Prompt | Regenerate) -> None:
     talk = {"id": "00000001", "lines": [{"id": "00000002", "by": "bot", "text": "Hi"}]}
     script = play(Conversation(API, COOKIES, chat_id="00000001")) << FetchChat >> Reply(200, talk) << Phase.ANSWERED
-    assert "the API 'talks' has no branches" in refusal(script.conversation, wrong)
+    said = f"{type(wrong).__name__} is not possible in phase ANSWERED (the API 'talks' has no branches)"
+    assert refusal(script.conversation, wrong) == said
 
 
 @pytest.mark.clause("OA-3.5", "OA-6.11")
@@ -305,6 +313,12 @@ def test_the_reply_to_a_create_is_awaited_even_if_the_chat_is_kept(story: Story)
 
 
 @pytest.mark.clause("OA-7.9")
+def test_a_kept_chat_stays_even_if_no_reply_comes(story: Story) -> None:
+    script = story.prompting() >> Keep() >> Close() << None >> Wait()
+    assert script << Kept(CHAT) << Phase.KEPT << None
+
+
+@pytest.mark.clause("OA-7.9")
 @pytest.mark.parametrize("abandons", [False, True])
 def test_a_create_of_unknown_outcome_is_named_even_if_its_chat_was_to_be_kept(story: Story, abandons: bool) -> None:
     script = story.creating() >> Keep() >> (Abandon() if abandons else Lost())
@@ -368,4 +382,5 @@ def test_a_tree_has_its_messages_in_order_and_its_branches() -> None:
 def test_a_circle_of_messages_ends() -> None:
     tree = tree_of(prompter(PROMPT, "Hello", ANSWER), complete())
     assert tree.shown == tree.messages
+    assert len(tree_of(prompter(PROMPT, "Hello", PROMPT)).shown) == 1
     assert tree_of().shown == ()

@@ -15,7 +15,7 @@ from oa_protocol.engine.intents import (
 )
 from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup
-from oa_protocol.testing.playbook import Data, Leaks, Lost, Pause, Play, Reply, Sends, Unsent
+from oa_protocol.testing.playbook import Data, Json, Leaks, Lost, Pause, Play, Reply, Sends, Unsent
 
 from .stories import (
     ANSWER,
@@ -124,6 +124,10 @@ def test_after_a_lost_request_that_did_not_arrive_nothing_is_waited_for(story: S
 def test_the_message_that_a_503_left_behind_is_not_waited_for(story: Story) -> None:
     script = story.requesting() >> Reply(503)
     assert script >> Close() << Phase.DELETING << DeleteChat
+    busy = Reply(503, story.words("The server is currently busy. Please try again later."))
+    script = story.requesting() >> busy << Pause() << RequestAssistant >> Close() << None >> Lost()
+    script = script << Phase.DRAINING << Pause() << FetchChat >> Reply(200, chat(prompter(), assistant()))
+    assert script << Phase.DELETING << DeleteChat
 
 
 @pytest.mark.clause("OA-7.1")
@@ -313,6 +317,20 @@ def test_after_the_last_attempt_the_chat_is_named(story: Story) -> None:
     assert "Internal Server Error" in record.reason
 
 
+@pytest.mark.clause("OA-7.5", "OA-7.6")
+@website_only
+@pytest.mark.parametrize("page", [chats(CHAT), {"chats": [], "next": "a page"}], ids=["with the chat", "empty"])
+def test_a_chat_whose_last_attempt_no_list_confirms_is_named(story: Story, page: Json) -> None:
+    script = story.delete_unclear(cleanup=Cleanup(attempts=1)) >> story.not_found << ListChats
+    assert script >> Reply(200, page) << Leaks(CHAT) << Phase.LEAKED << None
+
+
+@pytest.mark.clause("OA-6.3", "OA-7.6")
+def test_a_server_may_delay_a_delete_by_a_minute(story: Story) -> None:
+    script = story.deleting(cleanup=SLOWLY) >> Reply(503, headers={"retry-after": "60"})
+    assert script << Phase.DELETE_UNCLEAR << Pause(60.0) << FetchChat
+
+
 @pytest.mark.clause("OA-7.6")
 def test_a_delete_that_was_not_sent_is_no_attempt_and_needs_no_reading(story: Story) -> None:
     script = story.deleting(cleanup=Cleanup(attempts=1))
@@ -409,6 +427,13 @@ def test_what_is_emitted_as_leaked_is_what_is_kept(story: Story) -> None:
     assert leaked.leaked == script.conversation.leaked
     assert leaked.leaked[0].not_after == AT_17["date"]
     assert script.conversation.error is failed.error
+
+
+@pytest.mark.clause("OA-6.8")
+def test_a_chat_whose_id_cannot_be_read_is_named_with_the_error_and_the_time(story: Story) -> None:
+    script = story.creating() >> Reply(200, {"id": "x"}, AT_16)
+    (record,) = script.conversation.leaked
+    assert (record.reason, record.not_after) == (str(script.conversation.error), AT_16["Date"])
 
 
 def test_a_chat_whose_id_is_known_needs_no_window(story: Story) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from oa_protocol.bindings.base import Credentials
-from oa_protocol.engine.errors import AuthenticationError
+from oa_protocol.engine.errors import AuthenticationError, NotSent
 from oa_protocol.engine.events import Created, Deleted, NeverCreated
 from oa_protocol.engine.inputs import (
     Close,
@@ -26,7 +26,7 @@ from oa_protocol.engine.intents import (
     SendPrompt,
 )
 from oa_protocol.engine.phases import Phase
-from oa_protocol.testing.playbook import Fails, Leaks, Lost, Pause, Play, Reply
+from oa_protocol.testing.playbook import Fails, Leaks, Lost, Pause, Play, Reply, Unsent
 
 from .stories import CHAT, COOKIES, NEWER_COOKIES, Begin, Story
 
@@ -174,3 +174,9 @@ def test_an_earlier_renewal_is_forgotten_after_another_outcome(story: Story, oth
     script = story.prompt_lost() >> REJECTED << LoadCredentials >> CredentialsFound(NEWER_COOKIES) << FetchChat
     script = script >> other << Pause() << FetchChat >> REJECTED
     assert script << LoadCredentials if isinstance(other, ReplyReceived) else script << Fails(AuthenticationError)
+
+
+@pytest.mark.clause("OA-6.4")
+def test_a_rejection_gives_no_further_try(story: Story) -> None:
+    script = story.creating(retries=0) >> Reply(401) << LoadCredentials >> CredentialsFound(NEWER_COOKIES) << CreateChat
+    assert script >> Unsent() << Fails(NotSent) << NeverCreated() << None

@@ -58,6 +58,10 @@ DEADLINES: dict[str, tuple[Beginning, float | None]] = {
     "failed": (Story.failed, None),
     "draining": (Story.draining, SHARE),
     "closing the stream first": (lambda story: story.streaming() >> Close() << CloseStream, 5),
+    "closing it without draining": (
+        lambda story: story.streaming() >> Close() << CloseStream >> Close(drain=False),
+        10,
+    ),
     "deleting": (Story.deleting, SHARE),
     "looking whether it is gone": (Story.delete_unclear, SHARE),
     "a create after the owner left": (lambda story: story.creating() >> Close(), 10),

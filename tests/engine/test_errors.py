@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from oa_protocol.bindings.replies import Reply as JudgedReply
+from oa_protocol.engine.errors import AnswerFailed, ApiError, AuthenticationError, HTTPStatusError, NotSent, OAError
 from oa_protocol.engine.events import Deleted, Failed, NeverCreated
 from oa_protocol.engine.inputs import Close, CredentialsFound, Input, ReplyReceived, StreamEnded
 from oa_protocol.engine.intents import (
@@ -123,11 +124,27 @@ def leave(script: Play, story: Story) -> Play:
 @pytest.mark.clause("OA-8.1", "OA-8.3", "OA-6.11")
 @pytest.mark.parametrize("row", rows(raised=True), ids=name_of)
 def test_the_error_is_raised_as_promised_with_the_servers_words(row: Row) -> None:
-    script = go_on(meet(row), row)
-    assert row.error is not None
-    assert type(script.conversation.error) is row.error
+    error = go_on(meet(row), row).conversation.error
+    assert error is not None
+    assert type(error) is row.error
     for words in row.words:
-        assert words in str(script.conversation.error)
+        assert words in str(error)
+    assert f"phase {error.phase}" in str(error)
+    assert getattr(error, "status", row.status) == row.status
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (ApiError, {"status": 0, "message": ""}),
+        (HTTPStatusError, {"status": 0}),
+        (AuthenticationError, {"status": None}),
+        (AnswerFailed, {"text": ""}),
+        (NotSent, {}),
+    ],
+)
+def test_an_error_can_be_made_from_a_text_alone(kind: type[OAError], fields: dict[str, object]) -> None:
+    assert vars(kind("No.")) == {"phase": None, **fields}
 
 
 @pytest.mark.clause("OA-7.2", "OA-8.3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from oa_protocol.engine.errors import NotSent
 from oa_protocol.engine.events import Created, Deleted, Prompted, Requested, Token
 from oa_protocol.engine.inputs import Close, CredentialsFound, Interrupted, Prompt, StreamData, StreamEnded
 from oa_protocol.engine.intents import (
@@ -19,7 +20,7 @@ from oa_protocol.engine.intents import (
 )
 from oa_protocol.engine.phases import Phase
 from oa_protocol.engine.timers import Cleanup
-from oa_protocol.testing.playbook import Data, Deadline, Pause, Reply, Unsent, Wait
+from oa_protocol.testing.playbook import Data, Deadline, Fails, Pause, Reply, Unsent, Wait
 
 from .stories import ANSWER, CHAT, COMMENT, COOKIES, PROMPT, Begin, Story, assistant, chat, prompter, token
 
@@ -46,6 +47,12 @@ def test_an_interrupted_request_is_looked_for_and_costs_no_try(story: Story) -> 
         script = script >> Reply(200, chat(prompter())) << Phase.PROMPTED << Pause(0.5) << RequestAssistant
     script = script >> Interrupted() << Pause() << FetchChat
     assert script >> Reply(200, chat(prompter(), assistant())) << Requested(ANSWER)
+
+
+@pytest.mark.clause("OA-6.1")
+def test_an_interrupted_prompt_gives_no_further_try(story: Story) -> None:
+    script = story.prompting(retries=0) >> Interrupted() << Pause() << FetchChat >> Reply(200, chat())
+    assert script << Pause() << SendPrompt >> Unsent() << Fails(NotSent) << Phase.FAILED
 
 
 READS: dict[str, tuple[Begin, type[Exchange]]] = {

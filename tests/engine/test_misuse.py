@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import AnswerFailed, LocalProtocolError, MaybeSent, OAError
 from oa_protocol.engine.inputs import (
@@ -22,7 +23,7 @@ from oa_protocol.engine.intents import LoadCredentials
 from oa_protocol.engine.timers import Timeouts
 from oa_protocol.testing.playbook import Data, Lost, Reply, Unsent, Wait
 
-from .stories import COOKIES, Story, token
+from .stories import CHAT, COOKIES, Story, token
 
 pytestmark = pytest.mark.clause("OA-6.11")
 
@@ -118,7 +119,7 @@ BAD_FIELDS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("happens", "words"), BAD_FIELDS, ids=repr)
+@pytest.mark.parametrize(("happens", "words"), BAD_FIELDS, ids=lambda value: ascii(value).replace("\\", ""))
 def test_an_input_of_the_wrong_type_raises_and_changes_nothing(story: Story, happens: Any, words: str) -> None:
     conversation = story.prompting().conversation
     frozen = pickle.dumps(conversation)
@@ -132,4 +133,19 @@ def test_credentials_of_the_wrong_type_raise_and_change_nothing(story: Story) ->
     frozen = pickle.dumps(conversation)
     with pytest.raises(TypeError, match="credentials must be Credentials or None, not str"):
         conversation.handle(untyped(CredentialsFound, "secret"), now=7.0)
+    assert pickle.dumps(conversation) == frozen
+
+
+class Odd(InferenceServer):
+    """A binding with a mistake in it."""
+
+    def read_chat_id(self, body: bytes) -> str:
+        raise KeyError("id")
+
+
+def test_an_error_of_the_binding_itself_is_raised_and_changes_nothing() -> None:
+    conversation = Story(Odd("http://oa.test")).creating().conversation
+    frozen = pickle.dumps(conversation)
+    with pytest.raises(KeyError, match="id"):
+        conversation.handle(Reply(200, {"id": CHAT}), now=0.0)
     assert pickle.dumps(conversation) == frozen

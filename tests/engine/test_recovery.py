@@ -2,6 +2,7 @@
 
 import pytest
 
+from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.engine.errors import ApiError, HTTPStatusError, MaybeSent, NotSent, OAError, RemoteProtocolError
 from oa_protocol.engine.events import Created, Deleted, Failed, NeverCreated, Prompted, Requested
 from oa_protocol.engine.inputs import Close, ExchangeFailed, Input, Prompt
@@ -62,6 +63,14 @@ def test_what_was_not_carried_out_is_tried_again_with_growing_delays(story: Stor
     begin, kind = WRITES[step]
     script = begin(story) >> outcome << Pause(0.5) << kind >> outcome << Pause(1.0) << kind >> outcome
     assert fails(step, script, NotSent if isinstance(outcome, ExchangeFailed) else HTTPStatusError)
+
+
+@pytest.mark.clause("OA-6.3")
+def test_the_delays_grow_to_512_seconds(story: Story) -> None:
+    script = story.creating(retries=13)
+    for tries in range(13):
+        script = script >> Unsent() << Pause(min(0.5 * 2**tries, 512.0)) << CreateChat
+    assert script
 
 
 @pytest.mark.clause("OA-6.3")
@@ -231,6 +240,26 @@ def test_a_resent_prompt_that_turns_out_to_have_arrived_is_adopted(story: Story)
     assert script << Phase.PROMPT_LOST << Pause() << FetchChat >> Reply(200, chat(prompter())) << Prompted(PROMPT)
 
 
+class Numbered(InferenceServer):
+    """A server with statuses of its own."""
+
+    def is_prompt_there(self, status: int, words: str) -> bool:
+        return status == 409
+
+    def leaves_message(self, status: int, words: str) -> bool:
+        return status == 429
+
+
+@pytest.mark.clause("OA-6.7", "OA-6.10")
+def test_a_binding_may_go_by_the_status() -> None:
+    story = Story(Numbered("http://oa.test"))
+    script = story.prompt_lost() >> Reply(200, chat()) << Pause() << SendPrompt >> Reply(409, story.words("No."))
+    assert script << Phase.PROMPT_LOST
+    script = story.requesting() >> Reply(429, story.words("No.")) << Pause() << RequestAssistant
+    script = script >> Lost() << Pause() << FetchChat >> Reply(200, chat(prompter(), assistant()))
+    assert script << Phase.PROMPTED
+
+
 @pytest.mark.clause("OA-6.2")
 def test_the_same_words_to_a_prompt_that_was_sent_once_are_a_refusal(story: Story) -> None:
     assert story.prompting() >> Reply(400, story.words(ALREADY)) << Fails(ApiError, ALREADY) << Phase.FAILED
@@ -311,6 +340,15 @@ def test_the_message_that_a_503_left_behind_is_not_adopted(story: Story) -> None
 
 
 @pytest.mark.clause("OA-6.7")
+def test_each_503_leaves_a_message_behind(story: Story) -> None:
+    busy = Reply(503, story.words(BUSY))
+    script = story.requesting() >> busy << Pause() << RequestAssistant >> busy << Pause() << RequestAssistant
+    script = script >> Lost() << Pause() << FetchChat
+    script = script >> Reply(200, chat(prompter(), assistant(ANSWER), assistant(ANSWER_2)))
+    assert script << Fails(MaybeSent) << Phase.FAILED
+
+
+@pytest.mark.clause("OA-6.7")
 def test_after_a_503_a_message_that_runs_is_adopted(story: Story) -> None:
     script = busy_and_then_lost(story, story.words(BUSY))
     assert script >> Reply(200, chat(prompter(), assistant(state="in_progress"))) << Requested(ANSWER)
@@ -338,7 +376,7 @@ def test_a_read_that_fails_is_tried_again_and_then_fails_the_step(story: Story, 
 
 @pytest.mark.clause("OA-6.3")
 def test_a_read_waits_for_retry_after_but_not_for_more_than_a_minute(story: Story) -> None:
-    assert story.prompt_lost() >> Reply(503, headers={"retry-after": "9"}) << Pause(9.0) << FetchChat
+    assert story.prompt_lost() >> Reply(503, headers={"retry-after": "60"}) << Pause(60.0) << FetchChat
     assert story.prompt_lost() >> Reply(503, headers={"retry-after": "99"}) << Fails(HTTPStatusError, "503")
 
 

@@ -233,6 +233,11 @@ def test_a_prompt_that_is_no_text_is_refused(story: Story) -> None:
         story.conversation().handle(Prompt(b"Hello"), now=0.0)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def test_the_last_event_of_a_stream_need_not_name_the_message(story: Story) -> None:
+    bare = complete(message_id="")
+    assert story.streaming("Hi there") >> Data(final(bare)) << Answered(message(bare)) << Phase.ANSWERED
+
+
 def test_a_plugin_step_is_emitted(story: Story) -> None:
     step = {"event_type": "plugin_intermediate", "current_plugin_thought": "Hm", "message": None}
     assert story.streaming() >> Data(step, token("")) << PluginStep("Hm") << Token("")
@@ -286,6 +291,8 @@ def test_it_says_whether_a_worker_has_begun_with_our_answer(story: Story) -> Non
     assert story.opening().conversation.awaits_worker
     assert (story.streaming() >> Data(pending()) << Queued(1, 5)).conversation.awaits_worker
     assert not story.streaming("Hi").conversation.awaits_worker
+    step = {"event_type": "plugin_intermediate", "current_plugin_thought": "Hm"}
+    assert not (story.streaming() >> Data(step) << PluginStep("Hm")).conversation.awaits_worker
     assert not (story.polling() >> Reply(200, assistant(state="in_progress"))).conversation.awaits_worker
 
 

@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, OAError
+from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.client._file_lock import Lock
 from oa_protocol.client.journal import Entry, Journal, Line
@@ -91,8 +92,8 @@ async def test_a_chat_is_written_down_before_it_is_made_and_crossed_out_when_it_
 async def test_nothing_is_written_for_a_client_that_makes_no_chat(site: Site, path: Path) -> None:
     async with site.client(journal=path) as client, client.chat():
         await client.models()
-    assert not path.parent.exists()
     assert lines(path) == []
+    assert not path.parent.exists()
 
 
 @pytest.mark.clause("OA-9.1")
@@ -323,14 +324,61 @@ def test_the_lines_of_an_owner_in_this_process_are_abandoned_when_it_closes_or_i
     assert [line.line for line in abandoned(reader)] == [1, 2]
 
 
-def test_one_sweep_at_a_time(path: Path) -> None:
+def test_an_owner_that_writes_again_after_its_end_is_a_new_one(path: Path) -> None:
+    journal = Journal(path)
+    assert journal.patience == 10.0
+    one = journal.creating(BINDING, ACCOUNT)
+    journal.close()
+    two = journal.creating(BINDING, ACCOUNT)
+    assert journal.living([one.owner, two.owner]) == {two.owner}
+    journal.close()
+
+
+def test_an_owner_whose_file_somebody_removed_ends_as_usual(path: Path) -> None:
+    journal = Journal(path)
+    journal.gone(journal.creating(BINDING, ACCOUNT))
+    [owner] = owners(path)
+    path.with_name(f"{path.name}.owners").joinpath(owner).unlink()
+    journal.close()
+    assert owners(path) == []
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_one_sweep_at_a_time(path: Path, is_linked: bool) -> None:
     journal, claims = Journal(path), list[Lock | None]()
-    for _ in range(2):
-        claims.append(journal.claim())
+    claims.append(journal.claim())
+    if is_linked:
+        path.with_name("link").hardlink_to(path)
+        path = path.with_name("link")
+    claims.append(Journal(path).claim())
     assert claims[1] is None
     assert claims[0] is not None
     journal.release(claims[0], [])
     assert journal.claim() is not None
+
+
+def test_a_sweep_ends_even_if_the_journal_has_become_unusable(path: Path) -> None:
+    journal = Journal(path)
+    claim = journal.claim()
+    assert claim is not None
+    path.rename(path.with_name("moved"))
+    path.mkdir()
+    journal.release(claim, ["0" * 32])
+    path.rmdir()
+    path.with_name("moved").rename(path)
+    assert journal.claim() is not None
+
+
+def test_the_lines_of_one_server_and_what_is_elsewhere(path: Path) -> None:
+    journal = Journal(path)
+    others = [Website("http://b.example.org"), Website("http://a.example.org")]
+    mine, *_ = [journal.creating(binding, ACCOUNT) for binding in (BINDING, *others, *others)]
+    assert journal.lines(BINDING) == [mine]
+    assert journal.elsewhere(BINDING) == ["http://a.example.org", "http://b.example.org"]
+    journal.creating(InferenceServer(BINDING.base_url), ACCOUNT)
+    assert journal.elsewhere(BINDING) == ["http://a.example.org", "http://b.example.org", BINDING.base_url]
+    assert len(journal.lines()) == 6
+    journal.close()
 
 
 def test_the_file_of_a_dead_owner_goes_with_its_last_line(path: Path) -> None:
@@ -341,7 +389,7 @@ def test_the_file_of_a_dead_owner_goes_with_its_last_line(path: Path) -> None:
         claim = dead.claim()
         assert claim is not None
         dead.gone(each)
-        dead.release(claim, [line.owner])
+        dead.release(claim, ["0" * 32, line.owner])
         assert len(owners(path)) == left
 
 

@@ -1,6 +1,7 @@
 """The sweep: it deletes what dead owners left, and nothing of anybody else's."""
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -193,15 +194,14 @@ async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> 
 
 
 async def test_a_server_that_is_down_leaves_everything_and_says_so(site: Site, path: Path, unused_tcp_url: str) -> None:
-    [owner, unknown] = [written(path, site, AN_ID, url=unused_tcp_url), written(path, site, url=unused_tcp_url)]
-    owner.close()
-    unknown.close()
+    for chat_id, account in ((AN_ID, None), (AN_ID, OTHER), (None, None)):
+        written(path, site, chat_id, url=unused_tcp_url, credentials=account).close()
     client = Client(unused_tcp_url, api=site.api, journal=path, **site.credentials)
     swept = await client.sweep(grace=0)
     await client.aclose()
-    assert [record.chat_id for record in swept.leaked] == [AN_ID, None]
+    assert sorted(record.chat_id or "" for record in swept.leaked) == ["", AN_ID, AN_ID]
     assert all("connect" in reason.lower() for reason in reasons(swept))
-    assert ids(path) == [AN_ID, None]
+    assert ids(path) == [AN_ID, AN_ID, None]
 
 
 @pytest.fixture
@@ -368,18 +368,24 @@ async def test_a_create_of_unknown_outcome_is_not_named_for_ever(
 
 
 @pytest.mark.clause("OA-9.5")
-@pytest.mark.parametrize("sent", [-86400.0, 86400.0])
-@pytest.mark.parametrize("count", [1, 2, 12])
+@pytest.mark.parametrize(("sent", "count"), [(-86400.0, 1), (86400.0, 2), (86400.0, 12), (1e12, 1)])
 async def test_a_create_whose_clock_was_wrong_is_not_crossed_out_in_silence(
     site: Site, path: Path, sent: float, count: int
 ) -> None:
     left_behind(path, site, sent=sent)
+    [line] = Journal(path).lines()
     made = await make_chats(site, count)
     swept = await sweep(site, path)
     assert (swept.deleted, ids(path)) == ((), [])
     [record] = swept.leaked
-    assert "If that clock was wrong, it made one of these" in record.reason
-    assert sum(chat_id in record.reason for chat_id in made) == min(count, 8)
+    at = re.escape(datetime.fromtimestamp(line.sent_at, UTC).isoformat(" ", "seconds") if sent < 1e12 else "?")
+    one = f"({'|'.join(made)})"
+    some = ", ".join([one] * min(count, 8)) + (f", and {count - 8} more" if count > 8 else "")
+    assert re.fullmatch(
+        rf"no empty chat is from the time of its create \({at} by this machine's clock then\)\. "
+        rf"If that clock was wrong, it made one of these: {some}\. Line 1 of the journal is dropped now",
+        record.reason,
+    )
     assert record.chat_id == (made[0] if count == 1 else None)
     assert await sweep(site, path) == SweepResult()
 
