@@ -21,8 +21,9 @@ async def test_two_tasks_cannot_use_one_chat_at_once(site: Site) -> None:
         group.start_soon(ask)
         await site.reached("prompt")
         for _ in range(2):
-            with pytest.raises(LocalProtocolError, match="in use by another task"):
+            with pytest.raises(LocalProtocolError, match=r"^the chat is in use by another task$") as refused:
                 await chat.ask("And me?")
+            assert refused.value.phase == "CHAT_CREATED"
         hold.release()
     assert site.prompts() == ["Hello"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from oa_protocol import AnswerFailed, ChatLeakedWarning, Cleanup, Client, NotSent, Phase, Timeouts, TransportError
 from oa_protocol.engine.intents import FetchChat, RequestAssistant, SendPrompt
-from oa_protocol.server import Answer, Fault, Freeze, Hang, Hold, Never, Reset, Step, StreamFault
+from oa_protocol.server import Answer, Fault, Freeze, Hang, Hold, Never, Reply, Reset, Step, StreamFault
 
 from .site import PATIENCE, Site
 
@@ -172,3 +172,19 @@ async def test_a_list_of_models_that_does_not_come_is_an_error(site: Site) -> No
     async with site.client(timeouts=Timeouts(reply=1.0)) as client:
         with pytest.raises(TransportError, match="no reply within 1 s"):
             await client.models()
+
+
+async def test_a_pause_is_longer_by_chance_unless_the_chat_is_being_closed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return high
+
+    monkeypatch.setattr("oa_protocol.client._driver.random.uniform", uniform)
+    site.script(Fault("create", before=Reply(503)), Fault("delete", before=Reply(500)))
+    async with site.client() as client, client.chat() as chat:
+        await chat.ask("Hello")
+    assert drawn == [(0.0, 0.25)]

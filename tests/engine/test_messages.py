@@ -6,7 +6,7 @@ import pytest
 
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.replies import UNREADABLE as UNREADABLE_EVENT
-from oa_protocol.engine.errors import AnswerFailed, MaybeSent, RemoteProtocolError
+from oa_protocol.engine.errors import AnswerFailed, MaybeSent, NotSent, RemoteProtocolError
 from oa_protocol.engine.inputs import (
     Abandon,
     Close,
@@ -151,6 +151,11 @@ def test_credentials_that_the_server_repeats_are_hidden(story: Story) -> None:
     script = story.start(secret) >> Prompt("Hello") << CreateChat >> Reply(200, {"id": "a secret of some length"})
     said = "the server sent '***' as the id of a new chat, which is not an id of this API (phase START)"
     assert str(script.conversation.error) == said
+
+
+@pytest.mark.clause("OA-2.5")
+def test_the_user_and_the_password_of_a_proxy_are_hidden() -> None:
+    assert str(NotSent("no route to http://me:secret@proxy:1 now")) == "no route to http://***@proxy:1 now"
 
 
 def test_an_answer_that_takes_too_long(story: Story) -> None:

@@ -15,7 +15,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from oa_protocol import AuthenticationError, ChatLeakedWarning, Cleanup, Client, OAError
+from oa_protocol import AuthenticationError, ChatLeakedWarning, Cleanup, Client, OAError, Timeouts
 from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
@@ -119,6 +119,7 @@ async def test_the_chats_of_a_dead_owner_are_deleted_and_crossed_out(site: Site,
     for chat_id in made:
         left_behind(path, site, chat_id)
     assert await sweep(site, path) == SweepResult(tuple(made), ())
+    assert site.steps.count("chat") == 2  # Each one is read once, to see whether an answer runs.
     assert (ids(path), site.chats) == ([], ())
     assert [file.name for file in path.with_name(f"{path.name}.owners").iterdir()] == ["sweep"]
     assert await sweep(site, path) == SweepResult((), ())
@@ -171,6 +172,26 @@ async def test_a_chat_that_reads_badly_is_deleted_all_the_same(site: Site, path:
     left_behind(path, site, chat_id)
     site.script(Fault("chat", before=Reply(200, b"{")))
     assert (await sweep(site, path)).deleted == (chat_id,)
+
+
+async def test_a_delete_is_tried_and_awaited_as_the_client_says(site: Site, path: Path) -> None:
+    [chat_id] = await make_chats(site)
+    left_behind(path, site, chat_id)
+    site.script(Fault("delete", before=Hold()))
+    client = site.client(journal=path, timeouts=Timeouts(reply=0.05), cleanup=Cleanup(attempts=1))
+    swept = await sweep(site, path, client=client)
+    [reason] = reasons(swept)
+    assert "in 1 attempts: no reply within 0.05 s" in reason
+
+
+@pytest.mark.clause("OA-9.3")
+async def test_a_chat_that_comes_with_an_error_was_not_read(site: Site, path: Path) -> None:
+    [chat_id] = await make_chats(site)
+    written(path, site, chat_id, credentials=OTHER).close()
+    body = json.dumps({"id": chat_id, "messages": []}).encode()
+    site.script(Fault("chat", before=Reply(500, body)))
+    swept = await sweep(site, path)
+    assert (swept.deleted, len(swept.leaked)) == ((), 1)
 
 
 async def test_two_sweeps_at_once_do_everything_once(site: Site, path: Path) -> None:
@@ -497,6 +518,13 @@ async def test_a_create_that_may_still_come_is_kept_and_then_crossed_out(site: S
     assert ids(path) == []
 
 
+async def test_creates_that_may_still_come_are_named_in_their_order(site: Site, path: Path) -> None:
+    for _ in range(6):
+        left_behind(path, site)
+    expected = tuple(unnamed("its create may still be carried out", line) for line in range(1, 7))
+    assert (await sweep(site, path)).leaked == expected
+
+
 async def test_a_create_that_is_carried_out_late_is_found_by_a_later_sweep(site: Site, path: Path) -> None:
     left_behind(path, site)
     assert (await sweep(site, path)).deleted == ()
@@ -596,15 +624,33 @@ async def test_an_id_in_the_list_that_is_none_never_gets_into_a_url(site: Site, 
     assert "delete" not in site.steps
 
 
-@pytest.mark.parametrize("reply", [Reply(500), Reply(200, b"{"), Reply(200, b"null")])
-async def test_without_a_list_nothing_is_deleted(site: Site, path: Path, reply: Reply) -> None:
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        (Reply(500), "HTTP 500 while listing the chats"),
+        (Reply(200, b"{"), "the server sent something other than a list of chats: .+"),
+        (Reply(200, b"null"), "the server sent something other than a list of chats: .+"),
+        (Hold(), "no reply within 0.5 s"),
+    ],
+)
+async def test_without_a_list_nothing_is_deleted(site: Site, path: Path, before: Reply | Hold, why: str) -> None:
     left_behind(path, site)
     await make_chats(site)
-    site.script(Fault("list", before=reply))
-    swept = await sweep(site, path)
+    site.script(Fault("list", before=before))
+    timeouts = Timeouts(reply=0.5) if isinstance(before, Hold) else None
+    swept = await sweep(site, path, client=site.client(journal=path, timeouts=timeouts))
     assert swept.deleted == ()
     assert [record.chat_id for record in swept.leaked] == [None]
+    assert re.fullmatch(rf"{why} \(line 1 of the journal\)", reasons(swept)[0])
     assert ids(path) == [None]
+
+
+@pytest.mark.clause("OA-2.5")
+async def test_credentials_that_the_server_repeats_are_hidden(site: Site, path: Path) -> None:
+    left_behind(path, site)
+    [*_, secret] = [site.server.token, *(site.server.cookies.values() if site.api == "website" else ())]
+    site.script(Fault("list", before=Reply(422, json.dumps({"detail": secret, "message": secret}).encode())))
+    assert reasons(await sweep(site, path)) == ["***: HTTP 422 while listing the chats (line 1 of the journal)"]
 
 
 # ---- what it needs
