@@ -131,11 +131,15 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def nightly(session: nox.Session) -> None:
-    """What takes long: thousands of random conversations, on each backend and transport."""
-    install(session, "test")
+    """What takes long: thousands of conversations and schedules, fuzzing, and requests by the API's description."""
+    install(session, "nightly")
     for backend in ("asyncio", "trio", "sync"):
         for transport in ("httptools", "httpx"):
             session.run("python", "-m", "tests.chaos.run", f"--backend={backend}", f"--transport={transport}")
+    for api in ("inference", "website"):
+        session.run("python", "-m", "tests.simulation.schedules", f"--api={api}", "--count=20000")
+    session.run("python", "-m", "tests.fuzz.run")
+    session.run("python", "-m", "tests.fuzz.openapi")
 
 
 @nox.session(default=False)

@@ -386,7 +386,15 @@ class TestNetscapeFile:
             load_cookies(path, BASE, now=NOW)
         assert load_cookies(path, "https://example.org", now=NOW) == {"a": "b"}
 
-    @pytest.mark.parametrize("odd", ["nonsense", netscape("b", SECRET, expires=SECRET), f"a b / TRUE 0 x {SECRET}"])
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            "nonsense",
+            netscape("b", SECRET, expires=SECRET),
+            netscape("b", SECRET, expires=f"Mon, 01 Jan {10**20} 00:00:00 GMT"),
+            f"a b / TRUE 0 x {SECRET}",
+        ],
+    )
     def test_odd_line_is_left_out_and_named(self, file: WriteFile, caplog: pytest.LogCaptureFixture, odd: str) -> None:
         assert load_cookies(file(f"# comment\n{netscape()}{odd.rstrip()}\n"), BASE, now=NOW) == {"a": "b"}
         (record,) = caplog.records

@@ -23,7 +23,7 @@ LEAVES = ["engine", "engine.phases", "engine.events", "engine.intents", "engine.
 BINDINGS, ENGINE, TAPE = (
     layer("bindings"),
     layer("engine"),
-    [*layer("tape"), "tape._har_file", "tape._page", "tape._phases_svg", "tape._words"],
+    [*layer("tape"), "tape._form", "tape._har_file", "tape._page", "tape._phases_svg", "tape._words"],
 )
 
 BLOCK = f"""

@@ -55,12 +55,12 @@ def bulk(
     """
     if Path(out).exists() and source != "-" and Path(source).exists() and Path(source).samefile(out):
         raise click.UsageError("IN and OUT are the same file")
-    session = _BulkSession(settings, read_prompts(source, form), _read_accounts(accounts))
+    session = _BulkSession(settings, read_prompts(source, form), read_accounts(accounts))
     with Results(Path(out)) as results:
         return session.ask_all(results, concurrency, retry_failed=retry_failed)
 
 
-def _read_accounts(name: str | None) -> list[str]:
+def read_accounts(name: str | None) -> list[str]:
     """Return the credentials in a file, one for each line. Lines that begin with ``#`` are comments."""
     if name is None:
         return []

@@ -32,7 +32,7 @@ def replay(file: str, html: str | None = None) -> int:
         differences = [run(tape) for tape in tapes]
         stories = [list(transcript(tape)) for tape in tapes]
         page = to_html(*tapes) if html else ""
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise click.UsageError(f"{file} cannot be replayed: {error}") from None
     if html:
         try:

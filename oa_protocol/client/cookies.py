@@ -433,7 +433,7 @@ def _parsed_time(text: str) -> float | None:
     if text.strip().lower() in ("", "session"):
         return None
     for read in (float, _iso_time, _http_time):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):  # the second one is of a year that is too large
             return read(text)
     raise ValueError("its expiry is not a date")
 

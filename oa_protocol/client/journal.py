@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, cast
@@ -31,6 +31,7 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 import anyio
 from anyio import to_thread
 from anyio.lowlevel import RunVar
+from msgspec import convert
 
 from oa_protocol.bindings.base import Binding, check_base_url
 from oa_protocol.client._file_lock import Lock, is_held, lock_file
@@ -94,6 +95,13 @@ class Line:
     sent_at: float
     settled_at: float | None
 
+    def is_of(self, binding: Binding) -> bool:
+        """Return whether the chat was made on the server of ``binding``, through its API."""
+        return (self.api, self.base_url) == (binding.api, binding.base_url)
+
+
+_COLUMNS = [field.name for field in fields(Line)]
+
 
 class Journal:
     """One owner's part of a journal. The file and its folder are made when the first line is written.
@@ -128,7 +136,7 @@ class Journal:
                 "INSERT INTO chats (owner, api, base_url, account, sent_at) VALUES (?, ?, ?, ?, ?) RETURNING *",
                 (owner, binding.api, binding.base_url, account, time.time()),
             ).fetchone()
-            return Line(*row)
+            return _line(row)
 
         line = self._write(insert)
         self._open_lines.add(line.line)
@@ -161,13 +169,16 @@ class Journal:
 
     def lines(self, binding: Binding | None = None) -> list[Line]:
         """Return the lines of all owners, oldest first. With ``binding``, return only those of its server."""
-        rows = self._read("SELECT * FROM chats WHERE ? IS NULL OR (api = ? AND base_url = ?) ORDER BY line", binding)
-        return [Line(*row) for row in rows]
+        with self._errors():
+            if not _exists(self.path):
+                return []
+        with self._database() as database:
+            lines = [_line(row) for row in database.execute("SELECT * FROM chats ORDER BY line")]
+        return [line for line in lines if binding is None or line.is_of(binding)]
 
     def elsewhere(self, binding: Binding) -> list[str]:
         """Return the base URLs of the lines that belong to other servers than that of ``binding``."""
-        query = "SELECT DISTINCT base_url FROM chats WHERE ? IS NULL OR api != ? OR base_url != ? ORDER BY base_url"
-        return [base_url for [base_url] in self._read(query, binding)]
+        return sorted({line.base_url for line in self.lines() if not line.is_of(binding)})
 
     # ---- for a sweep
 
@@ -235,15 +246,6 @@ class Journal:
                 self._process = os.getpid()
                 self._open_lines = set()
             return self._owner
-
-    def _read(self, query: str, binding: Binding | None) -> list[tuple[Any, ...]]:
-        """Read lines with a query whose parameters are a binding's API, its API again, and its base URL."""
-        with self._errors():
-            if not _exists(self.path):
-                return []
-        server = (None, None, None) if binding is None else (binding.api, binding.api, binding.base_url)
-        with self._database() as database:
-            return database.execute(query, server).fetchall()
 
     def _change(self, what: str, line: Line, *values: object) -> None:
         """Change a line. Its owner is checked, too, because in a journal that was replaced its number may be another's.
@@ -314,7 +316,7 @@ class Journal:
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
             for line, base_url in database.execute("SELECT line, base_url FROM chats").fetchall():
-                with suppress(ValueError):
+                with suppress(ValueError, TypeError):  # a damaged line is found when it is read
                     database.execute("UPDATE chats SET base_url = ? WHERE line = ?", (check_base_url(base_url), line))
             database.execute("INSERT INTO home VALUES (?)", (str(self.path.resolve()),))
             database.execute(f"PRAGMA user_version = {_VERSION}")
@@ -345,6 +347,14 @@ class Journal:
             raise self.error(why) from error
 
 
+def _line(row: tuple[Any, ...]) -> Line:
+    """Return a row as a line. Raises ValueError if it isn't one, because SQLite doesn't check the types of values."""
+    try:
+        return convert(dict(zip(_COLUMNS, row, strict=True)), Line)
+    except ValueError as error:
+        raise ValueError(f"its line {row[0]} is damaged: {error}") from None
+
+
 def _version(database: sqlite3.Connection) -> int:
     [version] = database.execute("PRAGMA user_version").fetchone()
     return int(version)
@@ -357,7 +367,11 @@ def _folders(database: sqlite3.Connection, path: Path) -> tuple[Path, Path]:
     since, that path no longer leads to it. Then new owners use the folder beside its new path, and older ones are still
     in the recorded one. The same goes for a journal whose folder has another path here, for example in a container.
     """
-    [home] = map(Path, database.execute("SELECT path FROM home").fetchone())
+    match database.execute("SELECT path FROM home").fetchone():
+        case (str(path_then),):
+            home = Path(path_then)
+        case _:
+            raise ValueError("it is damaged, because it does not say where it was made")
     here = path.resolve()
     recorded, beside = Path(f"{home}.owners"), Path(f"{here}.owners")
     with suppress(OSError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 import uuid
 from collections import defaultdict
@@ -29,6 +30,7 @@ _SLOWEST_POLL = 0.25
 _RENEWS_EVERY = 5.0
 _STALE = 60.0
 _GATE = "gate"
+_PLACE = re.compile(r"[0-9]{12}-[0-9a-f]{32}")  # somebody may have put other files into the folder
 
 
 class AccountSlot(Protocol):
@@ -188,7 +190,7 @@ class Ticket:
         return lock is not None
 
     def _places(self) -> list[Path]:
-        return sorted(self._folder.glob("[0-9]*-*"))
+        return sorted(path for path in self._folder.iterdir() if _PLACE.fullmatch(path.name))
 
 
 def _is_waiting(path: Path) -> bool:

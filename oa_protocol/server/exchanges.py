@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, cast
 from urllib.parse import unquote
@@ -139,9 +139,10 @@ def seconds_to_wait(headers: dict[str, str]) -> float | None:
 
 def _date(text: str) -> datetime | None:
     try:
-        return parsedate_to_datetime(text)
-    except ValueError:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # the second one is of a year that is too large
         return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 def _named(pattern: re.Pattern[str], target: str) -> str | None:

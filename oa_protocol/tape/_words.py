@@ -41,7 +41,9 @@ class Happening(NamedTuple):
 def title_of(tape: Tape) -> str:
     """Return the server and the model."""
     config = tape.config
-    return f"{config['api']} at {config['base_url']}, model {config.get('options', {}).get('model', '(default)')}"
+    return (
+        f"{config.get('api')} at {config.get('base_url')}, model {config.get('options', {}).get('model', '(default)')}"
+    )
 
 
 def happenings(tape: Tape) -> Iterator[Happening]:
@@ -60,7 +62,7 @@ def happenings(tape: Tape) -> Iterator[Happening]:
         if _is_data(steps[-1]):
             who, what, news = "server", *_streamed(steps)
         else:
-            who, what = _doing(steps[-1], tape.config["base_url"])
+            who, what = _doing(steps[-1], tape.config.get("base_url", ""))
             news = _news_of(steps[-1], [_news(event) for event in steps[-1].get("events", ())])
         happening = Happening(numbered[0][0], steps, who, what, news, moved=steps[-1]["phase"] != phase)
         phase = happening.phase

@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from msgspec import to_builtins
 
 from oa_protocol.bindings.base import AnswerOptions, Credentials, Headers
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.json import SamplingParameters
+from oa_protocol.bindings.replies import TOO_DEEP, is_nested_too_deeply
 from oa_protocol.bindings.website import Website
 from oa_protocol.engine import events as ev
 from oa_protocol.engine.conversation import Conversation
@@ -30,6 +31,7 @@ from oa_protocol.engine.inputs import Input
 from oa_protocol.engine.intents import Exchange, Intent, LoadCredentials
 from oa_protocol.engine.moves import Settings
 from oa_protocol.engine.timers import Cleanup, Timeouts
+from oa_protocol.tape._form import check_config, check_head, check_step
 
 Json = dict[str, Any]
 Bytes = str | Json | list[Any]
@@ -44,6 +46,11 @@ INPUTS: dict[str, type[Input]] = {kind.__name__: kind for kind in get_args(Input
 _HEADERS = ("accept-encoding", "content-type", "cookie", "authorization")
 _BINDINGS: dict[str, type[Website | InferenceServer]] = {"website": Website, "inference": InferenceServer}
 _FIELDS = {name: get_type_hints(kind) for name, kind in INPUTS.items()}
+
+_LONGEST = 256 * 1024 * 1024
+"""The most bytes or characters that a repeated piece may have. The conformance vectors have up to 8 MiB."""
+
+_Piece = TypeVar("_Piece", str, bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +107,18 @@ def parse_tapes(text: str) -> list[Tape]:
     """
     cases: list[tuple[Json, list[Json]]] = []
     for number, fields in _lines(text):
-        if "config" in fields:
-            if not isinstance(fields["config"], dict):
-                raise ValueError(f"line {number}: `config` is not a JSON object")
-            cases.append((fields, []))
-        elif cases:
-            cases[-1][1].append(_written_out(number, fields))
-        else:
-            raise ValueError(f"line {number} is a step, but a tape must begin with a line with `config`")
+        try:
+            if "config" in fields:
+                check_head(fields)
+                cases.append((fields, []))
+            elif cases:
+                step = _written_out(fields)
+                check_step(step)
+                cases[-1][1].append(step)
+            else:
+                raise ValueError("a tape must begin with a line with `config`, and not with a step")
+        except ValueError as error:
+            raise ValueError(f"line {number} of the tape: {error}") from None
     return [
         Tape(head["config"], tuple(steps), head.get("name", ""), tuple(head.get("clause", ())), head.get("raises", ""))
         for head, steps in cases
@@ -120,6 +131,8 @@ def _lines(text: str) -> Iterator[tuple[int, Json]]:
         if not line:
             continue
         try:
+            if is_nested_too_deeply(line.encode(errors="replace")):
+                raise ValueError(TOO_DEEP)
             fields = json.loads(line)
         except (ValueError, RecursionError):
             if number == len(lines):
@@ -130,22 +143,27 @@ def _lines(text: str) -> Iterator[tuple[int, Json]]:
         yield number, cast("Json", fields)
 
 
-def _written_out(number: int, step: Json) -> Json:
+def _written_out(step: Json) -> Json:
     """Return the step with the texts of its events in full, because a file may abbreviate repeated text."""
-    if "events" not in step:
-        return step
-    try:
-        return step | {"events": [{name: _text(value) for name, value in event.items()} for event in step["events"]]}
-    except (TypeError, AttributeError):
-        raise ValueError(f"line {number}: `events` is not a list of JSON objects") from None
-
-
-def _text(value: object) -> object:
-    match value:
-        case {"repeat": [str(piece), int(times)]}:
-            return piece * times
+    match step:
+        case {"events": [*events]}:
+            return step | {"events": [_event(event) for event in events]}
         case _:
-            return value
+            return step
+
+
+def _event(event: object) -> object:
+    match event:
+        case {"text": {"repeat": [str(piece), int(times)]}}:
+            return cast("Json", event) | {"text": _repeated(piece, times)}
+        case _:
+            return event
+
+
+def _repeated(piece: _Piece, times: int) -> _Piece:
+    if len(piece) * times > _LONGEST:
+        raise _NotAStep(f"a repeated piece has more than {_LONGEST:,} characters")
+    return piece * times
 
 
 # ---- inputs
@@ -159,29 +177,23 @@ def new_conversation(config: Json) -> Conversation:
         TypeError: an argument has the wrong type.
 
     """
+    check_config(config)
     binding = _BINDINGS.get(config.get("api", ""))
     if binding is None:
         raise ValueError(f"the tape's api must be one of {', '.join(_BINDINGS)}, not {config.get('api')!r}")
-    options = _object(config, "options")
+    options: Json = dict(config.get("options", {}))
     sampling = SamplingParameters.of(options.pop("sampling", None))
     plugins = tuple(options.pop("plugins", ()))
     return Conversation(
-        binding(config["base_url"]),
+        binding(config.get("base_url", "")),
         _decode_credentials(config.get("credentials")),
         AnswerOptions(sampling=sampling, plugins=plugins, **options),
         chat_id=config.get("chat_id"),
         keep=config.get("keep", False),
         retries=config.get("retries", 2),
-        timeouts=Timeouts(**_object(config, "timeouts")),
-        cleanup=Cleanup(**_object(config, "cleanup")),
+        timeouts=Timeouts(**config.get("timeouts", {})),
+        cleanup=Cleanup(**config.get("cleanup", {})),
     )
-
-
-def _object(config: Json, name: str) -> Json:
-    value: object = config.get(name, {})
-    if not isinstance(value, dict):
-        raise TypeError(f"the tape's {name} must be an object, not {value!r}")
-    return dict(cast("Json", value))
 
 
 def encode_config(settings: Settings) -> Json:
@@ -280,11 +292,11 @@ def decode_bytes(spelled: Bytes) -> bytes:
         case str():
             return spelled.encode()
         case list():
-            return b"".join(decode_bytes(piece) for piece in spelled)
-        case {"base64": encoded}:
+            return b"".join(map(decode_bytes, spelled))
+        case {"base64": str(encoded)}:
             return base64.b64decode(encoded)
         case {"repeat": (piece, int(times))}:
-            return decode_bytes(piece) * times
+            return _repeated(decode_bytes(piece), times)
         case _:
             raise _NotAStep(f"not the bytes of a tape: {spelled!r}")
 

@@ -61,11 +61,12 @@ def _rows(tape: Tape) -> Iterator[Row]:
 
 def _masks(tape: Tape) -> Masks:
     """Return the masks of a tape's credentials. A recorded tape is masked already, but others may not be."""
-    masks = Masks(tape.config["base_url"])
+    masks = Masks(tape.config.get("base_url", ""))
     found = [tape.config.get("credentials"), *(step.get("input", {}).get("credentials") for step in tape.steps)]
     for credentials in filter(None, found):
-        for secret in filter(None, (*credentials.get("cookies", {}).values(), credentials.get("token"))):
-            masks.mask(secret)
+        for secret in (*credentials.get("cookies", {}).values(), credentials.get("token")):
+            if secret and isinstance(secret, str):
+                masks.mask(secret)
     return masks
 
 

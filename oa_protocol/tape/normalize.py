@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 from oa_protocol.engine.intents import EXCHANGES
 from oa_protocol.tape.format import Json, Tape
@@ -31,10 +31,27 @@ def normalize(tape: Tape) -> Tape:
     Ids are replaced by numbers, and every server has the same URL.
     """
     steps = list(_joined(_plain(step) for step in _told(tape)))
-    text = json.dumps([tape.config, steps]).replace(tape.config["base_url"], _BASE_URL)
+    base_url: str = tape.config["base_url"]
     ids: dict[str, str] = {}
-    config, steps = json.loads(_ID.sub(lambda found: ids.setdefault(found[0], f"id-{len(ids) + 1}"), text))
+
+    def renamed(text: str) -> str:
+        return _ID.sub(lambda found: ids.setdefault(found[0], f"id-{len(ids) + 1}"), text.replace(base_url, _BASE_URL))
+
+    config, steps = _changed([tape.config, steps], renamed)
     return Tape(config, tuple(steps), tape.name, tape.clause)
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401  # any JSON
+    """Return JSON with each of its texts changed."""
+    match value:
+        case str():
+            return change(value)
+        case list():
+            return [_changed(each, change) for each in cast("list[object]", value)]
+        case dict():
+            return {name: _changed(each, change) for name, each in cast("Json", value).items()}
+        case _:
+            return value
 
 
 def _told(tape: Tape) -> Iterator[Json]:
@@ -77,15 +94,19 @@ def _plain(step: Json) -> Json:
 
 def _plain_input(happened: Json) -> Json:
     plain = {name: value for name, value in happened.items() if name not in ("headers", "body", "data")}
-    if "failure" in plain:
-        plain["failure"] = {"type": plain["failure"]["type"]}
-    return plain
+    match plain:
+        case {"failure": {"type": kind}}:
+            return plain | {"failure": {"type": kind}}
+        case _:
+            return plain
 
 
 def _undated(event: Json) -> Json:
-    if event["type"] != "Leaked":
-        return event
-    return event | {"leaked": [{"chat_id": record["chat_id"]} for record in event["leaked"]]}
+    match event:
+        case {"type": "Leaked", "leaked": leaked}:
+            return event | {"leaked": [{"chat_id": record["chat_id"]} for record in leaked]}
+        case _:
+            return event
 
 
 def _joined(steps: Iterator[Json]) -> Iterator[Json]:

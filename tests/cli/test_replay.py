@@ -84,7 +84,7 @@ HEAD = b'{"config": {"api": "website", "base_url": "http://oa.example.org"%b}}\n
         (b"no JSON\n\n", "line 1 of the tape is not JSON"),
         (b'{"config": {}}\n', "api must be one of"),
         (b'{"config": {"api": "website"}}\n', "base_url"),
-        (HEAD % b', "options": []', "the tape's options must be an object"),
+        (HEAD % b', "options": []', "Expected `object`, got `array` - at `$.config.options`"),
         (HEAD % b"" + b'{"now": 0, "input": {"type": "Close"}}\n', "step 1 of the tape has no phase"),
         (
             HEAD % b"" + b'{"now": 0, "intent": null, "phase": "START"}\n{"dance": 1, "phase": "START"}\n',

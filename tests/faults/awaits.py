@@ -293,7 +293,6 @@ class Mode:
 MODES: dict[Backend, tuple[Mode, ...]] = {
     "asyncio": (
         Mode("cancel scope", cancel_scope),
-        Mode("Task.cancel", cancel_caller),
         Mode("Task.cancel twice", cancel_caller, 2),
         Mode("cancel whichever task waits", cancel_this_task, clean=False),
         Mode("cancel whichever task waits, twice", cancel_this_task, 2, clean=False),
@@ -365,6 +364,7 @@ class Network:
     at: int
     where: Where
     error: type[Exception]
+    make: TransportFactory
     count: int = 0
 
     @property
@@ -372,7 +372,7 @@ class Network:
         return self.count >= self.at
 
     def __call__(self) -> Transport:
-        return FailingTransport(HttpxTransport(connect_timeout=TIMEOUTS.connect), self)
+        return FailingTransport(self.make(), self)
 
     def check(self, where: Where) -> None:
         if where == self.where:
@@ -493,7 +493,7 @@ def fail_every_await(backend: Backend, api: Api, where: Where, error: type[Excep
     with Server(Few(), pending_interval=0.02, reader_grace=0.05) as server:
         ledger = Ledger(server)
         while True:
-            network = Network(tally.struck + 1, where, error)
+            network = Network(tally.struck + 1, where, error, partial(HttpxTransport, connect_timeout=TIMEOUTS.connect))
             client = client_of(server, api, transport=network, timeouts=_TIMEOUTS[where])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ChatLeakedWarning)

@@ -507,6 +507,27 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
         lines(path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("UPDATE chats SET owner = x'ff'", "its line 1 is damaged: Expected `str`, got `bytes` - at `$.owner`"),
+        ("UPDATE chats SET sent_at = 'soon'", "its line 1 is damaged: Expected `float`, got `str` - at `$.sent_at`"),
+        ("ALTER TABLE chats ADD COLUMN more TEXT", "its line 1 is damaged"),
+        ("DELETE FROM home", "it is damaged, because it does not say where it was made"),
+        ("UPDATE home SET path = x'ff'", "it is damaged, because it does not say where it was made"),
+    ],
+)
+def test_a_damaged_journal_is_refused(path: Path, damage: str, problem: str) -> None:
+    journal = Journal(path)
+    line = journal.creating(BINDING, "account")
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(damage)
+    with pytest.raises(JournalError, match=re.escape(problem)):
+        journal.living([each.owner for each in journal.lines()])
+    journal.gone(line)
+    journal.close()
+
+
 def test_a_line_that_somebody_has_looked_at_is_forgotten_unless_its_owner_lives(path: Path) -> None:
     journal = Journal(path)
     other, line = journal.creating(BINDING, ACCOUNT), journal.creating(BINDING, ACCOUNT)

@@ -138,6 +138,17 @@ def test_if_somebody_removes_the_files_a_new_place_is_taken(tmp_path: Path, cloc
     a.close()
 
 
+def test_foreign_files_in_the_folder_do_not_matter(tmp_path: Path) -> None:
+    (a,) = tickets(tmp_path, 1)
+    (folder,) = tmp_path.iterdir()
+    for name in ("0-x", "9" * 30 + "-x", "000000000000-x"):
+        (folder / name).touch()
+    b = LockFileSlot(tmp_path).ticket("account")
+    assert (a.ahead(), b.ahead()) == (0, 1)
+    a.close()
+    assert b.ahead() == 0
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_others_can_neither_read_the_folder_nor_see_whose_account_it_is(tmp_path: Path) -> None:
     ticket = LockFileSlot(tmp_path / "state" / "slots").ticket("https://oa.example.org a-secret-token")

@@ -179,6 +179,17 @@ def test_a_dropped_website_stream_goes_on_eating(server: Server, website: Websit
     assert website.message(chat, message).json()["content"] == "a b c"
 
 
+def test_a_client_that_leaves_early_causes_no_warning(
+    server: Server, inference: Inference, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(5):  # whether the server is still writing when the client leaves depends on both
+        server.script(Answer(tuple(f"word{number} " for number in range(1000))))
+        chat, message = asked(inference)
+        take(inference, chat, message, 1)
+        server.wait_until(lambda: server.connections == 0)
+    assert caplog.records == []
+
+
 def test_a_chat_deleted_while_its_answer_runs_streams_on_without_an_end(connect: Connect) -> None:
     hold = Hold()
     with Server(ping_interval=0.05, quirks=Quirks(answers_outlive_delete=True)) as server:

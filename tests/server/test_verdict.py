@@ -219,7 +219,9 @@ def test_an_answer_that_was_polled_is_complete() -> None:
     [
         ({"retry-after": "5"}, 5.0),
         ({"retry-after": "Sat, 28 Nov 2026 22:00:09 GMT", "date": "Sat, 28 Nov 2026 22:00:00 GMT"}, 9.0),
+        ({"retry-after": "Sat, 28 Nov 2026 22:00:09 -0000", "date": "Sat, 28 Nov 2026 22:00:00 GMT"}, 9.0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": f"Sat, 28 Nov {10**20} 22:00:09 GMT", "date": "Sat, 28 Nov 2026 22:00:00 GMT"}, None),
         ({}, None),
     ],
 )

@@ -266,5 +266,5 @@ def test_what_has_no_conversation_is_refused(text: str, problem: str) -> None:
 def test_a_har_file_is_no_tape(tmp_path: Path) -> None:
     path = tmp_path / "tape.jsonl"
     path.write_text(captured("happy_path"), "utf-8")
-    with pytest.raises(ValueError, match="line 1 is a step, but a tape must begin"):
+    with pytest.raises(ValueError, match="line 1 of the tape: a tape must begin"):
         load_tapes(path)

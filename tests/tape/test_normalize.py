@@ -18,7 +18,7 @@ from oa_protocol.engine.inputs import (
     StreamEnded,
     TimePassed,
 )
-from oa_protocol.tape import Tape, normalize
+from oa_protocol.tape import Tape, normalize, parse_tapes
 from oa_protocol.tape.format import Json, decode_bytes
 from oa_protocol.tape.redact import Masks
 
@@ -103,6 +103,24 @@ def test_left_out_are_ids_and_urls() -> None:
     text = str(recorded(ONE_TURN)).replace("06b02a53", "16b02a53").replace("http://oa.example.org", "http://[::1]:8000")
     config, *steps = map(json.loads, text.splitlines())
     assert normalize(Tape(config["config"], tuple(steps))) == normalize(recorded(ONE_TURN))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"now": 0, "phase": "LEAKED", "events": [{"type": "Leaked"}], "input": {"type": "Abandon"}},
+        {"now": 0, "phase": "START", "input": {"type": "ExchangeFailed", "failure": "gone"}},
+    ],
+)
+def test_a_step_of_another_form_stays(step: Json) -> None:
+    (tape,) = parse_tapes(str(Tape(ONE_TURN.config, (step,))))
+    (normal,) = normalize(tape).steps
+    assert normal == {name: value for name, value in step.items() if name != "now"}
+
+
+def test_a_character_that_json_escapes_is_no_part_of_an_id() -> None:
+    almost = "\x1fb02a53-f28e-708d-8000-044bde7b4953"
+    assert normalize(Tape(ONE_TURN.config | {"chat_id": almost}, ONE_TURN.steps)).config["chat_id"] == almost
 
 
 @pytest.mark.parametrize(

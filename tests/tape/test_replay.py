@@ -79,13 +79,27 @@ def test_a_tape_without_a_step_is_one() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"now": 0}\n', "line 1 is a step, but a tape must begin"),
+        ('{"now": 0}\n', "line 1 of the tape: a tape must begin"),
         ('{"config": {}}\nno JSON\n', "line 2 of the tape is not JSON"),
         pytest.param('{"config": {}}\n' + "[" * 100_000 + "\n", "line 2 of the tape is not JSON", id="deep"),
         ('{"config": {}}\n[]\n', "line 2 of the tape is not a JSON object"),
-        ('{"config": 5}\n', "line 1: `config` is not a JSON object"),
-        ('{"config": {}}\n{"events": 5}\n', "line 2: `events` is not a list of JSON objects"),
-        ('{"config": {}}\n{"events": [5]}\n', "line 2: `events` is not a list of JSON objects"),
+        ('{"config": 5}\n', "line 1 of the tape: it has the wrong form: Expected `object`, got `int`"),
+        ('{"config": {"credentials": ""}}\n', "line 1 of the tape: .* at `\\$.config.credentials`"),
+        ('{"config": {}, "name": 5}\n', "line 1 of the tape: .* at `\\$.name`"),
+        ('{"config": {}}\n{"events": 5}\n', "line 2 of the tape: it has the wrong form: .* at `\\$.events`"),
+        ('{"config": {}}\n{"events": [5]}\n', "line 2 of the tape: .* at `\\$.events"),
+        ('{"config": {}}\n{"events": [{"type": "Leaked", "leaked": [{}]}]}\n', "line 2 of the tape: .* `chat_id`"),
+        ('{"config": {}}\n{"events": [{"type": "Token", "text": 5}]}\n', "line 2 of the tape: .*text`"),
+        (
+            '{"config": {}}\n{"intent": {"kind": "CreateChat", "url": 5}}\n',
+            "line 2 of the tape: .* at `\\$.intent.url`",
+        ),
+        ('{"config": {}}\n{"now": 1' + "0" * 400 + "}\n", "line 2 of the tape: .* at `\\$.now`"),
+        ('{"config": {}}\n{"phase": "DANCING"}\n', "line 2 of the tape: there is no phase 'DANCING'"),
+        (
+            '{"config": {}}\n{"events": [{"type": "Token", "text": {"repeat": ["a", 1000000000]}}]}\n',
+            "line 2 of the tape: a repeated piece has more than 268,435,456 characters",
+        ),
     ],
 )
 def test_what_is_no_tape_is_refused_with_its_line(text: str, problem: str) -> None:
@@ -97,11 +111,15 @@ def test_what_is_no_tape_is_refused_with_its_line(text: str, problem: str) -> No
     ("tape", "problem"),
     [
         (Tape({"base_url": "http://oa.example.org"}, ()), "api must be one of website, inference, not None"),
+        (Tape({"api": "website"}, ()), "base_url must be"),
+        (Tape(ONE_TURN.config | {"credentials": {"cookies": []}}, ()), "the config has the wrong form: .*credentials"),
         (Tape(ONE_TURN.config, ({"dance": True, "phase": "START"},)), "not a step of a tape: {'dance': True"),
         (Tape(ONE_TURN.config, ({"now": "soon", "phase": "START"},)), "not a step of a tape: {'now': 'soon'"),
         (happening("Dance"), "not an input of a tape: {'type': 'Dance'}"),
         (happening("Close", wait=True), "not an input of a tape: {'type': 'Close', 'wait': True}"),
         (happening("StreamData", data=5), "not the bytes of a tape: 5"),
+        (happening("StreamData", data={"base64": 5}), "not the bytes of a tape: {'base64': 5}"),
+        (happening("StreamData", data={"repeat": ["ab", 10**30]}), "a repeated piece has more than"),
         (happening("ReplyReceived", status=200, headers=[]), "not an input of a tape"),
         (happening("ExchangeFailed", failure={"type": "OSError"}), "not an input of a tape"),
     ],

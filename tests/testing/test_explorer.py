@@ -147,6 +147,13 @@ def test_from_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("website: ")
 
 
+def test_from_a_shell_with_a_timeout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--api", "website", "--faults", "0", "--turns", "1", "--depth", "9", "--timeout", "answer=1.5"]) == 0
+    with pytest.raises(SystemExit):
+        main(["--timeout", "patience=1"])
+    assert "Timeouts has no field 'patience'" in capsys.readouterr().err
+
+
 def test_from_a_shell_a_violation_is_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

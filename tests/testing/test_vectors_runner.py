@@ -89,9 +89,17 @@ def test_a_wrong_answer_is_reported_with_its_case_clauses_and_step_and_the_other
         ('if "data: b" in line: os.close(1); continue', "it ended, with exit code 0"),
         ('if "data: b" in line: print("Hello!")', "it wrote something that is not a JSON object: 'Hello!'"),
         ('if "data: b" in line: answer = ["b"]', "it wrote something that is not a JSON object: '[\"b\"]'"),
+        ('if "data: b" in line: print("[" * 100_000)', "it wrote something that is not a JSON object"),
         ('if "data: b" in line: sys.stdout.buffer.write(b"\\xff\\n")', "it wrote something that is not a JSON object"),
     ],
-    ids=["crashes", "closes its output", "says something else", "answers no object", "says what is no text"],
+    ids=[
+        "crashes",
+        "closes its output",
+        "says something else",
+        "answers no object",
+        "nests deeply",
+        "says what is no text",
+    ],
 )
 def test_no_answer_is_reported_and_the_program_is_started_again_for_the_next_case(
     cases: Path, capsys: pytest.CaptureFixture[str], wrong: str, told: str

@@ -11,6 +11,7 @@ import yaml
 
 from oa_protocol import __version__
 from oa_protocol.bindings.json import (
+    LONGEST_TITLE,
     ChatList,
     ChatSnapshot,
     ChatUpdate,
@@ -35,6 +36,7 @@ The schemas name the fields that this client reads and writes; servers send more
 """
 
 _ID = {"type": "string", "format": "uuid"}
+_IDS = ("id", "chat_id", "parent_id", "active_thread_tail_message_id")
 _NO_CONTENT: Json = {"description": "Done; no body."}
 
 
@@ -73,16 +75,25 @@ _MODELS = _json("The models.", {"type": "array", "items": _ref("ModelConfig")})
 _STREAM: Json = {
     "description": "Server-sent events, each with a StreamEvent as its data, up to `message` or `error`. Pings come"
     " in between. A website sends no content-type, and answers with an empty body once the message has finished.",
-    "content": {"text/event-stream": {"schema": _ref("StreamEvent")}},
-}
+    "content": {"text/event-stream": {"itemSchema": {
+        "type": "object",
+        "properties": {
+            "event": {"type": "string"},
+            "data": {
+                "type": "string", "contentMediaType": "application/json", "contentSchema": _ref("StreamEvent")
+            },
+        },
+    }}},
+}  # fmt: skip
 _ANY_ERROR = {"4XX": {"$ref": "#/components/responses/Refused"}, "5XX": {"$ref": "#/components/responses/Broken"}}
 _BUSY = {
     "429": _words("Too many requests. Stock servers say 500 instead."),
     "503": _words("The queue is full, and a pending message stays behind."),
 }
+_CURSOR = {"type": "string", "format": "byte", "description": "A cursor from a page, and never both of them."}
 _PAGING = [
-    _query("before", {"type": "string"}, required=False),
-    _query("after", {"type": "string"}, required=False),
+    _query("before", _CURSOR, required=False),
+    _query("after", _CURSOR, required=False),
     _query("include_hidden", {"type": "boolean"}, required=False),
 ]
 
@@ -196,7 +207,10 @@ def _inference() -> Json:
             "get": operation("open_stream", "Stream an answer", {"200": _STREAM, "204": finished}, parameters=both),
         },
         "/configs/model_configs": {
-            "get": operation("list_models", "List the models", {"200": _MODELS}),
+            # This alone needs no credentials.
+            "get": {
+                **operation("list_models", "List the models", {"200": _MODELS}), "security": [{}, {"token": []}]
+            },
         },
     }  # fmt: skip
 
@@ -220,13 +234,17 @@ def _schemas() -> Json:
     for schema in found.values():
         # What a docstring goes on to say is about Python.
         schema["description"] = " ".join(schema["description"].partition("\n\n")[0].split())
+        for name, field in schema.get("properties", {}).items():
+            if name in _IDS:
+                field.get("anyOf", [field])[0]["format"] = "uuid"
+    found["ChatUpdate"]["properties"]["title"]["maxLength"] = LONGEST_TITLE
     return {"StreamEvent": event, **{name: found[name] for name in sorted(found)}}
 
 
 def document() -> Json:
     """The whole description."""
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "info": {"title": "Open Assistant conversations", "version": __version__, "description": _DESCRIPTION},
         "servers": [{"url": "http://127.0.0.1:3000", "description": "a website, or an inference server"}],
         "tags": [{"name": "website"}, {"name": "inference"}],

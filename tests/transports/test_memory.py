@@ -8,7 +8,7 @@ import pytest
 
 from oa_protocol import Client, MaybeSent
 from oa_protocol.engine.intents import HttpRequest
-from oa_protocol.server import Answer, Server
+from oa_protocol.server import Answer, Echo, Server
 from oa_protocol.testing.conformance import TransportConformance
 from oa_protocol.transports.httpx import HttpxTransport
 from oa_protocol.transports.memory import Application, MemoryTransport, Message, Receive, Send
@@ -79,6 +79,31 @@ async def test_a_conversation_with_the_embedded_server_needs_no_socket(api: Lite
         assert await chat.ask("Hello") == "Yes."
         assert [made.id for made in server.chats] == [chat.id]
     assert server.chats == ()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("api", ["website", "inference"])
+async def test_a_reader_who_leaves_a_stream_is_no_error_of_the_embedded_server(
+    api: Literal["website", "inference"], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(Echo())
+
+    async def left(message: Message) -> None:
+        raise ConnectionResetError("the client has left")
+
+    async def nobody_reads_streams(scope: Message, receive: Receive, send: Send) -> None:
+        await server.app(scope, receive, left if scope["path"].endswith("/events") else send)
+
+    client = Client(
+        "http://localhost",
+        api=api,
+        cookies=server.cookies if api == "website" else None,
+        token=server.token if api == "inference" else None,
+        transport=lambda: MemoryTransport(nobody_reads_streams),
+    )
+    async with client, client.chat() as chat:
+        assert await chat.ask("Hello") == "Hello"
+    assert caplog.records == []
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections import deque
 from time import monotonic
@@ -91,6 +92,9 @@ class _Passing:
         # What is written to a connection that the client has closed is silently dropped.
         if has_connection(self._scope) and connection_of(self._scope).transport.is_closing():
             self.has_left = True
+            # uvicorn learns this from the event loop. A stream whose events are all there never waits for the loop, so
+            # it would go on writing, and asyncio would log a warning for each event.
+            await asyncio.sleep(0)
         record = self._record
         if message["type"] == "http.response.start":
             record.status = message["status"]

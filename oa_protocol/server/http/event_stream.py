@@ -50,15 +50,21 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
-        async with asyncio.TaskGroup() as group:
-            sender = group.create_task(self._send_body(scope, send))
-            watcher = group.create_task(disconnected(receive))
-            # The first task that ends cancels the other one: nothing is sent to a client that has left, and there is no
-            # need to watch for that after the stream's end.
-            watcher.add_done_callback(lambda _: sender.cancel())
-            sender.add_done_callback(lambda _: watcher.cancel())
+        lost: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                sender = group.create_task(self._send_body(scope, send))
+                watcher = group.create_task(disconnected(receive))
+                # The first task that ends cancels the other one: nothing is sent to a client that has left, and there
+                # is no need to watch for that after the stream's end.
+                watcher.add_done_callback(lambda _: sender.cancel())
+                sender.add_done_callback(lambda _: watcher.cancel())
+        except* ConnectionResetError as failure:
+            (lost,) = failure.exceptions  # of the sender
         if not self._reader.finished:
             self._on_drop(self._reader)
+        if lost is not None:
+            raise lost
 
     async def _send_body(self, scope: Scope, send: Send) -> None:
         body = _Body(send, self._start)

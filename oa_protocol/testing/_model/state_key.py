@@ -84,7 +84,11 @@ _COPIES: dict[type, Callable[[Any], object]] = {
 # ---- the key
 
 _Parts = tuple[Clock, Credentials, Outstanding | None, Attempt, Stream | None, Turn | None, Remote, Leaving | None]
-_PARTS = attrgetter("_clock", "_credentials", "_outstanding", "_attempt", "_stream", "_turn", "_remote", "_leaving")
+_NAMES = ("_clock", "_credentials", "_outstanding", "_attempt", "_stream", "_turn", "_remote", "_leaving")
+_PARTS = attrgetter(*_NAMES)
+# The settings never change, an error says nothing that the phase doesn't, and the other two are read by their names.
+if set(Moves.__slots__) != {*_NAMES, "settings", "error", "phase", "leaked"}:
+    raise TypeError("_NAMES must have each slot of a conversation that matters for what it does next")
 
 
 def is_settled(conversation: ConversationLike) -> bool:

@@ -89,7 +89,7 @@ class _Running:
     def _parse(self, text: str, deadline: float) -> Json:
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             self.end(deadline)
