@@ -136,7 +136,7 @@ class _AccountTurn:
         self._slot = slot
         self._name = name
         self._watch = watch
-        # Set when no chat enters, holds or leaves the slot any more. None if none does.
+        # Set when no chat enters, holds or leaves the slot any more. From then on it is None.
         self._free: anyio.Event | None = None
         # Set when the slot is no longer needed, for the task below. None if no chat holds it.
         self._left: anyio.Event | None = None

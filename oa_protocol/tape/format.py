@@ -31,9 +31,9 @@ from oa_protocol.engine.inputs import Input
 from oa_protocol.engine.intents import Exchange, Intent, LoadCredentials
 from oa_protocol.engine.moves import Settings
 from oa_protocol.engine.timers import Cleanup, Timeouts
+from oa_protocol.tape._form import Json as Json
 from oa_protocol.tape._form import check_config, check_head, check_step
 
-Json = dict[str, Any]
 Bytes = str | Json | list[Any]
 
 OUTPUTS = ("intent", "events", "raises", "phase", "deadline", "payloads", "too_large")

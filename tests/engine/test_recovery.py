@@ -241,7 +241,7 @@ def test_a_resent_prompt_that_turns_out_to_have_arrived_is_adopted(story: Story)
 
 
 class Numbered(InferenceServer):
-    """A server with statuses of its own."""
+    """A server that says with a status what others say in words."""
 
     def is_prompt_there(self, status: int, words: str) -> bool:
         return status == 409

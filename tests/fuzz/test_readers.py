@@ -1,4 +1,4 @@
-"""Whatever bytes a reader gets, it returns, or raises the error that it documents."""
+"""A reader takes any bytes, or raises the error that it documents."""
 
 from __future__ import annotations
 

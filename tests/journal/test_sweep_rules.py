@@ -1,4 +1,4 @@
-"""How a sweep tells which create made which chat: the rules alone, without a server."""
+"""How a sweep finds out which create made which chat: the rules alone, without a server."""
 
 # The rules are private functions, because only a sweep needs them.
 # pyright: reportPrivateUsage=false

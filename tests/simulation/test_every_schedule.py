@@ -1,4 +1,4 @@
-"""In whatever order tasks run, and wherever they are cancelled, no chat is left."""
+"""No order of the tasks, and no cancellation at any await, leaves a chat."""
 
 from __future__ import annotations
 

@@ -13,19 +13,14 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import anyio
 
-from oa_protocol import Website
-from oa_protocol.client.journal import Entry, Journal
-
 from .driver_contenders import CONTENDERS, Converse
-from .driver_server import CHAT, Plan, served
+from .driver_server import Plan, served
 
 WARM_UP = Plan(tokens=10)
 
@@ -72,24 +67,6 @@ async def cpu_of_a_token(converse: Converse, case: Case) -> float:
 async def cpu_of_a_conversation(converse: Converse, case: Case) -> float:
     """ms."""
     return await _cpu(converse, case) / case.conversations * 1e3
-
-
-async def cpu_of_the_journal(converse: Converse, case: Case) -> float:
-    """ms of a conversation's three writes, in the threads that do them."""
-
-    async def write(journal: Journal) -> None:
-        for _ in range(case.rounds):
-            entry = Entry(journal)
-            await entry.creating(Website("http://oa.example.org"), "account")
-            await entry.settled(CHAT, is_unclear=False, is_kept=False)
-            await entry.gone()
-
-    with TemporaryDirectory() as folder, closing(Journal(Path(folder) / "journal")) as journal:
-        began = time.process_time()
-        async with anyio.create_task_group() as group:
-            for _ in range(case.conversations):
-                group.start_soon(write, journal)
-        return (time.process_time() - began) / (case.conversations * case.rounds) * 1e3
 
 
 async def _cpu(converse: Converse, case: Case) -> float:
@@ -185,8 +162,6 @@ CASES = [
     Case("5,000 conversations at once: CPU ms each", "≤ 1.0", cpu_of_a_conversation, Plan(100), 5000),
     Case("1,000 live conversations: KB each", "≤ 25", memory_of_a_conversation, HANGING, 1000),
     Case("5,000 live conversations: KB each", "≤ 12", memory_of_a_conversation, HANGING, 5000, 1, OURS),
-    Case("the journal, one after the other: CPU ms each", "≤ 1", cpu_of_the_journal, WARM_UP, 1, 200, ("httptools",)),
-    Case("the journal, 100 at once: CPU ms each", "≤ 1", cpu_of_the_journal, WARM_UP, 100, 10, ("httptools",)),
     Case("1,000 streams cancelled, asyncio: s", "≤ 1.0", cancelling, HANGING, 1000, 1, OURS),
     Case("1,000 streams cancelled, trio: s", "≤ 1.0", cancelling, HANGING, 1000, 1, OURS, "trio"),
     Case("60 s at 10,000 tokens/s: blocks gained", "0", block_growth, STEADY, 100, 60, ("httptools",)),
@@ -220,8 +195,7 @@ def figure(case: Case, contender: str, warm_up_url: str) -> float:
         there.close()
         measured = here.recv()
         process.join()
-        if contender != "historic" and case.measure is not cpu_of_the_journal:
-            assert site.deleted() == case.conversations * case.rounds
+        assert contender == "historic" or site.deleted() == case.conversations * case.rounds
     assert isinstance(measured, float)
     return measured
 
