@@ -75,7 +75,7 @@ class Sweeper:
         self._credentials = credentials
         # Other credentials might belong to another account. If the server says "not found" to that account, the chat
         # may still be there. So no others are loaded if these are refused.
-        self._shared = replace(shared, load_credentials=_none, journal=None)
+        self._shared = replace(shared, load_credentials=_none)
         self._grace = grace
         # The names of our account: the one that these credentials have now, and those whose chats they can read.
         self._accounts: set[str] = set()
