@@ -1,14 +1,16 @@
 """Every way out, at every step: afterwards the chat is gone."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import anyio
 import pytest
 
-from oa_protocol import Chat, ChatLeakedWarning, LocalProtocolError, Phase
+from oa_protocol import Chat, ChatLeakedWarning, HttpRequest, LocalProtocolError, Phase, Response, Transport
 from oa_protocol.engine.events import Answered, Prompted, Requested, Token
 from oa_protocol.server import Answer, Fault, Hold, Reply, Step
+from oa_protocol.transports import TransportFactory
 
 from .site import Site, settle
 
@@ -262,6 +264,63 @@ async def test_a_chat_that_is_closed_by_another_task_while_it_streams(site: Site
             await chat.aclose()
             assert site.chats == ()
         hold.release()
+
+
+class Observed:
+    """A transport or a reply that writes down when a read ends, and when it is closed."""
+
+    def __init__(self, observed: Any, seen: list[str]) -> None:
+        self._observed, self._seen = observed, seen
+        self.status, self.headers = getattr(observed, "status", 0), getattr(observed, "headers", ())
+
+    async def open(self, request: HttpRequest) -> Response:
+        response: Response = await self._observed.open(request)
+        return Observed(response, self._seen) if "/events" in request.url else response
+
+    async def receive(self) -> bytes:
+        try:
+            data: bytes = await self._observed.receive()
+            return data
+        finally:
+            self._seen.append("read")
+
+    async def aclose(self) -> None:
+        self._seen.append("closed")
+        await self._observed.aclose()
+
+
+async def test_a_read_of_another_task_ends_before_its_stream_is_closed(site: Site) -> None:
+    hold, seen, streaming = Hold(), list[str](), anyio.Event()
+    site.script(Answer(pieces=("One ", "two."), after=1, then=hold))
+    transport = cast("TransportFactory", site.transport)
+    async with site.client(transport=lambda: Observed(transport(), seen)) as client, client.chat() as chat:
+
+        async def read() -> None:
+            with suppress(LocalProtocolError):
+                async for _ in chat.stream("Hello"):
+                    streaming.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await streaming.wait()
+            await chat.aclose()
+    hold.release()
+    assert "read" not in seen[seen.index("closed") :]
+
+
+async def test_a_bug_that_strikes_while_leaving_is_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="oa_protocol")
+    opened: list[object] = []
+
+    def transport() -> Transport:
+        opened.append(None)
+        if len(opened) == 2:  # the one for leaving
+            raise KeyError("a bug")
+        return cast("TransportFactory", site.transport)()
+
+    async with site.client(transport=transport) as client, client.chat() as chat:
+        await chat.ask("Hello")
+    assert "<- KeyError" in caplog.messages
 
 
 @pytest.mark.parametrize("step", ["create", "prompt", "request", "events"])

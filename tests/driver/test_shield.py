@@ -130,6 +130,46 @@ async def test_a_cancelled_scope_is_noticed_afterwards() -> None:
     assert work.finished == 1
 
 
+async def test_a_cancelled_scope_does_not_even_wake_the_caller() -> None:
+    work = Work()
+    with anyio.CancelScope() as scope:
+
+        async def cancelled() -> None:
+            scope.cancel()
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+
+        await run_to_completion(cancelled, seconds=math.inf)
+        work.may_finish.set()  # it is reached only if no cancellation was caught, and raised again at the end
+    assert work.may_finish.is_set()
+
+
+async def test_an_interruption_between_two_waits_does_not_cancel_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Struck:
+        """An event. A signal strikes the first time that somebody asks whether it is set."""
+
+        def __init__(self) -> None:
+            self.event = event()
+            self.is_struck = False
+            self.set, self.wait = self.event.set, self.event.wait
+
+        def is_set(self) -> bool:
+            if not self.is_struck:
+                self.is_struck = True
+                raise KeyboardInterrupt
+            return self.event.is_set()
+
+    async def operation() -> None:
+        calls.append("begun")
+        await anyio.lowlevel.checkpoint()
+        calls.append("finished")
+
+    calls, event = list[str](), anyio.Event
+    monkeypatch.setattr(anyio, "Event", Struck)
+    with pytest.raises(KeyboardInterrupt):
+        await run_to_completion(operation, seconds=math.inf)
+    assert calls == ["begun", "finished"]
+
+
 async def test_in_a_scope_that_was_cancelled_before() -> None:
     work = Work()
     work.may_finish.set()
@@ -478,6 +518,33 @@ def test_what_a_handler_raises_bounds_a_create_that_hangs(anyio_backend: str) ->
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert [record.chat_id for record in clients[0].leaked] == [None]
+
+
+async def test_those_who_hold_signals_are_asked_to_hurry_by_the_loop_and_not_by_the_handler(
+    number: signal.Signals,
+) -> None:
+    hurried, seen = anyio.Event(), list[bool]()
+
+    async def ask() -> None:
+        with signals_held(hurried.set):
+            signal.raise_signal(number)
+            seen.append(hurried.is_set())
+            await hurried.wait()
+            seen.append(hurried.is_set())
+
+    with pytest.raises(KeyboardInterrupt):
+        await ask()
+    assert seen == [False, True]
+
+
+async def test_as_long_as_one_is_waited_for_nothing_is_raised(number: signal.Signals) -> None:
+    first, second = signals_held(), signals_held()
+    first.__enter__()
+    second.__enter__()
+    signal.raise_signal(number)
+    second.__exit__()
+    with pytest.raises(KeyboardInterrupt):
+        first.__exit__()
 
 
 async def test_what_was_raised_does_not_wait_for_those_who_came_later(number: signal.Signals) -> None:

@@ -513,7 +513,11 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
         ("UPDATE chats SET owner = x'ff'", "its line 1 is damaged: Expected `str`, got `bytes` - at `$.owner`"),
         ("UPDATE chats SET sent_at = 'soon'", "its line 1 is damaged: Expected `float`, got `str` - at `$.sent_at`"),
         ("ALTER TABLE chats ADD COLUMN more TEXT", "its line 1 is damaged"),
-        ("DELETE FROM home", "it is damaged, because it does not say where it was made"),
+        (
+            "PRAGMA user_version = 0; UPDATE chats SET base_url = x'ff'",
+            "its line 1 is damaged: Expected `str`, got `bytes` - at `$.base_url`",
+        ),
+        ("DELETE FROM home", "used: it is damaged, because it does not say where it was made. "),
         ("UPDATE home SET path = x'ff'", "it is damaged, because it does not say where it was made"),
     ],
 )
@@ -521,7 +525,7 @@ def test_a_damaged_journal_is_refused(path: Path, damage: str, problem: str) -> 
     journal = Journal(path)
     line = journal.creating(BINDING, "account")
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute(damage)
+        database.executescript(damage)
     with pytest.raises(JournalError, match=re.escape(problem)):
         journal.living([each.owner for each in journal.lines()])
     journal.gone(line)
