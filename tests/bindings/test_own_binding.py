@@ -74,6 +74,23 @@ def test_a_broken_stream_is_polled() -> None:
     assert isinstance(play(talk, polled)[-1], ev.Answered)
 
 
+@pytest.mark.clause("OA-6.5")
+def test_a_binding_learns_which_message_was_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every reply says it: LangGraph Platform, for example, sends the whole thread."""
+    read, asked = Talks.read_message, list[str]()
+
+    def read_message(binding: Talks, body: bytes, message_id: str) -> ev.Message:
+        asked.append(message_id)
+        return read(binding, body, message_id)
+
+    monkeypatch.setattr(Talks, "read_message", read_message)
+    talk = conversation()
+    play(talk, *TO_THE_STREAM)
+    talk.handle(StreamEnded(), 0.0)
+    play(talk, ("GET /talks/00000001/lines/00000003", ReplyReceived(200, (), WHOLE)))
+    assert asked == ["00000003"]
+
+
 @pytest.mark.clause("OA-2.6", "OA-6.11")
 @pytest.mark.parametrize("body", [b'{"id":"1"}', b'{"id":"06b02a53-f28e-708d-8000-044bde7b4953"}'])
 def test_an_id_that_is_none_of_this_api_fails_the_turn(body: bytes) -> None:

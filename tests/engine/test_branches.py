@@ -344,6 +344,14 @@ def test_without_a_chat_there_is_nothing_to_keep(story: Story) -> None:
 
 
 @pytest.mark.clause("OA-7.9")
+def test_a_chat_may_be_kept_from_the_start(story: Story) -> None:
+    script = story.existing(keep=True) >> Reply(200, chat(prompter(), complete())) >> Close()
+    assert script << Kept(CHAT) << Phase.KEPT
+    settings = script.conversation.settings
+    assert (settings.chat_id, settings.keep) == (CHAT, True)  # for a tape, which writes them down
+
+
+@pytest.mark.clause("OA-7.9")
 def test_a_chat_that_is_no_longer_kept_is_deleted(story: Story) -> None:
     script = story.existing(keep=True) >> Reply(200, chat(prompter(), complete())) >> Keep(keep=False)
     assert script >> Close() << DeleteChat
