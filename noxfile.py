@@ -144,7 +144,7 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def mutation(session: nox.Session) -> None:
-    """How many small changes of the core the tests notice, which takes two hours; ``-- sweep`` does only that."""
+    """How many small changes of the core the tests notice, which takes an hour; ``-- sweep`` does only that."""
     install(session, "mutation")
     session.run("python", "-m", "tests.tools.mutants", *session.posargs)
 

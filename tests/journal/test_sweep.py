@@ -20,6 +20,7 @@ from oa_protocol.bindings.base import Credentials
 from oa_protocol.bindings.inference import InferenceServer
 from oa_protocol.bindings.website import Website
 from oa_protocol.client._accounts import session_name
+from oa_protocol.client._file_lock import Lock
 from oa_protocol.client.journal import Journal
 from oa_protocol.client.sweep import SweepResult
 from oa_protocol.engine.events import LeakRecord
@@ -384,7 +385,16 @@ async def test_credentials_that_are_renewed_in_mid_sweep_are_not_used(site: Site
     assert ids(path) == [chat_id]
 
 
-async def test_a_sweep_that_is_cancelled_lets_the_next_one_begin(site: Site, path: Path) -> None:
+async def test_a_sweep_that_is_cancelled_lets_the_next_one_begin(
+    site: Site, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, claims = Journal.claim, list[object]()
+
+    def remembered(journal: Journal) -> Lock | None:
+        claims.append(found := claim(journal))  # otherwise Python itself would release the lock that nobody uses
+        return found
+
+    monkeypatch.setattr(Journal, "claim", remembered)
     [chat_id] = await make_chats(site)
     left_behind(path, site, chat_id)
     site.script(Fault("chat", before=Hold()))
