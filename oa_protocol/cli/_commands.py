@@ -12,7 +12,7 @@ import click
 
 from oa_protocol import __version__
 from oa_protocol.cli._exit_codes import ExitCode, table
-from oa_protocol.cli._options import answer, answers, connection, journal, output, recording
+from oa_protocol.cli._options import answer, answers, connection, connection_to_chats, journal, output, recording
 
 if TYPE_CHECKING:
     from oa_protocol.cli._session import Settings
@@ -207,7 +207,7 @@ def models(**options: Any) -> int:  # noqa: ANN401  # named in Settings
 
 @group.command(epilog="`oa-protocol --help` lists the exit codes.")
 @click.option("--hidden", is_flag=True, help="List hidden chats, too.")
-@connection
+@connection_to_chats
 @output
 def chats(hidden: bool, **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """List your chats on the server, the newest first.
@@ -221,7 +221,7 @@ def chats(hidden: bool, **options: Any) -> int:  # noqa: ANN401  # named in Sett
 
 @group.command(epilog="`oa-protocol --help` lists the exit codes.")
 @click.argument("chat_id", metavar="ID")
-@connection
+@connection_to_chats
 @output
 def show(chat_id: str, **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Print the chat ID as Markdown, or all of its messages as JSON."""
@@ -232,7 +232,7 @@ def show(chat_id: str, **options: Any) -> int:  # noqa: ANN401  # named in Setti
 
 @group.command(epilog="The exit code is 6 if a chat is, or may be, left on the server.")
 @click.argument("chat_ids", metavar="ID...", nargs=-1, required=True)
-@connection
+@connection_to_chats
 @output
 def delete(chat_ids: tuple[str, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
     """Delete the chats with these IDs. The ids of deleted chats are printed.
@@ -264,7 +264,7 @@ def delete(chat_ids: tuple[str, ...], **options: Any) -> int:  # noqa: ANN401  #
     multiple=True,
     help="Drop this line of the journal instead of sweeping, if you checked its chat yourself. Repeatable.",
 )
-@connection
+@connection_to_chats
 @journal
 @output
 def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa: ANN401  # named in Settings
@@ -275,10 +275,10 @@ def sweep(grace: float, forget: tuple[int, ...], **options: Any) -> int:  # noqa
 
 
 @group.command(
-    epilog="The exit code is 1 if this engine doesn't do what the tape recorded. FILE can also be a browser's recording"
+    epilog="The exit code is 1 if this engine doesn't do what the tape recorded. TAPE can also be a browser's recording"
     " of a website, if its name ends in .har."
 )
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("file", metavar="TAPE", type=click.Path(exists=True, dir_okay=False))
 @click.option(
     "--html", type=click.Path(dir_okay=False), metavar="FILE", help="Also write a page with diagrams to FILE."
 )

@@ -89,7 +89,7 @@ def _close(file: IO[str]) -> None:
 
 
 output = _together(
-    click.option("--json", is_flag=True, help="Print JSON, one object per line. ask and chat print their events."),
+    click.option("--json", is_flag=True, help="Print JSON, one object per line."),
     click.option(
         "--trace",
         is_flag=True,
@@ -98,14 +98,7 @@ output = _together(
     click.option("--quiet", is_flag=True, help="Show only errors on stderr, and no progress and no notes."),
 )
 
-connection = _together(
-    click.option(
-        "--url",
-        metavar="URL",
-        envvar="OA_URL",
-        show_envvar=True,
-        help="The server's base URL.  [default: an embedded server]",
-    ),
+_server = _together(
     click.option(
         "--api",
         type=click.Choice(["website", "inference"]),
@@ -131,6 +124,17 @@ connection = _together(
         "--proxy", metavar="URL", callback=_proxy, help="The URL of a proxy.  [default: from HTTPS_PROXY or HTTP_PROXY]"
     ),
 )
+
+
+def _url(default: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--url", metavar="URL", envvar="OA_URL", show_envvar=True, help=f"The server's base URL.  [{default}]"
+    )
+
+
+connection = _together(_url("default: an embedded server"), _server)
+connection_to_chats = _together(_url("required"), _server)
+"""An embedded server that has just begun has no chats, so these commands need another one."""
 
 journal = click.option(
     "--journal",

@@ -30,7 +30,8 @@ def test_the_page_runs_and_leaves_no_chat(
 
         async def main() -> None:
             for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-                code = code.replace("https://oa.example.org", server.url).replace('"…"', repr(server.cookies[COOKIE]))
+                code = code.replace("https://oa.example.org", server.url)
+                code = code.replace("your session token", server.cookies[COOKIE])
                 running = eval(compile(code, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
                 if inspect.isawaitable(running):
                     await running

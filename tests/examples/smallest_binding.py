@@ -1,4 +1,4 @@
-"""The smallest complete binding, to an API that there isn't: its ids are numbers of eight digits."""
+"""The smallest complete binding, for an API that doesn't exist: its ids are numbers of eight digits."""
 
 from dataclasses import dataclass
 
