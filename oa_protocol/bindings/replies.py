@@ -37,6 +37,8 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 
 _DELAY = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]*)?\s*", re.ASCII)
 _WORD = re.compile(r"[A-Za-z]+|[0-9]+")
+# Some servers write one of these instead of "GMT": Python's and Go's usual functions for dates do.
+_UTC = re.compile(r"(UTC|[+-]0000)\s*$")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 UNREADABLE = (ValueError, DecodeError, RecursionError)
@@ -265,8 +267,7 @@ def _moment(http_date: str) -> datetime:
 
     ``email.utils`` isn't used, because it imports sockets, and the engine mustn't import anything that can do I/O.
     """
-    # Some servers write "+0000" instead of "GMT".
-    match _WORD.findall(http_date.replace("+0000", "GMT")):
+    match _WORD.findall(_UTC.sub("GMT", http_date)):
         case [_, day, month, year, hour, minute, second, "GMT"] | [_, month, day, hour, minute, second, year]:
             century = 0 if len(year) == 4 else 2000 if int(year) < 70 else 1900
             date = int(year) + century, _MONTHS.index(month) + 1, int(day)

@@ -1,8 +1,8 @@
 """Decodes replies that come compressed, because some proxies ignore that the request asked for ``identity``.
 
-A body that can't be decoded is handed over as it is. Then the engine says that the reply is compressed, and treats it
-like any other reply that it can't read. It isn't reported as a failure of the network, because the engine would try
-again, and each create would leave a chat behind.
+A body that can't be decoded is handed over as it is, and one that is cut ends where it is cut. Then the engine treats
+it like any other reply that it can't read. It isn't reported as a failure of the network, because the engine would try
+again, and each create would leave a chat behind. If the network fails in the middle of a reply, the transport says so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 
 from oa_protocol.bindings.replies import header_pairs
-from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.transports import Response
 
 _CODINGS = ("gzip", "x-gzip", "deflate")
@@ -45,14 +44,12 @@ class _Decoded:
         self._holds_more = False  # the decoder may give more without new input
 
     async def receive(self) -> bytes:
-        """Return the next bytes, or ``b""`` at the end. Raises MaybeSent if the body breaks off."""
+        """Return the next bytes, or ``b""`` at the end."""
         while not (data := self._decode()):
             more = await self._response.receive()
             if more:
                 self._coded += more
-            elif self._decoder is not None:
-                raise MaybeSent(f"the connection broke in the middle of a reply that is compressed ({self._coding})")
-            elif self._is_plain or not self._coded:
+            elif self._decoder is not None or self._is_plain or not self._coded:
                 return b""
             else:
                 self._is_plain = True  # the body is over, and too short to be compressed

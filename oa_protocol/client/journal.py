@@ -101,6 +101,7 @@ class Line:
 
 
 _COLUMNS = [field.name for field in fields(Line)]
+_LEAST = 512  # bytes that an SQLite database has at least
 
 
 class Journal:
@@ -308,7 +309,7 @@ class Journal:
         """Make the tables. In a journal of version 0.1, make those that are missing."""
         database.execute("BEGIN IMMEDIATE")
         version = _version(database)
-        if version not in (0, _VERSION):
+        if version not in (0, _VERSION) or (version == 0 and not self._is_new_or_ours(database)):
             raise JournalError(
                 f"the journal {self.path} was made by another version of this package, or is not a journal"
             )
@@ -321,6 +322,14 @@ class Journal:
             database.execute("INSERT INTO home VALUES (?)", (str(self.path.resolve()),))
             database.execute(f"PRAGMA user_version = {_VERSION}")
         database.execute("COMMIT")
+
+    def _is_new_or_ours(self, database: sqlite3.Connection) -> bool:
+        """Return whether a database that names no version is empty, or is a journal of version 0.1."""
+        if 0 < self.path.stat().st_size < _LEAST:  # SQLite takes a file that is too short for an empty database
+            return False
+        columns = [column for _, column, *_ in database.execute("PRAGMA table_info(chats)")]
+        [tables] = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
+        return columns == _COLUMNS if tables else True
 
     def error(self, why: str) -> JournalError:
         """Return the error to raise if the journal can't be used."""

@@ -189,7 +189,8 @@ def with_account(state: ServerState, name: str) -> tuple[ServerState, Account]:
         return state, account
     made = state.made + 1
     session, token = (ids.digest(f"{kind}/{state.salt}/{name}/{made}") for kind in ("session", "token"))
-    account = Account(name, session * 2, token)
+    # Its halves differ, so a client that joins the parts of a split cookie in the wrong order is refused.
+    account = Account(name, session + ids.digest(session), token)
     credentials = {**state.credentials, account.session: name, token: name}
     accounts = {**state.accounts, name: account}
     return state._replace(made=made, accounts=accounts, credentials=credentials), account

@@ -7,11 +7,12 @@ from contextlib import aclosing
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from oa_protocol import ApiError, ChatLeakedWarning, HTTPStatusError, OpenAssistant
 from oa_protocol.client.compat import format_prompt
-from oa_protocol.server import Answer, Fault, Hold, Reply
+from oa_protocol.server import Answer, Fault, Hold, Reply, Server
 from tests.driver.site import HASTY, Site, settle
 
 pytestmark = pytest.mark.anyio
@@ -49,11 +50,44 @@ def test_it_has_the_historic_interface() -> None:
             "User: a\nAssistant: b\nUser: c\nAssistant:",
         ),
         ([{"role": "user", "content": None}], ""),
+        ([{"role": "user"}], ""),
+        (
+            [{"role": "assistant"}, {"role": "user", "content": "c"}],
+            "Assistant: \nUser: c\nAssistant:",
+        ),
         ([{"role": "user", "content": ({"type": "image_url"}, {"text": "x"})}], "x"),
     ],
 )
 def test_messages_become_one_prompt(messages: list[dict[str, Any]], prompt: str) -> None:
     assert format_prompt(messages) == prompt
+
+
+def test_which_of_several_messages_has_no_role_is_named() -> None:
+    with pytest.raises(ValueError, match="message 2 has no role"):
+        format_prompt([{"role": "user", "content": "a"}, {"content": "b"}])
+
+
+async def test_none_stands_for_the_default(site: Site) -> None:
+    assert "".join([piece async for piece in generator(site, plugins=None, timeouts=None, slot=None)])
+
+
+@pytest.mark.clause("OA-4.7")
+async def test_several_calls_at_once_take_turns(site: Site) -> None:
+    hold, answers = Hold(), list[str]()
+
+    async def ask() -> None:
+        answers.append("".join([piece async for piece in generator(Site(server, site.api))]))
+
+    with Server(workers=1) as server:
+        server.script(Answer(pieces=("Yes", "."), after=1, then=hold))
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(ask)
+            await anyio.to_thread.run_sync(server.wait_for, "request", 2)
+            await settle()
+            hold.release()
+        assert server.chats == ()
+    assert len(answers) == 3
 
 
 @pytest.mark.usefixtures("no_environment")

@@ -499,12 +499,33 @@ def test_a_journal_of_version_0_1_is_taken_over(path: Path) -> None:
     assert [line.base_url for line in lines(path)] == ["http://oa.example.org", "what is this?"]
 
 
-def test_a_database_of_something_else_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(
+    "table", ["PRAGMA user_version = 16", "CREATE TABLE customers (name)", "CREATE TABLE chats (line, name)"]
+)
+def test_a_database_of_something_else_is_refused(path: Path, table: str) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute("PRAGMA user_version = 16")
+        database.execute(table)
+    content = path.read_bytes()
     with pytest.raises(JournalError, match=re.escape(f"{path} was made by another version")):
         lines(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [1, 99, 511])
+def test_a_short_file_of_something_else_is_refused(path: Path, size: int) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"x" * size)
+    with pytest.raises(JournalError):
+        Journal(path).creating(BINDING, ACCOUNT)
+    assert path.read_bytes() == b"x" * size
+
+
+def test_an_empty_file_becomes_a_journal(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    Journal(path).creating(BINDING, ACCOUNT)
+    assert len(lines(path)) == 1
 
 
 @pytest.mark.parametrize(

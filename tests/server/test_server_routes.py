@@ -79,6 +79,17 @@ def test_website_empty_replies_are_chunked_without_a_content_type(server: Server
     assert body == b"0\r\n\r\n"
 
 
+@pytest.mark.parametrize(("parts", "status"), [((0, 1), 200), ((1, 0), 403)], ids=["in order", "swapped"])
+def test_a_session_token_in_two_cookies_is_joined_by_their_numbers(
+    server: Server, parts: tuple[int, int], status: int
+) -> None:
+    session = server.account().session
+    halves = session[: len(session) // 2], session[len(session) // 2 :]
+    cookies = "; ".join(f"next-auth.session-token.{number}={halves[part]}" for number, part in enumerate(parts))
+    reply = httpx.get(f"{server.url}/api/chat", headers={"cookie": cookies}, trust_env=False)
+    assert reply.status_code == status
+
+
 def test_website_streams_have_no_content_type(website: Website) -> None:
     with website.events(*asked(website)) as reply:
         assert names(reply) == WEBSITE_BARE

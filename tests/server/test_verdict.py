@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from oa_protocol import sync
-from oa_protocol.server import Answer, End, ExchangeRecord, Fault, Hold, Reply, Server, StreamFault, judge
+from oa_protocol.server import Answer, End, ExchangeRecord, Fault, Hold, Quirks, Reply, Server, StreamFault, judge
 from oa_protocol.server import Close as Cut
 from oa_protocol.server.exchanges import hash_of, seconds_to_wait
 from oa_protocol.server.http import _witness
 
+from .conftest import Connect
 from .helpers import Peer, ask, new_chat, prompted
 
 # ---- the bad clients: each makes one mistake, and otherwise does what a client has to do
@@ -121,6 +122,17 @@ class Clock:
     def __call__(self) -> float:
         self.time += self.pause
         return self.time
+
+
+@pytest.mark.clause("OA-6.7")
+def test_a_message_whose_request_was_refused_need_not_be_waited_for(connect: Connect) -> None:
+    with Server(quirks=Quirks(queue_limit=0)) as server:
+        peer = connect(server)
+        chat, prompt = prompted(peer)
+        assert peer.request(chat, parent_id=prompt, model_config_name="_lorem").status_code >= 500
+        assert server.chats[0].messages[-1].state == "pending"
+        peer.delete(chat)
+        assert server.verdict() == ()
 
 
 @pytest.mark.parametrize("client", BAD, ids=lambda client: client.__name__)

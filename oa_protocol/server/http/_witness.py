@@ -13,6 +13,7 @@ from oa_protocol.server.exchanges import ExchangeRecord, note_body, note_event, 
 from oa_protocol.server.http.connection import connection_of, has_connection
 from oa_protocol.server.http.live import Live
 from oa_protocol.server.requests import Request
+from oa_protocol.server.state import ServerState
 
 RECORDED = 10_000
 """How many exchanges are kept. The oldest ones are dropped first."""
@@ -41,9 +42,7 @@ class Witness:
             return
         record = record_of(_head(scope), self.now())
         with self._live.changed:
-            chat = self._live.state.chats.get(record.chat_id or "")
-            states = {message.state for message in chat.messages} if chat else set[str]()
-            record.ran = record.step == "delete" and not states.isdisjoint(("pending", "in_progress"))
+            record.ran = record.step == "delete" and _has_work(self._live.state, record.chat_id or "")
             self._exchanges.append(record)
         passing = _Passing(record, scope, receive, send)
         try:
@@ -56,6 +55,13 @@ class Witness:
     def now(self) -> float:
         """Return the seconds since this was made."""
         return monotonic() - self._made
+
+
+def _has_work(state: ServerState, chat_id: str) -> bool:
+    """Return whether an answer of the chat runs, or waits. A pending one whose request was refused does neither."""
+    chat = state.chats.get(chat_id)
+    messages = chat.messages if chat else ()
+    return any(message.state == "in_progress" or message.id in state.waiting for message in messages)
 
 
 def _head(scope: Scope) -> Request:
