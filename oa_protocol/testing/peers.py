@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -308,19 +309,52 @@ def refusing_port() -> Generator[str]:
         yield f"{_LOOPBACK}:{held.getsockname()[1]}"
 
 
-@contextmanager
-def unanswering_port() -> Generator[str]:
-    """Yield the host and port of an address to which connecting never succeeds or fails. It works on Linux only."""
-    with socket.socket() as listener:
-        listener.bind((_LOOPBACK, 0))
-        listener.listen(0)
+class UnansweringPort:
+    """An address to which connecting neither succeeds nor fails, until ``answer`` is called. It works on Linux only.
+
+    Attributes:
+        netloc: the host and port.
+
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.socket()
+        self._listener.bind((_LOOPBACK, 0))
+        self._listener.listen(0)
         # These connections fill the backlog, so the kernel doesn't answer further ones.
-        waiting = [socket.socket() for _ in range(4)]
-        try:
-            for endpoint in waiting:
-                endpoint.setblocking(False)
-                endpoint.connect_ex(listener.getsockname())
-            yield f"{_LOOPBACK}:{listener.getsockname()[1]}"
-        finally:
-            for endpoint in waiting:
-                endpoint.close()
+        self._waiting = [socket.socket() for _ in range(4)]
+        for endpoint in self._waiting:
+            endpoint.setblocking(False)
+            endpoint.connect_ex(self._listener.getsockname())
+        self.netloc = f"{_LOOPBACK}:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def answer(self, seconds: float) -> bytes:
+        """Accept whoever connects within these ``seconds``, and return the first bytes that anyone sends.
+
+        Who is connecting tries again after a second, so give it more than that.
+        """
+        self._leave()
+        ends, sent = monotonic() + seconds, b""
+        with suppress(TimeoutError):
+            while not sent:
+                self._listener.settimeout(max(ends - monotonic(), 0.001))
+                connection, _ = self._listener.accept()
+                with connection, suppress(ConnectionError):
+                    connection.settimeout(max(ends - monotonic(), 0.001))
+                    sent = connection.recv(1000)
+        return sent
+
+    def close(self) -> None:
+        """Release the address."""
+        self._leave()
+        self._listener.close()
+
+    def _leave(self) -> None:
+        for endpoint in self._waiting:
+            endpoint.close()

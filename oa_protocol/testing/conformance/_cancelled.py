@@ -9,6 +9,7 @@ from typing import Unpack
 
 import anyio
 import anyio.lowlevel
+from anyio import to_thread
 
 from oa_protocol.engine.errors import MaybeSent
 from oa_protocol.testing.conformance._suite import Options, Suite, conformance
@@ -18,6 +19,7 @@ from oa_protocol.testing.conformance._wire import (
     BIG,
     chunk_of,
     get,
+    must_be,
     need_linux,
     post,
     read_all,
@@ -25,8 +27,11 @@ from oa_protocol.testing.conformance._wire import (
     say,
     tls_contexts,
 )
-from oa_protocol.testing.peers import Connection, Signal, unanswering_port
+from oa_protocol.testing.peers import Connection, Signal, UnansweringPort
 from oa_protocol.transports import Response, Transport
+
+_LATER = 1.5
+"""Seconds. The kernel tries again to connect after one second."""
 
 
 class Cancelled(Suite):
@@ -39,15 +44,31 @@ class Cancelled(Suite):
         need_linux("because a connection can be made to hang there")
         begun = self._signal("open was called")
         for cancel in ways_to_cancel():
-            with unanswering_port() as netloc:
+            with UnansweringPort() as port:
                 async with self._transport() as transport:
 
-                    async def connect(transport: Transport = transport, netloc: str = netloc) -> None:
+                    async def connect(transport: Transport = transport, netloc: str = port.netloc) -> None:
                         begun.set()
                         await transport.open(get(f"http://{netloc}"))
 
                     assert await cancel(connect, begun), SWALLOWED
                     await self._works(transport)
+
+    @conformance
+    async def test_a_cancelled_open_sends_nothing_later(self) -> None:
+        """If the connection comes about after ``open`` was cancelled, nothing is sent over it."""
+        self._need_connections()
+        need_linux("because a connection can be made to hang there")
+        begun, cancel = self._signal("open was called"), ways_to_cancel()[0]
+        with UnansweringPort() as port:
+            async with self._transport() as transport:
+
+                async def connect() -> None:
+                    begun.set()
+                    await transport.open(post(f"http://{port.netloc}", b"{}"))
+
+                assert await cancel(connect, begun), SWALLOWED
+                must_be("what was sent later", await to_thread.run_sync(port.answer, _LATER), b"")
 
     @conformance
     async def test_open_can_be_cancelled_in_a_tls_handshake(self) -> None:

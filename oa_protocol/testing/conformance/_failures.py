@@ -30,7 +30,7 @@ from oa_protocol.testing.conformance._wire import (
     receive_part,
     reply_of,
 )
-from oa_protocol.testing.peers import Connection, Peer, refusing_port, unanswering_port
+from oa_protocol.testing.peers import Connection, Peer, UnansweringPort, refusing_port
 from oa_protocol.transports import Response
 
 
@@ -51,9 +51,9 @@ class Failures(Suite):
         """After ``connect_timeout``, ``open`` raises ``NotSent``."""
         self._need("connect_timeout")
         need_linux("because a connection can be made to hang there")
-        with unanswering_port() as netloc:
+        with UnansweringPort() as port:
             async with self._transport(connect_timeout=IMPATIENCE) as transport:
-                await check_not_sent(transport, get(f"http://{netloc}"))
+                await check_not_sent(transport, get(f"http://{port.netloc}"))
 
     @conformance
     async def test_the_time_for_a_connection_is_for_nothing_else(self) -> None:
