@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import NoReturn, SupportsIndex, TextIO, TypeVar
 
 from msgspec.structs import replace
 
@@ -36,7 +36,7 @@ class Recorder(Conversation):
 
     specs/vectors/README.md explains the lines. Cookies and tokens are masked, but prompts and answers aren't. If the
     tape can't be written, a warning is logged once, and the conversation goes on without a tape. You can't pickle or
-    copy a ``Recorder``, because it has an open file.
+    copy a ``Recorder``, because it has an open file. Trying that raises ``TypeError``.
 
     The engine gets the rounded time that is on the tape, so a replay is exact.
 
@@ -49,7 +49,8 @@ class Recorder(Conversation):
         retries: as for ``Conversation``.
         timeouts: as for ``Conversation``.
         cleanup: as for ``Conversation``.
-        tape: a path, or an open text file. A path is opened by the first step, and closed by the last one.
+        tape: a path, or an open text file. A path is opened by the first step, and closed by the last one. A file that
+            exists is overwritten.
 
     """
 
@@ -91,6 +92,9 @@ class Recorder(Conversation):
         """The time at which to hand in ``TimePassed``, in seconds by your clock, or None if there is no deadline."""
         ends = super().deadline
         return None if ends is None or self._start is None else self._start + ends
+
+    def __reduce_ex__(self, _: SupportsIndex) -> NoReturn:
+        raise TypeError("a Recorder can't be pickled or copied, because its tape is an open file")
 
     def next_intent(self, now: float) -> Intent | None:
         """Return the next intent, and record it."""

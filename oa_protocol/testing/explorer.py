@@ -58,7 +58,7 @@ class Explorer:
     """A search over the shipped engine, and its bounds.
 
     Attributes:
-        binding: the API.
+        binding: the API: ``Website``, ``InferenceServer``, or a subclass. Another API raises ``ValueError``.
         faults: the most faults in one story before the deletion begins.
         turns: how many prompts the owner has. With ``existing``, keeping the chat counts as one.
         retries: the engine's argument.

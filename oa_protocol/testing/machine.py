@@ -64,7 +64,7 @@ class ConversationMachine(RuleBasedStateMachine):
     ``TestCase.settings``.
 
     Attributes:
-        binding: the API.
+        binding: the API: ``Website``, ``InferenceServer``, or a subclass. Another API raises ``ValueError``.
         retries: the engine's argument.
         timeouts: the engine's argument.
         cleanup: the engine's argument.

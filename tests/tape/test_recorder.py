@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import io
 import json
 import logging
+import pickle
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -79,6 +82,19 @@ def test_a_step_is_on_the_tape_before_its_call_returns() -> None:
             conversation.handle(Prompt("Hello"), 0.0)
         (tape,) = parse_tapes(file.getvalue())
         assert tape.steps[-1].items() >= expected.items()
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_recorder_is_neither_pickled_nor_copied(
+    duplicate: Callable[[Recorder], object], steps: int, tmp_path: Path
+) -> None:
+    conversation = Recorder(Website("http://oa.test"), tape=tmp_path / "tape.jsonl")
+    for _ in range(steps):
+        conversation.handle(Prompt("Hello"), 0.0)
+    with pytest.raises(TypeError, match="a Recorder can't be pickled or copied"):
+        duplicate(conversation)
+    conversation.handle(Abandon(), 1.0)
 
 
 def test_a_tape_whose_writer_died_in_a_line_is_read_up_to_there() -> None:

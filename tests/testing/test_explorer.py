@@ -19,6 +19,7 @@ from oa_protocol.testing._model.invariants import Limits
 from oa_protocol.testing._model.simulation import Simulation
 from oa_protocol.testing.explore import main
 from oa_protocol.testing.explorer import SHORT_CLEANUP, SHORT_TIMEOUTS
+from tests.examples.smallest_binding import Talks
 
 pytestmark = pytest.mark.once
 
@@ -82,6 +83,11 @@ def test_two_conversations_of_one_account_can_be_explored() -> None:
 def test_a_chat_on_the_second_page_of_the_list_is_not_taken_for_gone() -> None:
     found = Explorer(BINDINGS[0], faults=1, turns=1, newer_chats=20).run()
     assert found.violation is None, found.violation
+
+
+def test_a_binding_for_another_api_is_refused_and_not_blamed() -> None:
+    with pytest.raises(ValueError, match="only the APIs of Website and InferenceServer, and the binding's is 'talks'"):
+        Explorer(Talks("http://oa.test"), faults=0, turns=1).run()
 
 
 def test_the_search_is_the_same_each_time() -> None:

@@ -512,7 +512,15 @@ class Simulation:
 
 
 def _api_of(conversation: ConversationLike) -> Api:
-    return "website" if conversation.binding.api == "website" else "inference"
+    match conversation.binding.api:
+        case "website":
+            return "website"
+        case "inference":
+            return "inference"
+        case other:
+            raise ValueError(
+                f"the simulated server has only the APIs of Website and InferenceServer, and the binding's is {other!r}"
+            )
 
 
 def _wishes(peer: Peer) -> tuple[object, ...]:
