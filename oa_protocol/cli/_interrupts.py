@@ -97,8 +97,10 @@ class Interrupts:
         if self.signal is not None:
             # This doesn't use sys.stderr, because the signal may have arrived in the middle of a write to it.
             # And it doesn't raise an exception, because cleaning up is shielded, and would hold the exception back.
-            os.write(2, f"\n{self._last_words()}\n".encode(errors="replace"))
-            os._exit(self.exit_code)
+            try:
+                os.write(2, f"\n{self._last_words()}\n".encode(errors="replace"))
+            finally:  # even if nobody reads stderr any more
+                os._exit(self.exit_code)
         self.signal = number
         if self._cancel is None:
             raise KeyboardInterrupt

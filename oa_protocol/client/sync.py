@@ -17,9 +17,9 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -247,6 +247,9 @@ class Bulk:
         self._bulk = bulk
         self._feed = feed
         self._prompts = iter(prompts)
+        # If this thread is interrupted, nothing is lost: what came, and a prompt that isn't fed yet, wait here.
+        self._came: deque[BulkResult | _Hungry | None] = deque()
+        self._taken: deque[Prompt | Exception] = deque()
 
     @property
     def waiting(self) -> Sequence[Key]:
@@ -278,12 +281,36 @@ class Bulk:
 
     def __next__(self) -> BulkResult:
         """Return the next result. The errors are those of ``oa_protocol.Bulk``."""
-        result = self._thread.run(self._bulk._step)
-        while isinstance(result, _Hungry):
-            result = self._thread.run(partial(self._feed_and_step, self._next_prompt()))
-        if result is None:
-            raise StopIteration
-        return result
+        while True:
+            try:
+                came = self._came.popleft()
+            except IndexError:
+                self._thread.run(self._step)
+                continue
+            match came:
+                case _Hungry():
+                    self._satisfy(came)
+                case None:
+                    raise StopIteration
+                case result:
+                    return result
+
+    async def _step(self) -> None:
+        self._came.append(await self._bulk._step())
+
+    def _satisfy(self, hungry: _Hungry) -> None:
+        """Feed one prompt. If this thread is interrupted meanwhile, the next call does it."""
+        try:
+            if not self._taken:
+                self._taken.append(self._next_prompt())
+            self._thread.soon(self._feed_taken)
+        except BaseException:
+            self._came.appendleft(hungry)
+            raise
+
+    def _feed_taken(self) -> None:
+        if self._taken:
+            self._feed.put(self._taken.popleft())
 
     def _next_prompt(self) -> Prompt | Exception:
         """Take a prompt in this thread, because they belong to it. What that raises comes after the results."""
@@ -291,10 +318,6 @@ class Bulk:
             return next(self._prompts)
         except Exception as error:
             return error
-
-    async def _feed_and_step(self, prompt: Prompt | Exception) -> BulkResult | _Hungry | None:
-        self._feed.put(prompt)
-        return await self._bulk._step()
 
 
 async def _next(chats: AsyncIterator[ChatSummary]) -> ChatSummary | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -270,6 +271,37 @@ async def test_threads_have_it_too_and_take_the_prompts_themselves(site: Site) -
         return texts
 
     assert sorted(await anyio.to_thread.run_sync(work)) == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("strikes_at", range(1, 6))
+async def test_in_threads_a_loop_that_was_interrupted_goes_on(site: Site, strikes_at: int) -> None:
+    class Prompts:
+        """Six prompts. A Ctrl-C strikes while one of them is taken."""
+
+        taken = 0
+
+        def __iter__(self) -> Iterator[str]:
+            return self
+
+        def __next__(self) -> str:
+            self.taken += 1
+            if self.taken == strikes_at:
+                raise KeyboardInterrupt
+            if self.taken > 7:
+                raise StopIteration
+            return f"prompt {self.taken}"
+
+    def ask() -> None:
+        with client_of(site) as client, client.bulk(Prompts(), concurrency=2) as results:
+            keys: list[object] = []
+            for _ in range(2):
+                with suppress(KeyboardInterrupt):
+                    for result in results:
+                        keys.append(result.key)  # noqa: PERF401  # what came before the interruption stays
+            assert sorted(map(str, keys)) == list("012345")
+
+    await anyio.to_thread.run_sync(ask)
+    assert site.chats == ()
 
 
 async def test_in_threads_prompts_that_end_early_are_no_silent_success(site: Site) -> None:
