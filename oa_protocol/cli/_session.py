@@ -313,6 +313,7 @@ class Session:
         """Delete chats that were left behind, and print their ids."""
         self.terminal.progress("deleting what was left behind…")
         swept = await client.sweep(grace=grace)
+        client.leaked.extend(swept.leaked)  # first, because printing can fail, and they are named all the same
         for chat_id in swept.deleted:
             if self._settings.json:
                 self.terminal.record({"event": "deleted", "chat_id": chat_id})
@@ -332,7 +333,6 @@ class Session:
             self.terminal.note(
                 f"The journal also lists chats on {base_url}. To delete them, sweep with that --url and its --api."
             )
-        client.leaked.extend(swept.leaked)
 
     def forget(self, lines: Iterable[int]) -> int:
         """Drop lines of the journal, unless the process that owns one still runs. Return the exit code."""
