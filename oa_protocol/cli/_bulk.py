@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from oa_protocol.cli._bulk_input import Format, read_prompts
 from oa_protocol.cli._bulk_output import Results
+from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._interrupts import heartbeat
 from oa_protocol.cli._session import Session, Settings
 from oa_protocol.client.bulk import Bulk, BulkPrompt
@@ -98,7 +99,14 @@ class _BulkSession(Session):
         with ExitStack() as stack:
             clients = self._begin(stack, self._connect_all)
             code = self._carry_out(partial(self._ask, clients, results, concurrency, todo), clients)
-            self._summarize(len(todo), time.monotonic() - began, sum(len(client.leaked) for client in clients), results)
+            leaked = sum(len(client.leaked) for client in clients)
+            try:
+                self._summarize(len(todo), time.monotonic() - began, leaked, results)
+            except BrokenPipeError:
+                return code or ExitCode.STDOUT_CLOSED
+            except OSError as error:
+                self.terminal.complain(f"Error: {error}")
+                return code or ExitCode.OTHER
         return code
 
     def _connect_all(self, stack: ExitStack) -> list[Client]:
@@ -182,8 +190,11 @@ class _BulkSession(Session):
             bar.close()
 
     def _summarize(self, total: int, seconds: float, leaked: int, results: Results) -> None:
+        """Print the summary. The note comes first, because stdout may be closed or full. Raises OSError then."""
         finished = self._answered + self._failed
         before = len(self._prompts) - total
+        text = f"{self._answered} answered, {self._failed} failed, {before} done before, {total - finished} not asked;"
+        self.terminal.note(f"{text} {seconds:.1f} s.")
         if self._settings.json:
             self.terminal.record(
                 {
@@ -196,8 +207,6 @@ class _BulkSession(Session):
                     "out": str(results.path),
                 }
             )
-        text = f"{self._answered} answered, {self._failed} failed, {before} done before, {total - finished} not asked;"
-        self.terminal.note(f"{text} {seconds:.1f} s.")
 
     def _last_words(self) -> str:
         chats = [chat for bulk in self._bulks for chat in bulk.running.values()]

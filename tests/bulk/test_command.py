@@ -18,6 +18,7 @@ from oa_protocol.server import Answer, Fault, Hold, Never, Reply, Server
 from tests.cli.command import Done, credentials, ended, oa_protocol, started
 from tests.cli.pseudo_terminal import TERMINAL, Pseudo
 
+FULL = Path("/dev/full")
 REFUSAL = Reply(422, b'{"message": "no"}')
 
 
@@ -37,8 +38,16 @@ class Work:
     def run(self, source: str, *options: str, stdin: str = "") -> Done:
         return oa_protocol("bulk", source, str(self.out), *options, stdin=stdin, env=credentials(self.server))
 
-    def start(self, source: str, *options: str) -> subprocess.Popen[bytes]:
-        return started(["bulk", source, str(self.out), *options], credentials(self.server))
+    def start(self, source: str, *options: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        return started(["bulk", source, str(self.out), *options], credentials(self.server), stdout=stdout)
+
+    def run_without_a_reader(self, source: str, *options: str) -> Done:
+        """Run it with a stdout that is closed at its other end."""
+        out_end, in_end = os.pipe()
+        os.close(out_end)
+        process = self.start(source, *options, stdout=in_end)
+        os.close(in_end)
+        return ended(process)
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -210,6 +219,45 @@ def test_json_prints_the_summary(work: Work) -> None:
     assert summary == {
         "answered": 2, "failed": 0, "done_before": 0, "not_asked": 0, "left_behind": 0, "out": str(work.out)
     }  # fmt: skip
+
+
+def test_141_the_summary_cannot_be_printed_because_stdout_is_closed(work: Work) -> None:
+    done = work.run_without_a_reader(work.prompts("one\ntwo\n"), "--json")
+    assert done.code == 141
+    assert done.err.startswith("2 answered, 0 failed, 0 done before, 0 not asked;")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "code"),
+    [
+        ([Fault("create", before=Reply(403))], 3),
+        ([Fault("request", before=REFUSAL)], 5),
+        ([Fault("delete", before=Reply(403), times=9)], 6),
+    ],
+    ids=["credentials", "failed", "left"],
+)
+def test_a_closed_stdout_hides_no_other_exit_code(work: Work, faults: list[Fault], code: int) -> None:
+    work.server.script(*faults)
+    done = work.run_without_a_reader(work.prompts("one"), "--json")
+    assert done.code == code
+    assert " answered, " in done.err
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a disk that is full")
+@pytest.mark.parametrize(
+    ("faults", "code", "said"),
+    [([], 1, "1 answered, 0 failed"), ([Fault("request", before=REFUSAL)], 5, "0 answered, 1 failed")],
+    ids=["answered", "failed"],
+)
+def test_a_full_stdout_is_an_error_and_hides_no_other_exit_code(
+    work: Work, faults: list[Fault], code: int, said: str
+) -> None:
+    work.server.script(*faults)
+    with FULL.open("wb") as full:
+        done = ended(work.start(work.prompts("one"), "--json", stdout=full.fileno()))
+    assert (done.code, said in done.err) == (code, True)
+    assert done.err.endswith("Error: stdout: No space left on device\n")
 
 
 @pytest.mark.parametrize("api", ["website", "inference"])
