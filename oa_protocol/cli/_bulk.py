@@ -85,6 +85,7 @@ class _BulkSession(Session):
         super().__init__(settings)
         self._prompts = prompts
         self._accounts = accounts
+        self._clients: Sequence[Client] = ()
         self._bulks: list[Bulk] = []
         self._answered = self._failed = 0
         self._failure: Exception | None = None
@@ -97,7 +98,7 @@ class _BulkSession(Session):
         todo = [prompt for prompt in self._prompts if str(prompt.key) not in skipped]
         began = time.monotonic()
         with ExitStack() as stack:
-            clients = self._begin(stack, self._connect_all)
+            clients = self._clients = self._begin(stack, self._connect_all)
             code = self._carry_out(partial(self._ask, clients, results, concurrency, todo), clients)
             leaked = sum(len(client.leaked) for client in clients)
             try:
@@ -209,8 +210,11 @@ class _BulkSession(Session):
             )
 
     def _last_words(self) -> str:
-        chats = [chat for bulk in self._bulks for chat in bulk.running.values()]
-        said = [f"Maybe left behind: chat {chat.id or '(id unknown)'}" for chat in chats]
+        left = [record.chat_id for client in self._clients for record in client.leaked]
+        running = [chat.id for bulk in self._bulks for chat in bulk.running.values()]
+        # A chat that is just being left may be in both.
+        ids = left + [chat_id for chat_id in running if chat_id is None or chat_id not in left]
+        said = [f"Maybe left behind: chat {chat_id or '(id unknown)'}" for chat_id in ids]
         # The progress bar hides the cursor.
         cursor = "\x1b[?25h" if self.terminal.shows_progress else ""
         return cursor + "\n".join([*said, self._remedy] if said else ["Interrupted."]).rstrip()

@@ -14,7 +14,7 @@ import pytest
 
 from oa_protocol.cli import _bulk_output
 from oa_protocol.cli._prompts import MAX_PROMPT
-from oa_protocol.server import Answer, Fault, Hold, Never, Reply, Server
+from oa_protocol.server import Answer, Fault, Hold, Never, Reply, Reset, Server
 from tests.cli.command import Done, credentials, ended, oa_protocol, started
 from tests.cli.pseudo_terminal import TERMINAL, Pseudo
 
@@ -359,6 +359,24 @@ def test_a_second_ctrl_c_quits_at_once_and_names_the_chats(work: Work) -> None:
     for chat in work.server.chats:
         assert f"Maybe left behind: chat {chat.id}" in done.err
     assert "run `oa-protocol sweep`" in done.err
+
+
+def test_a_second_ctrl_c_also_names_the_chats_that_were_left_before(work: Work) -> None:
+    refused, lost = Fault("delete", before=Reply(403), times=9), Fault("create", after=Reset(), times=3, skip=1)
+    work.server.script(refused, lost, Answer(), Answer(then=Never()))
+    process = work.start(work.prompts("one\ntwo\n"), "--concurrency", "1", "--journal", "")
+    work.server.wait_for("prompt", 2)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while b"Finishing" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    done = ended(process)
+    assert done.code == 130
+    left, *unknown, running = work.server.chats
+    for name, count in ((left.id, 1), ("(id unknown)", len(unknown)), (running.id, 1)):
+        assert done.err.count(f"Maybe left behind: chat {name}") == count > 0
+    assert "sweep" not in done.err
 
 
 @pytest.mark.clause("OA-9.1")
