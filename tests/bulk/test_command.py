@@ -1,5 +1,7 @@
 """``oa-protocol bulk``: what goes in, what comes out, and what a second run, a Ctrl-C and a SIGKILL leave of it."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import errno
@@ -7,12 +9,14 @@ import json
 import os
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oa_protocol.cli import _bulk_output
+from oa_protocol.cli import _bulk_input, _bulk_output
+from oa_protocol.cli._bulk_input import read_prompts
 from oa_protocol.cli._prompts import MAX_PROMPT
 from oa_protocol.server import Answer, Fault, Hold, Never, Reply, Reset, Server
 from tests.cli.command import Done, credentials, ended, oa_protocol, started
@@ -135,6 +139,28 @@ def test_run_again_it_goes_on_where_it_stopped_even_if_lines_were_added_and_move
     assert done.err.startswith("2 answered, 0 failed, 4 done before, 0 not asked;")
     assert sorted(result["text"] for result in work.results) == ["new", "one", "same", "same", "same", "two"]
     assert len({result["id"] for result in work.results}) == 6
+
+
+def test_a_repeated_prompt_has_a_numbered_id_which_skips_those_that_are_taken(work: Work) -> None:
+    key = "9ef1ab3b9eea132a"
+    lines: list[dict[str, str]] = [{"prompt": "same"}, {"id": f"{key}-3", "prompt": "x"}, *[{"prompt": "same"}] * 3]
+    prompts = read_prompts(work.prompts("\n".join(map(json.dumps, lines)), "in.jsonl"), None)
+    assert [prompt.key for prompt in prompts] == [key, f"{key}-3", f"{key}-2", f"{key}-4", f"{key}-5"]
+
+
+def test_a_prompt_that_is_repeated_often_is_numbered_on_from_its_last_number() -> None:
+    class Taken(dict[str, int]):
+        looked_up = 0
+
+        def __contains__(self, key: object) -> bool:
+            self.looked_up += 1
+            return super().__contains__(key)
+
+    taken, numbers = Taken(), Counter[str]()
+    for line in range(100):
+        taken[_bulk_input._hash(_bulk_input._Entry("same"), taken, numbers)] = line
+    assert len(taken) == 100
+    assert taken.looked_up < 300
 
 
 @pytest.mark.parametrize("tail", [b'{"id":"6b86', b"{", b"\0" * 100], ids=repr)
