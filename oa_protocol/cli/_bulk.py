@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from oa_protocol.cli._bulk_input import Format, read_prompts
 from oa_protocol.cli._bulk_output import Results
+from oa_protocol.cli._exit_codes import ExitCode
 from oa_protocol.cli._interrupts import heartbeat
 from oa_protocol.cli._session import Session, Settings
 from oa_protocol.client.bulk import Bulk, BulkPrompt
@@ -84,6 +85,7 @@ class _BulkSession(Session):
         super().__init__(settings)
         self._prompts = prompts
         self._accounts = accounts
+        self._clients: Sequence[Client] = ()
         self._bulks: list[Bulk] = []
         self._answered = self._failed = 0
         self._failure: Exception | None = None
@@ -96,9 +98,16 @@ class _BulkSession(Session):
         todo = [prompt for prompt in self._prompts if str(prompt.key) not in skipped]
         began = time.monotonic()
         with ExitStack() as stack:
-            clients = self._begin(stack, self._connect_all)
+            clients = self._clients = self._begin(stack, self._connect_all)
             code = self._carry_out(partial(self._ask, clients, results, concurrency, todo), clients)
-            self._summarize(len(todo), time.monotonic() - began, sum(len(client.leaked) for client in clients), results)
+            leaked = sum(len(client.leaked) for client in clients)
+            try:
+                self._summarize(len(todo), time.monotonic() - began, leaked, results)
+            except BrokenPipeError:
+                return code or ExitCode.STDOUT_CLOSED
+            except OSError as error:
+                self.terminal.complain(f"Error: {error}")
+                return code or ExitCode.OTHER
         return code
 
     def _connect_all(self, stack: ExitStack) -> list[Client]:
@@ -182,8 +191,11 @@ class _BulkSession(Session):
             bar.close()
 
     def _summarize(self, total: int, seconds: float, leaked: int, results: Results) -> None:
+        """Print the summary. The note comes first, because stdout may be closed or full. Raises OSError then."""
         finished = self._answered + self._failed
         before = len(self._prompts) - total
+        text = f"{self._answered} answered, {self._failed} failed, {before} done before, {total - finished} not asked;"
+        self.terminal.note(f"{text} {seconds:.1f} s.")
         if self._settings.json:
             self.terminal.record(
                 {
@@ -196,12 +208,13 @@ class _BulkSession(Session):
                     "out": str(results.path),
                 }
             )
-        text = f"{self._answered} answered, {self._failed} failed, {before} done before, {total - finished} not asked;"
-        self.terminal.note(f"{text} {seconds:.1f} s.")
 
     def _last_words(self) -> str:
-        chats = [chat for bulk in self._bulks for chat in bulk.running.values()]
-        said = [f"Maybe left behind: chat {chat.id or '(id unknown)'}" for chat in chats]
+        left = [record.chat_id for client in self._clients for record in client.leaked]
+        running = [chat.id for bulk in self._bulks for chat in bulk.running.values()]
+        # A chat that is just being left may be in both.
+        ids = left + [chat_id for chat_id in running if chat_id is None or chat_id not in left]
+        said = [f"Maybe left behind: chat {chat_id or '(id unknown)'}" for chat_id in ids]
         # The progress bar hides the cursor.
         cursor = "\x1b[?25h" if self.terminal.shows_progress else ""
         return cursor + "\n".join([*said, self._remedy] if said else ["Interrupted."]).rstrip()

@@ -6,7 +6,8 @@ import csv
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,10 +48,11 @@ def read_prompts(name: str, form: Format | None) -> list[BulkPrompt]:
     form = form or _SUFFIXES.get(Path(name).suffix.lower(), "lines")
     found: list[BulkPrompt] = []
     lines_of: dict[str, int] = {}
+    numbers = Counter[str]()
     for number, entry in _entries(text, form):
         if len(entry.prompt.encode(errors="replace")) > MAX_PROMPT:
             raise _problem(name, number, f"the prompt is over {MAX_PROMPT // 1024**2} MiB")
-        key = _hash(entry, lines_of) if entry.id is None else entry.id
+        key = _hash(entry, lines_of, numbers) if entry.id is None else entry.id
         if str(key) in lines_of:
             raise _problem(name, number, f"the id {key!r} is that of line {lines_of[str(key)]}, too")
         lines_of[str(key)] = number
@@ -104,14 +106,17 @@ def _csv_entries(text: str) -> Iterator[tuple[int, _Entry]]:
         raise _problem("the input", reader.line_num, str(error)) from None
 
 
-def _hash(entry: _Entry, taken: dict[str, int]) -> str:
-    """Return a key that stays the same if lines are added or moved. Repeated prompts are numbered."""
+def _hash(entry: _Entry, taken: Container[str], numbers: Counter[str]) -> str:
+    """Return a key that stays the same if lines are added or moved. Repeated prompts are numbered.
+
+    ``numbers`` has the last number of each hash. Counting from 1 for each line would take too long.
+    """
     key = hashlib.sha256(msgspec.json.encode(entry)).hexdigest()[:16]
-    number, numbered = 1, key
-    while numbered in taken:
-        number += 1
-        numbered = f"{key}-{number}"
-    return numbered
+    while True:
+        numbers[key] += 1
+        numbered = key if numbers[key] == 1 else f"{key}-{numbers[key]}"
+        if numbered not in taken:
+            return numbered
 
 
 def _problem(name: str, number: int, problem: str) -> click.UsageError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import traceback
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -243,7 +245,7 @@ class Session:
 
     def chat_prompts(self) -> AsyncIterator[str | Command]:
         """Return the prompts that the user types or pipes in."""
-        history = _state_path() / "chat_history" if self._settings.history else None
+        history = _state_path() / "chat_history" if self._typed and self._settings.history else None
         return chat_prompts(self.terminal, self.interrupts, history, typed=self._typed)
 
     async def converse(self, client: Client, prompts: AsyncIterator[str | Command]) -> None:
@@ -313,6 +315,7 @@ class Session:
         """Delete chats that were left behind, and print their ids."""
         self.terminal.progress("deleting what was left behind…")
         swept = await client.sweep(grace=grace)
+        client.leaked.extend(swept.leaked)  # first, because printing can fail, and they are named all the same
         for chat_id in swept.deleted:
             if self._settings.json:
                 self.terminal.record({"event": "deleted", "chat_id": chat_id})
@@ -332,7 +335,6 @@ class Session:
             self.terminal.note(
                 f"The journal also lists chats on {base_url}. To delete them, sweep with that --url and its --api."
             )
-        client.leaked.extend(swept.leaked)
 
     def forget(self, lines: Iterable[int]) -> int:
         """Drop lines of the journal, unless the process that owns one still runs. Return the exit code."""
@@ -541,18 +543,30 @@ class Session:
 
 
 def _state_path() -> Path:
-    return user_state_path("oa-protocol", appauthor=False)
+    """Return the folder for what the command line keeps. Raises UsageError if the user has no home directory."""
+    with suppress(RuntimeError):  # newer versions of platformdirs raise it if there is no home directory
+        path = user_state_path("oa-protocol", appauthor=False)
+        if path.parts[0] != "~":  # older ones return this
+            return path
+    raise click.UsageError("there is no home directory: set HOME, XDG_STATE_HOME or OA_JOURNAL (for the journal)")
 
 
 def _account_slot(terminal: Terminal) -> LockFileSlot | None:
     """Return the slot that all processes of this user share, so that they don't cancel one another's requests."""
-    folder = _state_path() / "slots"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        terminal.note(f"Other processes that use this account aren't waited for, because {folder}: {error.strerror}.")
-        return None
-    return LockFileSlot(folder)
+        folder = _state_path() / "slots"
+    except click.UsageError:
+        problem = "there is no home directory"
+    else:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
+                return LockFileSlot(folder)
+            problem = f"{folder}: {os.strerror(errno.EACCES)}"
+        except OSError as error:
+            problem = f"{folder}: {error.strerror}"
+    terminal.note(f"Other processes that use this account aren't waited for, because {problem}.")
+    return None
 
 
 def _name(event: Event) -> str:

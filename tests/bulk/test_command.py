@@ -1,5 +1,7 @@
 """``oa-protocol bulk``: what goes in, what comes out, and what a second run, a Ctrl-C and a SIGKILL leave of it."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import errno
@@ -7,17 +9,20 @@ import json
 import os
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oa_protocol.cli import _bulk_output
+from oa_protocol.cli import _bulk_input, _bulk_output
+from oa_protocol.cli._bulk_input import read_prompts
 from oa_protocol.cli._prompts import MAX_PROMPT
-from oa_protocol.server import Answer, Fault, Hold, Never, Reply, Server
+from oa_protocol.server import Answer, Fault, Hold, Never, Reply, Reset, Server
 from tests.cli.command import Done, credentials, ended, oa_protocol, started
 from tests.cli.pseudo_terminal import TERMINAL, Pseudo
 
+FULL = Path("/dev/full")
 REFUSAL = Reply(422, b'{"message": "no"}')
 
 
@@ -37,8 +42,16 @@ class Work:
     def run(self, source: str, *options: str, stdin: str = "") -> Done:
         return oa_protocol("bulk", source, str(self.out), *options, stdin=stdin, env=credentials(self.server))
 
-    def start(self, source: str, *options: str) -> subprocess.Popen[bytes]:
-        return started(["bulk", source, str(self.out), *options], credentials(self.server))
+    def start(self, source: str, *options: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        return started(["bulk", source, str(self.out), *options], credentials(self.server), stdout=stdout)
+
+    def run_without_a_reader(self, source: str, *options: str) -> Done:
+        """Run it with a stdout that is closed at its other end."""
+        out_end, in_end = os.pipe()
+        os.close(out_end)
+        process = self.start(source, *options, stdout=in_end)
+        os.close(in_end)
+        return ended(process)
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -128,6 +141,28 @@ def test_run_again_it_goes_on_where_it_stopped_even_if_lines_were_added_and_move
     assert len({result["id"] for result in work.results}) == 6
 
 
+def test_a_repeated_prompt_has_a_numbered_id_which_skips_those_that_are_taken(work: Work) -> None:
+    key = "9ef1ab3b9eea132a"
+    lines: list[dict[str, str]] = [{"prompt": "same"}, {"id": f"{key}-3", "prompt": "x"}, *[{"prompt": "same"}] * 3]
+    prompts = read_prompts(work.prompts("\n".join(map(json.dumps, lines)), "in.jsonl"), None)
+    assert [prompt.key for prompt in prompts] == [key, f"{key}-3", f"{key}-2", f"{key}-4", f"{key}-5"]
+
+
+def test_a_prompt_that_is_repeated_often_is_numbered_on_from_its_last_number() -> None:
+    class Taken(dict[str, int]):
+        looked_up = 0
+
+        def __contains__(self, key: object) -> bool:
+            self.looked_up += 1
+            return super().__contains__(key)
+
+    taken, numbers = Taken(), Counter[str]()
+    for line in range(100):
+        taken[_bulk_input._hash(_bulk_input._Entry("same"), taken, numbers)] = line
+    assert len(taken) == 100
+    assert taken.looked_up < 300
+
+
 @pytest.mark.parametrize("tail", [b'{"id":"6b86', b"{", b"\0" * 100], ids=repr)
 def test_a_torn_last_line_is_removed_and_its_prompt_is_asked_again(work: Work, tail: bytes) -> None:
     source = work.prompts("one\ntwo\n")
@@ -210,6 +245,45 @@ def test_json_prints_the_summary(work: Work) -> None:
     assert summary == {
         "answered": 2, "failed": 0, "done_before": 0, "not_asked": 0, "left_behind": 0, "out": str(work.out)
     }  # fmt: skip
+
+
+def test_141_the_summary_cannot_be_printed_because_stdout_is_closed(work: Work) -> None:
+    done = work.run_without_a_reader(work.prompts("one\ntwo\n"), "--json")
+    assert done.code == 141
+    assert done.err.startswith("2 answered, 0 failed, 0 done before, 0 not asked;")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "code"),
+    [
+        ([Fault("create", before=Reply(403))], 3),
+        ([Fault("request", before=REFUSAL)], 5),
+        ([Fault("delete", before=Reply(403), times=9)], 6),
+    ],
+    ids=["credentials", "failed", "left"],
+)
+def test_a_closed_stdout_hides_no_other_exit_code(work: Work, faults: list[Fault], code: int) -> None:
+    work.server.script(*faults)
+    done = work.run_without_a_reader(work.prompts("one"), "--json")
+    assert done.code == code
+    assert " answered, " in done.err
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a disk that is full")
+@pytest.mark.parametrize(
+    ("faults", "code", "said"),
+    [([], 1, "1 answered, 0 failed"), ([Fault("request", before=REFUSAL)], 5, "0 answered, 1 failed")],
+    ids=["answered", "failed"],
+)
+def test_a_full_stdout_is_an_error_and_hides_no_other_exit_code(
+    work: Work, faults: list[Fault], code: int, said: str
+) -> None:
+    work.server.script(*faults)
+    with FULL.open("wb") as full:
+        done = ended(work.start(work.prompts("one"), "--json", stdout=full.fileno()))
+    assert (done.code, said in done.err) == (code, True)
+    assert done.err.endswith("Error: stdout: No space left on device\n")
 
 
 @pytest.mark.parametrize("api", ["website", "inference"])
@@ -311,6 +385,24 @@ def test_a_second_ctrl_c_quits_at_once_and_names_the_chats(work: Work) -> None:
     for chat in work.server.chats:
         assert f"Maybe left behind: chat {chat.id}" in done.err
     assert "run `oa-protocol sweep`" in done.err
+
+
+def test_a_second_ctrl_c_also_names_the_chats_that_were_left_before(work: Work) -> None:
+    refused, lost = Fault("delete", before=Reply(403), times=9), Fault("create", after=Reset(), times=3, skip=1)
+    work.server.script(refused, lost, Answer(), Answer(then=Never()))
+    process = work.start(work.prompts("one\ntwo\n"), "--concurrency", "1", "--journal", "")
+    work.server.wait_for("prompt", 2)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while b"Finishing" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    done = ended(process)
+    assert done.code == 130
+    left, *unknown, running = work.server.chats
+    for name, count in ((left.id, 1), ("(id unknown)", len(unknown)), (running.id, 1)):
+        assert done.err.count(f"Maybe left behind: chat {name}") == count > 0
+    assert "sweep" not in done.err
 
 
 @pytest.mark.clause("OA-9.1")

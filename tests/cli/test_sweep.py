@@ -1,5 +1,6 @@
 """``oa-protocol sweep``, and the journal it reads."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from oa_protocol.client.journal import Journal
 from oa_protocol.server import Answer, Close, Echo, Fault, Hold, Reply, Server
 
 from .command import credentials, ended, oa_protocol, started
+
+CHAT_ID = "06b02a54-89e8-7932-8000-0fb1fa73d8de"
+FULL = Path("/dev/full")
 
 
 @pytest.fixture
@@ -58,15 +62,37 @@ def test_the_embedded_server_needs_no_journal(state_folder: Path) -> None:
     assert not (state_folder / "oa-protocol").exists()
 
 
-def test_what_cannot_be_deleted_is_named_and_is_exit_code_6(server: Server, state_folder: Path) -> None:
-    chat_id = "06b02a54-89e8-7932-8000-0fb1fa73d8de"
+def leave_a_chat_of_another_account(server: Server, state_folder: Path) -> None:
     left = journal(state_folder)
-    left.created(left.creating(Website(server.url), "another account"), chat_id)
+    left.created(left.creating(Website(server.url), "another account"), CHAT_ID)
     left.close()
+
+
+def test_what_cannot_be_deleted_is_named_and_is_exit_code_6(server: Server, state_folder: Path) -> None:
+    leave_a_chat_of_another_account(server, state_folder)
     done = oa_protocol("sweep", env=credentials(server))
     assert done.code == 6
-    assert chat_id in done.err
+    assert CHAT_ID in done.err
     assert not done.out
+
+
+def test_what_cannot_be_deleted_is_named_even_if_stdout_is_closed(server: Server, state_folder: Path) -> None:
+    leave_a_chat_of_another_account(server, state_folder)
+    out_end, in_end = os.pipe()
+    os.close(out_end)
+    command = started(["sweep", "--json"], credentials(server), stdout=in_end)
+    os.close(in_end)
+    done = ended(command)
+    assert (done.code, f"Left behind: chat {CHAT_ID}: " in done.err) == (6, True)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a disk that is full")
+def test_what_cannot_be_deleted_is_named_even_if_stdout_is_full(server: Server, state_folder: Path) -> None:
+    leave_a_chat_of_another_account(server, state_folder)
+    with FULL.open("wb") as full:
+        done = ended(started(["sweep", "--json"], credentials(server), stdout=full.fileno()))
+    assert (done.code, f"Left behind: chat {CHAT_ID}: " in done.err) == (6, True)
+    assert "Error: stdout: No space left on device" in done.err
 
 
 def test_a_leaked_chat_stays_in_the_journal_until_a_sweep(server: Server, state_folder: Path) -> None:
