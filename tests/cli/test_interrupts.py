@@ -56,6 +56,17 @@ def test_a_second_one_quits_at_once_and_names_the_chat(server: Server) -> None:
     assert done.err.startswith(f"\nMaybe left behind: chat {left.id}\nTo delete it, run `oa-protocol sweep`")
 
 
+def test_a_second_one_quits_at_once_even_if_nobody_reads_stderr(server: Server) -> None:
+    with streaming(server) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        server.wait_for("message")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert len(server.chats) == 1
+
+
 def test_while_the_chat_is_made_its_reply_is_awaited(server: Server) -> None:
     server.script(Fault("create", after=Hold()))
     with started(["ask", "x"], credentials(server)) as process:
