@@ -107,8 +107,10 @@ def read_chunk(data: bytes) -> list[Piece]:
         chunk = _decode_chunk(data)
     except _DecodeErrors as error:
         raise ModelError(f"the endpoint sent a chunk that can't be read: {error}") from None
-    if chunk.error is not None:
-        raise ModelError(f"the model failed: {ErrorBody(chunk.error).words or 'the endpoint does not say why'}")
+    if chunk.error is not None or not chunk.choices:
+        words = read_error(data)
+        if words or chunk.error is not None:
+            raise ModelError(f"the model failed: {words or 'the endpoint does not say why'}")
     choice = chunk.choices[0] if chunk.choices else _Choice()
     text = choice.delta.text if choice.delta else ""
     pieces: list[Piece] = [text] if text else []

@@ -43,6 +43,11 @@ def ask(model: OpenAICompatible, **options: Any) -> str:
         pytest.param([reply(ONE + b"data: [DONE]\n\n")], "without a finish_reason", id="done without a reason"),
         pytest.param([reply(ONE + b'data: {"error": {"message": "no memory"}}\n\n')], "failed: no memory", id="error"),
         pytest.param([reply(ONE + b'data: {"error": "no memory"}\n\n')], "failed: no memory", id="error as text"),
+        pytest.param(
+            [reply(ONE + b'data: {"object": "error", "message": "no memory", "code": 500}\n\n')],
+            "failed: no memory",
+            id="error without a key of its own",
+        ),
         pytest.param([reply(ONE + b'data: {"error": {}}\n\n')], "does not say why", id="error without words"),
         pytest.param([reply(b'event: error\ndata: {"message": "no memory"}\n\n')], "no memory", id="event: error"),
         pytest.param([reply(ONE + b"data: {oops\n\n")], "can't be read", id="chunk is not JSON"),
