@@ -20,17 +20,19 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from anyio import to_thread
+from anyio import sleep, to_thread
 
 PATIENCE = 30.0
 """How many seconds to wait for something before it counts as failed. ``Signal`` and ``Peer`` accept another number."""
 
 _LOOPBACK = "127.0.0.1"
 _RESET = struct.pack("ii", 1, 0)
+_SYN_SENT = "02"  # in /proc/net/tcp
+_LOOK_EVERY = 0.02  # seconds
 
 
 class Signal:
@@ -326,6 +328,7 @@ class UnansweringPort:
         for endpoint in self._waiting:
             endpoint.setblocking(False)
             endpoint.connect_ex(self._listener.getsockname())
+        self._filling = self._connecting()
         self.netloc = f"{_LOOPBACK}:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
@@ -334,19 +337,23 @@ class UnansweringPort:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def answer(self, seconds: float) -> bytes:
-        """Accept whoever connects within these ``seconds``, and return the first bytes that anyone sends.
+    async def wait_until_wanted(self) -> None:
+        """Wait until somebody is connecting."""
+        while self._connecting() <= self._filling:  # noqa: ASYNC110  # the kernel announces no event
+            await sleep(_LOOK_EVERY)
 
-        Who is connecting tries again after a second, so give it more than that.
-        """
+    def answer(self) -> bytes:
+        """Accept whoever is connecting, and return the first bytes that anyone sends, or nothing if all have left."""
         self._leave()
-        ends, sent = monotonic() + seconds, b""
-        with suppress(TimeoutError):
-            while not sent:
-                self._listener.settimeout(max(ends - monotonic(), 0.001))
+        sent, is_awaited = b"", True
+        while is_awaited and not sent:
+            is_awaited = self._connecting() > 0  # a connection that was made since is accepted below
+            self._listener.settimeout(_LOOK_EVERY)
+            with suppress(TimeoutError, ConnectionError):
                 connection, _ = self._listener.accept()
-                with connection, suppress(ConnectionError):
-                    connection.settimeout(max(ends - monotonic(), 0.001))
+                is_awaited = True
+                with connection:
+                    connection.settimeout(PATIENCE)
                     sent = connection.recv(1000)
         return sent
 
@@ -358,3 +365,9 @@ class UnansweringPort:
     def _leave(self) -> None:
         for endpoint in self._waiting:
             endpoint.close()
+
+    def _connecting(self) -> int:
+        """Return how many sockets wait for an answer of this address. Linux lists them."""
+        ours = f"0100007F:{self._listener.getsockname()[1]:04X}"
+        lines = Path("/proc/net/tcp").read_text("ascii").splitlines()
+        return sum(line.split()[2:4] == [ours, _SYN_SENT] for line in lines)

@@ -30,9 +30,6 @@ from oa_protocol.testing.conformance._wire import (
 from oa_protocol.testing.peers import Connection, Signal, UnansweringPort
 from oa_protocol.transports import Response, Transport
 
-_LATER = 1.5
-"""Seconds. The kernel tries again to connect after one second."""
-
 
 class Cancelled(Suite):
     """What a transport does if a call is cancelled."""
@@ -67,8 +64,8 @@ class Cancelled(Suite):
                     begun.set()
                     await transport.open(post(f"http://{port.netloc}", b"{}"))
 
-                assert await cancel(connect, begun), SWALLOWED
-                must_be("what was sent later", await to_thread.run_sync(port.answer, _LATER), b"")
+                assert await cancel(connect, begun, port.wait_until_wanted), SWALLOWED
+                must_be("what was sent later", await to_thread.run_sync(port.answer), b"")
 
     @conformance
     async def test_open_can_be_cancelled_in_a_tls_handshake(self) -> None:
