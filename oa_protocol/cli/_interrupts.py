@@ -99,7 +99,7 @@ class Interrupts:
             # And it doesn't raise an exception, because cleaning up is shielded, and would hold the exception back.
             try:
                 os.write(2, f"\n{self._last_words()}\n".encode(errors="replace"))
-            finally:  # even if nobody reads stderr any more
+            finally:  # even if stderr is closed
                 os._exit(self.exit_code)
         self.signal = number
         if self._cancel is None:

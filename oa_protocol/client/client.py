@@ -242,7 +242,7 @@ class Client:
                 this chat: it isn't deleted, isn't named in ``leaked``, and isn't in the journal. But if the reply to
                 its creation is lost, its id is unknown, and it is named.
             tape: a path, or an open text file. Everything that passes is recorded there, with credentials masked (see
-                docs/tapes.md). A file that exists is overwritten, so each chat needs a path of its own.
+                docs/tapes.md). A file that exists is overwritten, so each chat needs its own path.
 
         Raises:
             TypeError, ValueError: a value that no server takes. The error names the field.

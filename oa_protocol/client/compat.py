@@ -41,7 +41,7 @@ _HISTORIC = (
     "stream",
     "timeout",
 )
-# Each call makes a client of its own, and a request of one would cancel the waiting ones of the others. So the calls in
+# Each call makes its own client, and a request of one would cancel the waiting ones of the others. So the calls in
 # one event loop take turns. The slot belongs to its loop.
 _SLOT: RunVar[InProcessSlot] = RunVar("_oa_protocol_historic_slot")
 

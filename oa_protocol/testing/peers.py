@@ -338,12 +338,12 @@ class UnansweringPort:
         self.close()
 
     async def wait_until_wanted(self) -> None:
-        """Wait until somebody is connecting."""
+        """Wait until a connection is pending."""
         while self._connecting() <= self._filling:  # noqa: ASYNC110  # the kernel announces no event
             await sleep(_LOOK_EVERY)
 
     def answer(self) -> bytes:
-        """Accept whoever is connecting, and return the first bytes that anyone sends, or nothing if all have left."""
+        """Accept connections until none is pending. Return the first bytes that arrive, or nothing."""
         self._leave()
         sent, is_awaited = b"", True
         while is_awaited and not sent:

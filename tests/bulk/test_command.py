@@ -371,16 +371,21 @@ def test_ctrl_c_finishes_what_runs_and_a_second_run_asks_the_rest(work: Work) ->
     assert work.run(source).err.startswith("7 answered, 0 failed, 2 done before")
 
 
-def test_a_second_ctrl_c_quits_at_once_and_names_the_chats(work: Work) -> None:
-    work.server.script(Answer(then=Never(), times=2))
-    process = work.start(work.prompts("one\ntwo\nthree\n"), "--concurrency", "2")
-    work.server.wait_for("prompt", 2)
+def interrupted_twice(process: subprocess.Popen[bytes]) -> Done:
+    """Send a second Ctrl-C when the first one has been noticed."""
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     while b"Finishing" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
-    done = ended(process)
+    return ended(process)
+
+
+def test_a_second_ctrl_c_quits_at_once_and_names_the_chats(work: Work) -> None:
+    work.server.script(Answer(then=Never(), times=2))
+    process = work.start(work.prompts("one\ntwo\nthree\n"), "--concurrency", "2")
+    work.server.wait_for("prompt", 2)
+    done = interrupted_twice(process)
     assert done.code == 130
     for chat in work.server.chats:
         assert f"Maybe left behind: chat {chat.id}" in done.err
@@ -392,12 +397,7 @@ def test_a_second_ctrl_c_also_names_the_chats_that_were_left_before(work: Work) 
     work.server.script(refused, lost, Answer(), Answer(then=Never()))
     process = work.start(work.prompts("one\ntwo\n"), "--concurrency", "1", "--journal", "")
     work.server.wait_for("prompt", 2)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    while b"Finishing" not in process.stderr.readline():
-        pass
-    process.send_signal(signal.SIGINT)
-    done = ended(process)
+    done = interrupted_twice(process)
     assert done.code == 130
     left, *unknown, running = work.server.chats
     for name, count in ((left.id, 1), ("(id unknown)", len(unknown)), (running.id, 1)):

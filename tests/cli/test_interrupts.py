@@ -56,7 +56,7 @@ def test_a_second_one_quits_at_once_and_names_the_chat(server: Server) -> None:
     assert done.err.startswith(f"\nMaybe left behind: chat {left.id}\nTo delete it, run `oa-protocol sweep`")
 
 
-def test_a_second_one_quits_at_once_even_if_nobody_reads_stderr(server: Server) -> None:
+def test_a_second_one_quits_at_once_even_if_stderr_is_closed(server: Server) -> None:
     with streaming(server) as process:
         assert process.stderr is not None
         process.stderr.close()

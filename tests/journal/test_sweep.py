@@ -391,7 +391,7 @@ async def test_a_sweep_that_is_cancelled_lets_the_next_one_begin(
     claim, claims = Journal.claim, list[object]()
 
     def remembered(journal: Journal) -> Lock | None:
-        claims.append(found := claim(journal))  # otherwise Python itself would release the lock that nobody uses
+        claims.append(found := claim(journal))  # otherwise Python releases the unused lock
         return found
 
     monkeypatch.setattr(Journal, "claim", remembered)

@@ -46,7 +46,7 @@ def ask(model: OpenAICompatible, **options: Any) -> str:
         pytest.param(
             [reply(ONE + b'data: {"object": "error", "message": "no memory", "code": 500}\n\n')],
             "failed: no memory",
-            id="error without a key of its own",
+            id="error at the top level",
         ),
         pytest.param([reply(ONE + b'data: {"error": {}}\n\n')], "does not say why", id="error without words"),
         pytest.param([reply(b'event: error\ndata: {"message": "no memory"}\n\n')], "no memory", id="event: error"),
