@@ -161,6 +161,11 @@ class _Signals:
             if raised is not None:
                 raise raised
 
+    def forget(self, holder: signals_held) -> None:
+        """Release ``holder`` in another thread than the main one. Handlers can't be put back there, so they stay."""
+        self._holders.discard(holder)
+        self._awaited.discard(holder)
+
     def _put_back(self) -> None:
         for number, handler in self._handlers.items():
             if signal.getsignal(number) == self._receive:  # otherwise the program has set another one, which stays
@@ -217,6 +222,8 @@ class signals_held:  # noqa: N801  # it is used like a function
     def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
             _SIGNALS.release(self)
+        else:  # perhaps the garbage collector closes a coroutine of the main thread here
+            _SIGNALS.forget(self)
 
 
 def _soon() -> Callable[[Callable[[], object]], object]:

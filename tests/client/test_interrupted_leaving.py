@@ -1,11 +1,14 @@
 """A KeyboardInterrupt at any line of leaving: the chat is deleted, or named."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 
 import oa_protocol.client
 from oa_protocol import ChatLeakedWarning, Cleanup, Client, sync
+from oa_protocol.client import _shield
 from oa_protocol.server import Echo, Server
 
 pytestmark = [
@@ -29,6 +33,16 @@ pytestmark = [
 
 FOLDER = str(Path(oa_protocol.client.__file__).parent)
 HASTY = Cleanup(drain=0, timeout=3)
+
+
+@pytest.fixture(autouse=True)
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what an interruption breaks in the bookkeeping of signals, where a signal itself can't strike."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(_shield, "_SIGNALS", _shield._Signals())
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 class Interruption:

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import math
 import signal
+import threading
 from collections.abc import Generator
 from functools import partial
 from typing import Any
@@ -363,6 +364,19 @@ def test_what_a_signals_handler_raises_is_raised_when_the_operation_is_done(
     with pytest.raises(KeyboardInterrupt):
         anyio.run(main, backend=anyio_backend)
     assert calls == ["begun", "finished"]
+
+
+def test_signals_are_held_even_if_an_earlier_holder_was_closed_in_another_thread(
+    anyio_backend: str, number: signal.Signals
+) -> None:
+    """The garbage collector closes a coroutine in the thread that it runs in."""
+    earlier = signals_held()
+    earlier.__enter__()
+    thread = threading.Thread(target=earlier.__exit__)
+    thread.start()
+    thread.join()
+    signal.signal(number, signal.default_int_handler)
+    test_what_a_signals_handler_raises_is_raised_when_the_operation_is_done(anyio_backend, number, 1)
 
 
 def test_of_several_operations_the_last_one_raises_it(anyio_backend: str) -> None:
