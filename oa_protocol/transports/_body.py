@@ -38,6 +38,7 @@ class Body:
         headers: the header fields.
         is_complete: whether the body has ended.
         fault: what is wrong with the reply, if it is malformed or ended too early.
+        is_ambiguous: whether the head has two ways to find the end of the body (RFC 9112, section 6.3).
 
     """
 
@@ -46,6 +47,7 @@ class Body:
         self.headers: list[tuple[str, str]] = []
         self.is_complete = False
         self.fault = ""
+        self.is_ambiguous = False
         self._unread = bytearray()
         self._body: list[bytes] = []
         self._left = 0
@@ -113,8 +115,10 @@ class Body:
 
     def begin(self, status: int, headers: list[tuple[str, str]]) -> None:
         """Note the head, which says how to read the body. Raises ValueError if the body can't be read."""
-        coding = ", ".join(values_of("transfer-encoding", headers)).lower()
+        codings = values_of("transfer-encoding", headers)
+        coding = ", ".join(codings).lower()
         lengths = values_of("content-length", headers)
+        self.is_ambiguous = bool(codings and lengths)
         if status in _NO_BODY:
             self.is_complete = True
         elif coding:

@@ -14,7 +14,7 @@ from anyio.streams.tls import TLSStream
 
 from oa_protocol.transports._body import BROKEN, HEAD_END, Body, SocketResponse
 from oa_protocol.transports._failures import raise_ungrouped, words_of
-from oa_protocol.transports.fast.sockets import connect
+from oa_protocol.transports.fast.sockets import close, connect
 
 
 class Connection(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
@@ -103,11 +103,10 @@ class Connection(httpcore.AsyncNetworkBackend, httpcore.AsyncNetworkStream):
             await self._stream.send(message)
 
     async def aclose(self) -> None:
-        """Close it, even if the caller is cancelled. This doesn't wait for the server, so the shield is safe."""
+        """Close it, even if the caller is cancelled."""
         self.is_closed = True
         if self._socket is not None:
-            with anyio.CancelScope(shield=True):
-                await self._socket.aclose()
+            await close(self._socket)
 
     def take_reply(self, status: int, headers: list[tuple[bytes, bytes]]) -> HttpxResponse:
         """Return the reply whose head httpcore has read. Raises ValueError if its body can't be read."""

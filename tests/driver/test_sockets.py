@@ -6,7 +6,8 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -130,6 +131,64 @@ async def test_a_peer_that_goes_breaks_what_is_being_sent() -> None:
         for _ in range(2):
             with pytest.raises(anyio.BrokenResourceError):
                 await send_on(stream)
+
+
+async def fails(operation: Callable[[], Awaitable[object]], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await operation()
+
+
+async def test_closing_wakes_who_reads_and_who_sends() -> None:
+    def serve(connection: socket.socket) -> None:
+        closed.wait(20)
+
+    closed = threading.Event()
+    async with connected(serve) as stream, anyio.create_task_group() as group:
+        group.start_soon(fails, stream.receive, anyio.ClosedResourceError)
+        group.start_soon(fails, partial(stream.send, b"x" * MANY), anyio.ClosedResourceError)
+        await anyio.wait_all_tasks_blocked()
+        await stream.aclose()
+        closed.set()
+
+
+async def test_nothing_works_once_it_is_closed() -> None:
+    async with connected(lambda connection: connection.sendall(b"abc")) as stream:
+        await stream.aclose()
+        await fails(stream.receive, anyio.ClosedResourceError)
+        await fails(partial(stream.send, b"abc"), anyio.ClosedResourceError)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_end_cannot_be_sent_over_a_closed_connection() -> None:
+    async with connected(lambda connection: connection.sendall(b"abc")) as stream:
+        await stream.aclose()
+        await fails(stream.send_eof, anyio.ClosedResourceError)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_end_cannot_be_sent_over_a_broken_connection() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async with connected(serve) as stream:
+        await fails(stream.receive, anyio.BrokenResourceError)
+        await fails(stream.send_eof, anyio.BrokenResourceError)
+
+
+def test_a_connection_outlives_its_loop_and_is_closed_then() -> None:
+    """Otherwise Python would warn that the socket was left open."""
+    with peer(lambda connection: connection.sendall(b"abc")) as port:
+        stream = asyncio.run(connect("127.0.0.1", port))
+        asyncio.run(stream.aclose())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_loop_that_cannot_watch_sockets_gets_anyio_s_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the one that asyncio uses on Windows."""
+    monkeypatch.setattr(asyncio, "ProactorEventLoop", type(asyncio.get_running_loop()), raising=False)
+    async with connected(lambda connection: connection.sendall(b"abc")) as stream:
+        assert not isinstance(stream, AsyncioStream)
+        assert await read_all(stream) == 3
 
 
 async def test_a_read_that_is_cancelled_loses_nothing() -> None:

@@ -10,7 +10,7 @@ from typing import cast
 import httptools
 
 from oa_protocol.transports import LONGEST_HEAD
-from oa_protocol.transports._body import HEAD_END, Body, values_of
+from oa_protocol.transports._body import HEAD_END, Body
 from oa_protocol.transports._failures import NO_REPLY, words_of
 
 _FOLD = re.compile(rb"[ \t]*\r?\n[ \t]+")
@@ -51,9 +51,7 @@ class Reply(Body):
             raise ValueError(NO_REPLY)
         if head.status >= HTTPStatus.OK:
             self.begin(head.status, head.headers)
-            # If a head has both, the two ends may disagree about the end of the body (RFC 9112, section 6.3).
-            has_both = values_of("transfer-encoding", head.headers) and values_of("content-length", head.headers)
-            self._is_kept_alive = head.is_kept_alive and not has_both
+            self._is_kept_alive = head.is_kept_alive and not self.is_ambiguous
         return True
 
 

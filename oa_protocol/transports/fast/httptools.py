@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import re
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -32,7 +33,7 @@ from oa_protocol.transports._failures import cannot_reach, connection_failed, ra
 from oa_protocol.transports._origin import Origin, fields_of, target_of
 from oa_protocol.transports._proxies import HTTP, check_proxy
 from oa_protocol.transports.fast._reply import Reply
-from oa_protocol.transports.fast.sockets import connect, is_silent
+from oa_protocol.transports.fast.sockets import close, connect, is_silent
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[\t -~\x80-\xff]*")
@@ -99,8 +100,11 @@ class HttptoolsTransport:
 
     async def _connect(self, origin: Origin, route: str) -> _Connection:
         try:
-            with anyio.fail_after(self._connect_timeout):
+            connection = None
+            with anyio.move_on_after(self._connect_timeout):
                 connection = _Connection(origin, route, *await self._reach(origin))
+            if connection is None:
+                raise TimeoutError
         except (*BROKEN, ValueError) as error:
             raise cannot_reach(route, error) from error
         except BaseExceptionGroup as group:
@@ -120,7 +124,7 @@ class HttptoolsTransport:
                 await _open_tunnel(stream, origin, proxy)
                 stream = await self._encrypt(stream, origin)
         except BaseException:
-            await _close(socket)
+            await close(socket)
             raise
         return socket, stream
 
@@ -147,8 +151,10 @@ class HttptoolsResponse(SocketResponse):
 
     async def begin(self, message: bytes) -> None:
         """Send the request, and return once the reply's head is there. Raises MaybeSent."""
-        try:
+        # A server may refuse a request, and close the connection, before it has read all of it.
+        with suppress(*BROKEN):
             await self._connection.stream.send(message)
+        try:
             while not self._reply.status:
                 await self._read()
         except BROKEN as error:
@@ -190,7 +196,7 @@ class _Connection:
     async def aclose(self) -> None:
         if not self.is_closed:
             self.is_closed = True
-            await _close(self._socket)
+            await close(self._socket)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +245,3 @@ def _spell_head(method: str, target: str, headers: tuple[tuple[str, str], ...]) 
             raise ValueError(f"the header {name!r} has characters that a header cannot have")
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
-
-
-async def _close(stream: ByteStream) -> None:
-    """Close it, even if the caller is cancelled. This doesn't wait for the server, so the shield is safe."""
-    with anyio.CancelScope(shield=True):
-        await stream.aclose()

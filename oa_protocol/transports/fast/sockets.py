@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 import selectors
 import socket
 import ssl
@@ -17,6 +19,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds
+_CONNECTING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 _ENOUGH = 256 * 1024  # as many bytes as asyncio reads at once
 
 # Neither of these needs a file descriptor of its own. poll() takes descriptors of any number, and so does select() on
@@ -26,15 +29,27 @@ _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sel
 
 async def connect(host: str, port: int) -> ByteStream:
     """Connect to a name or an address. Raises OSError, or UnicodeError if it can't be a name."""
-    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+    if not _can_watch():
         return await anyio.connect_tcp(host, port)
     if _is_address(host):
         return await _connect_asyncio(host, port)
     return await _race(await _addresses(host, port), port)
 
 
+def _can_watch() -> bool:
+    """Return whether the running loop can watch a socket. That of trio and asyncio's default on Windows can't."""
+    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return False
+    return not isinstance(asyncio.get_running_loop(), getattr(asyncio, "ProactorEventLoop", ()))
+
+
 async def _connect_asyncio(address: str, port: int) -> AsyncioStream:
-    _, stream = await asyncio.get_running_loop().create_connection(AsyncioStream, address, port)
+    stream = AsyncioStream(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM))
+    try:
+        await stream.connect(address, port)
+    except BaseException:
+        stream.close()
+        raise
     return stream
 
 
@@ -74,12 +89,12 @@ async def _race(addresses: list[str], port: int) -> AsyncioStream:
                     await ended.wait()
     except BaseException:
         for stream in streams:
-            stream.abort()
+            stream.close()
         raise
     if not streams:
         raise OSError("; ".join(f"{address}: {error}" for address, error in errors.items())) from errors[addresses[0]]
     for late in streams[1:]:
-        late.abort()
+        late.close()
     return streams[0]
 
 
@@ -108,33 +123,47 @@ def _is_silent_inside(encrypted: ssl.SSLObject) -> bool:
     return False
 
 
-class AsyncioStream(asyncio.Protocol, ByteStream):
+class AsyncioStream(ByteStream):
     """A TCP connection on asyncio, for one reader and one writer.
 
-    anyio's own starts and stops watching the socket for each read, which takes two system calls for each token. This
-    one goes on reading until the reader is ``_ENOUGH`` bytes behind.
+    anyio's own starts and stops watching the socket for each read, which takes two system calls for each token.
+    asyncio's transports don't. But each of them takes five rounds of the loop to begin and to end, and it leaves cyclic
+    garbage. This one watches the socket itself, and goes on reading until the reader is ``_ENOUGH`` bytes behind.
+
+    Attributes:
+        is_reading: whether the socket is being read. It isn't while the reader is too far behind.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unconnected: socket.socket) -> None:
+        self.is_reading = False
+        self._socket = unconnected
+        self._descriptor = unconnected.fileno()
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport
         self._chunks: list[bytes] = []
         self._size = 0
         self._has_ended = False
-        self._is_lost = False
-        self._error: Exception | None = None
+        self._error: OSError | None = None
+        self._is_closed = False
         self._arrival: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    async def connect(self, address: str, port: int) -> None:
+        """Connect, and begin to read. Raises OSError."""
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = self._socket.connect_ex((address, port))
+        if error in _CONNECTING:
+            await self._wait_for_room()
+            error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        self._begin_reading()
 
     @property
     def has_news(self) -> bool:
         """Whether there is anything that wasn't read yet: bytes, an end or a failure."""
-        return bool(self._chunks) or self._has_ended or self._is_lost
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether the socket is being read. It isn't while the reader is too far behind."""
-        return self._transport.is_reading()
+        return bool(self._chunks) or self._has_ended or self._error is not None or self._is_closed
 
     async def receive(self, max_bytes: int = _ENOUGH) -> bytes:
         """Wait until something has arrived, and return all of it, even if it is more than ``max_bytes``.
@@ -146,81 +175,105 @@ class AsyncioStream(asyncio.Protocol, ByteStream):
             await self._arrival
         if self._chunks:
             return self._take()
-        if self._is_lost:
+        if self._is_closed:
+            raise anyio.ClosedResourceError
+        if self._error is not None:
             raise anyio.BrokenResourceError from self._error
         raise anyio.EndOfStream
 
     def _take(self) -> bytes:
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        if self._size >= _ENOUGH:
-            self._transport.resume_reading()
+        if self._size >= _ENOUGH and not self._has_ended and not self._is_closed:
+            self._begin_reading()
         self._chunks.clear()
         self._size = 0
         return data
 
     async def send(self, item: bytes) -> None:
         """Send all of ``item``."""
-        if not self._is_lost:
-            self._transport.write(item)
-        if self._drained is not None:
-            await self._drained
-        if self._is_lost:
-            raise anyio.BrokenResourceError from self._error
+        unsent = memoryview(item)
+        while not self._is_closed:
+            try:
+                unsent = unsent[self._socket.send(unsent) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise anyio.BrokenResourceError from error
+            if not unsent:
+                return
+            await self._wait_for_room()
+        raise anyio.ClosedResourceError
+
+    async def _wait_for_room(self) -> None:
+        self._room = self._loop.create_future()
+        self._loop.add_writer(self._descriptor, _wake, self._room)
+        try:
+            await self._room
+        finally:
+            if not self._is_closed:
+                self._loop.remove_writer(self._descriptor)
 
     async def send_eof(self) -> None:
         """End the sending side."""
-        self._transport.write_eof()
+        if self._is_closed:
+            raise anyio.ClosedResourceError
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise anyio.BrokenResourceError from error
 
-    def abort(self) -> None:
-        """Close it in the loop's next round. Bytes that weren't sent yet are dropped."""
-        self._transport.abort()
+    def close(self) -> None:
+        """Close it at once. Whoever waits for it gets ``anyio.ClosedResourceError``."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if not self._loop.is_closed():  # a loop that is over watches nothing
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            _wake(self._arrival)
+            _wake(self._room)
+        self._socket.close()
 
     async def aclose(self) -> None:
-        """Close it. Bytes that weren't sent yet are dropped."""
-        self.abort()
-        await asyncio.sleep(0)  # the socket is closed in the loop's next round
+        """See ``close``."""
+        self.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The socket, for anyio."""
-        return {SocketAttribute.raw_socket: lambda: cast("socket.socket", self._transport.get_extra_info("socket"))}
+        return {SocketAttribute.raw_socket: lambda: self._socket}
 
-    # ---- what asyncio calls
+    def _begin_reading(self) -> None:
+        self.is_reading = True
+        self._loop.add_reader(self._descriptor, self._read)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep asyncio's transport."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Keep the bytes, and wake the reader. If the reader is too far behind, stop reading from the socket."""
-        self._chunks.append(bytes(data))
-        was_enough = self._size >= _ENOUGH
-        self._size += len(data)
-        if self._size >= _ENOUGH and not was_enough:
-            self._transport.pause_reading()
+    def _read(self) -> None:
+        """Keep what has arrived, and wake the reader. The loop calls this."""
+        try:
+            data = self._socket.recv(_ENOUGH)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._error = error
+        else:
+            if data:
+                self._chunks.append(data)
+                self._size += len(data)
+            else:
+                self._has_ended = True
+        if self._size >= _ENOUGH or self._has_ended or self._error is not None:
+            self.is_reading = False
+            self._loop.remove_reader(self._descriptor)
         _wake(self._arrival)
 
-    def eof_received(self) -> bool:
-        """Note that the server won't send any more. Return True, so that asyncio keeps the connection open."""
-        self._has_ended = True
-        _wake(self._arrival)
-        return True
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the connection is closed, by either side, and wake everybody."""
-        self._is_lost = True
-        self._error = exc
-        _wake(self._arrival)
-        _wake(self._drained)
-
-    def pause_writing(self) -> None:
-        """Make ``send`` wait, because too much is waiting to be sent."""
-        self._drained = self._loop.create_future()
-
-    def resume_writing(self) -> None:
-        """Let ``send`` go on."""
-        _wake(self._drained)
-        self._drained = None
+async def close(stream: ByteStream) -> None:
+    """Close it, even if the caller is cancelled. This doesn't wait for the server, so the shield is safe."""
+    if isinstance(stream, AsyncioStream):
+        stream.close()
+        return
+    with anyio.CancelScope(shield=True):
+        await stream.aclose()
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:
