@@ -29,7 +29,7 @@ CORE = [
     "oa_protocol/client/_carrier.py",
     "oa_protocol/client/_background.py",
     "oa_protocol/client/_content_coding.py",
-    "oa_protocol/client/_read_timeout.py",
+    "oa_protocol/client/_wait_scope.py",
 ]
 # What differs with the version of Python: event loops, threads, signals, sockets.
 ON_EACH_PYTHON = [

@@ -22,8 +22,12 @@ def spawn(operation: Coroutine[Any, Any, None], at_end: Callable[[], None]) -> N
     if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
         task = asyncio.get_running_loop().create_task(operation)
         _TASKS.add(task)
-        task.add_done_callback(_TASKS.discard)
-        task.add_done_callback(lambda _: at_end())
+
+        def end(ended: asyncio.Task[None]) -> None:
+            _TASKS.discard(ended)
+            at_end()
+
+        task.add_done_callback(end)
     else:
         import trio
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never, cast
 
@@ -26,7 +26,6 @@ from oa_protocol.bindings.replies import MAX_BODY
 from oa_protocol.client._background import spawn
 from oa_protocol.client._content_coding import decoded
 from oa_protocol.client._pending_slot import PendingSlot
-from oa_protocol.client._read_timeout import ReadScope, read_scope
 from oa_protocol.client.journal import Entry, Journal
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import MaybeSent, NotSent, TransportError
@@ -86,18 +85,22 @@ class Flight:
 
     Attributes:
         intent: that intent.
-        has_landed: whether what happened was handed in. Only tidying up may still go on.
-        done: set when the flight has ended.
+        has_landed: whether what happened was handed in. Only the journal may still be written.
+        done: set when that is over, too.
+        reply: is closed after that, or None.
+        ended: set when everything is over.
         error: what it raised, or None.
 
     """
 
-    __slots__ = ("_hand_in", "_scope", "done", "error", "has_landed", "intent")
+    __slots__ = ("_hand_in", "_scope", "done", "ended", "error", "has_landed", "intent", "reply")
 
     def __init__(self, intent: Intent, hand_in: Callable[[Intent, Input], None]) -> None:
         self.intent = intent
         self.has_landed = False
         self.done = anyio.Event()
+        self.reply: Response | None = None
+        self.ended = anyio.Event()
         self.error: BaseException | None = None
         self._scope = anyio.CancelScope()
         self._hand_in = hand_in
@@ -107,26 +110,45 @@ class Flight:
         self.has_landed = True
         self._hand_in(self.intent, happened)
 
+    async def end(self) -> bool:
+        """Wait until it has ended, even if the caller is cancelled. Return whether it has.
+
+        If it takes too long, it is cancelled, and not waited for.
+        """
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self.ended.wait()
+        if not self.ended.is_set():
+            self._scope.cancel()
+        return self.ended.is_set()
+
     async def drop(self) -> bool:
         """Cancel it, and return whether it has ended. A transport that ignores cancellation may hold it up."""
         self._scope.cancel()
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            await self.done.wait()
-        return self.done.is_set()
+        return await self.end()
 
     async def run(self, operation: Callable[[Flight], Awaitable[None]]) -> None:
-        """Run ``operation``, and keep what it raises."""
+        """Run ``operation``, close the reply, and keep what is raised."""
         try:
             with self._scope:
-                await operation(self)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:
-            # The owner raises it, because nothing awaits this task. A GeneratorExit that is raised there would look as
-            # if the owner's generator were closed.
-            self.error = RuntimeError("GeneratorExit") if isinstance(error, GeneratorExit) else error
+                try:
+                    await operation(self)
+                except anyio.get_cancelled_exc_class():
+                    raise
+                except BaseException as error:
+                    # The owner raises it, because nothing awaits this task. A GeneratorExit that is raised there would
+                    # look as if the owner's generator were closed.
+                    self.error = RuntimeError("GeneratorExit") if isinstance(error, GeneratorExit) else error
+                finally:
+                    self.done.set()
+                    if self.reply is not None:
+                        self.error = await _closed(self.reply) or self.error
         finally:
-            self.done.set()
+            self.ended.set()
+
+    def note_end(self) -> None:
+        """Note that its task has ended. The task itself can't, if it was cancelled before it began."""
+        self.done.set()
+        self.ended.set()
 
 
 class Carrier:
@@ -134,7 +156,6 @@ class Carrier:
 
     Attributes:
         flight: what is in flight, or None.
-        reads: bounds the reads of the stream, if one is open.
 
     """
 
@@ -146,7 +167,6 @@ class Carrier:
         self._response: Response | None = None
         self._phase = phase
         self.flight: Flight | None = None
-        self.reads: ReadScope | None = None
 
     def note(self, conversation: Conversation) -> None:
         """Update the pending slot, and log a change of the phase."""
@@ -175,7 +195,7 @@ class Carrier:
                 case _:
                     assert_never(intent)
 
-        spawn(flight.run(carry_out), flight.done.set)
+        spawn(flight.run(carry_out), flight.note_end)
 
     async def drop_flight(self) -> None:
         """Cancel what is in flight. If it doesn't end in time, its transport is stuck, and another one is used."""
@@ -189,14 +209,14 @@ class Carrier:
             self._used_up.append(self._transport)
         self._transport = None
 
-    async def receive(self, deadline: float | None) -> bytes | None:
+    async def receive(self, until_deadline: AbstractContextManager[object, bool]) -> bytes | None:
         """Read what the stream has. Return ``b""`` at its end, however it ended, and None if the deadline came first.
 
         If a read is cancelled, the next one returns its bytes, or the stream is broken.
         """
-        response, reads = cast("Response", self._response), cast("ReadScope", self.reads)
+        response = cast("Response", self._response)
         try:
-            with reads.until(deadline):
+            with until_deadline:
                 data = await response.receive()
                 if not data:
                     log("<- the stream ended")
@@ -217,18 +237,15 @@ class Carrier:
     async def close_stream(self) -> None:
         """Close the stream, if one is open."""
         response, self._response = self._response, None
-        if self.reads is not None:
-            self.reads.close()
         if response is not None:
             await close_quietly(response)
 
     async def close(self) -> None:
         """Close everything. If closing one thing is interrupted, the others are still closed."""
         self.change_transport()
-        async with AsyncExitStack() as stack:  # it calls them in reverse order: the flight, the stream, the transports
-            for transport in self._used_up:
+        async with AsyncExitStack() as stack:  # it calls them in reverse order
+            for transport in self._used_up:  # each closes its open replies, too, so the stream needn't be closed
                 stack.push_async_callback(close_quietly, transport)
-            stack.push_async_callback(self.close_stream)
             stack.push_async_callback(self.drop_flight)
 
     @property
@@ -276,7 +293,7 @@ class Carrier:
             response = decoded(response)
             if isinstance(exchange, OpenStream) and response.status == 200:
                 # The response stays open for ``receive``, so the ``finally`` below must not close it.
-                self._response, self.reads, response = response, read_scope(), None
+                self._response, response = response, None
                 log("<- 200, a stream")
                 flight.land(StreamOpened())
                 return
@@ -291,8 +308,7 @@ class Carrier:
             flight.land(ExchangeFailed(kind(f"{type(error).__name__} while it was under way")))
             raise
         finally:
-            if response is not None:
-                await close_quietly(response)
+            flight.reply = response
 
     async def _load(self, flight: Flight) -> None:
         found = None
@@ -365,18 +381,25 @@ async def close_quietly(resource: Response | Transport) -> None:
 
     async def close() -> None:
         nonlocal interruption
-        try:
-            with scope:
-                await resource.aclose()
-        except (KeyboardInterrupt, SystemExit) as error:
-            interruption = error
-        except BaseException:  # noqa: S110  # nothing may leave a task of the event loop itself
-            pass
+        with scope:
+            interruption = await _closed(resource)
         done.set()
 
     spawn(close(), done.set)
     with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
         await done.wait()
-    scope.cancel()
+    if not done.is_set():
+        scope.cancel()
     if interruption is not None:
         raise interruption
+
+
+async def _closed(resource: Response | Transport) -> BaseException | None:
+    """Close it, and return what interrupted this. Nothing else is raised, because this runs in a task of the loop."""
+    try:
+        await resource.aclose()
+    except (KeyboardInterrupt, SystemExit) as error:
+        return error
+    except BaseException:  # noqa: S110  # nothing may leave a task of the event loop itself
+        pass
+    return None

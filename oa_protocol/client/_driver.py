@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import cast
 
 import anyio
 import anyio.lowlevel
 
 from oa_protocol.client._carrier import Carrier, Flight, Shared, clock, log
-from oa_protocol.client._read_timeout import ReadScope
 from oa_protocol.client._shield import run_to_completion, signals_held
+from oa_protocol.client._wait_scope import WaitScope, wait_scope
 from oa_protocol.engine.conversation import Conversation
 from oa_protocol.engine.errors import ClosedError, LocalProtocolError
 from oa_protocol.engine.events import Event
@@ -44,8 +45,10 @@ class Driver:
         # A step that is interrupted returns nothing, so its events wait here for the next one.
         self.undelivered: list[Event] = []
         self._now = anyio.current_time
+        # What bounds the waits for what is in flight, and the reads of the stream.
+        self._limit: WaitScope | None = None
         # What a step waits in. It is None if no step is running.
-        self._waiting: anyio.CancelScope | ReadScope | None = None
+        self._waiting: anyio.CancelScope | WaitScope | None = None
         # Set when the step that was running at ``aclose`` has ended.
         self._released: anyio.Event | None = None
         # Which call of ``aclose`` ends the conversation, and the event that is set when it has.
@@ -144,6 +147,8 @@ class Driver:
             if conversation.is_chat_gone:
                 await self._carrier.note_gone()
         finally:
+            if self._limit is not None:
+                self._limit.close()
             await self._carrier.close()
 
     async def _stop_step(self) -> None:
@@ -170,13 +175,12 @@ class Driver:
             # it is carried out again.
             intent = conversation.next_intent(self._now()) or conversation.outstanding
             if intent is not None:
-                self._now = clock()  # from here on the loop is known
+                self._settle()
                 carrier.begin(intent, conversation, self._land)
         if carrier.flight is not None:
             return await self._follow(carrier.flight)
         if conversation.has_stream:
-            self._waiting = carrier.reads
-            data = await carrier.receive(conversation.deadline)
+            data = await carrier.receive(self._until_deadline())
             if data:
                 # This is the path of each token, so it is short: there is no await, no input object, and no detour
                 # through ``undelivered``.
@@ -192,6 +196,17 @@ class Driver:
             return None
         await self._wait(anyio.sleep_forever, jitter=0.0 if self.is_closed else _JITTER)
         return self._deliver(TimePassed())
+
+    def _settle(self) -> None:
+        """Find out which event loop runs. It may be another one than before."""
+        if self._limit is not None:
+            self._limit.close()
+        self._now, self._limit = clock(), wait_scope()
+
+    def _until_deadline(self) -> AbstractContextManager[object, bool]:
+        """Return a scope for a wait that needs no more than one cancellation. It ends quietly at the deadline."""
+        self._waiting = limit = cast("WaitScope", self._limit)
+        return limit.until(self.conversation.deadline)
 
     async def _wait(self, operation: Callable[[], Awaitable[object]], *, jitter: float = 0.0) -> bool:
         """Wait for ``operation``, but only until the deadline. Return whether it was done in time."""
@@ -209,14 +224,19 @@ class Driver:
         """Wait for what is in flight, but only until the deadline."""
         # The chat's id is only in the reply to its create. So Ctrl-C must not break the loop now, and is held back.
         with signals_held(self._hurry) if isinstance(flight.intent, CreateChat) else nullcontext():
-            if flight.has_landed or self.conversation.outstanding is flight.intent:
-                await self._wait(flight.done.wait)
-        self._hand_in(TimePassed())  # if the deadline hasn't come, this does nothing
+            is_awaited = flight.has_landed or self.conversation.outstanding is flight.intent
+            if is_awaited and not flight.done.is_set():
+                with self._until_deadline():
+                    await flight.done.wait()
         if flight.done.is_set():
+            if not flight.ended.is_set():
+                await flight.end()
             self._carrier.flight = None
             if flight.error is not None:
                 raise flight.error
-        elif not flight.has_landed and self.conversation.outstanding is not flight.intent:
+            return self._deliver()
+        self._hand_in(TimePassed())  # if the deadline hasn't come, this does nothing
+        if not flight.has_landed and self.conversation.outstanding is not flight.intent:
             await self._carrier.drop_flight()  # the engine has given it up
         return self._deliver()
 
@@ -225,9 +245,10 @@ class Driver:
 
         ``Interrupted`` moves the conversation's deadline, and the scope that waits gets the new one.
         """
-        if isinstance(self.conversation.outstanding, CreateChat) and isinstance(self._waiting, anyio.CancelScope):
+        if isinstance(self.conversation.outstanding, CreateChat) and self._limit is not None:
             self._hand_in(Interrupted())
-            self._waiting.deadline = self.conversation.deadline or self._waiting.deadline
+            if self.conversation.deadline is not None:
+                self._limit.move(self.conversation.deadline)
 
     # ---- what happened
 

@@ -196,8 +196,8 @@ class Conversation(Steps):
         waits for a worker (OA-4.7). So if other conversations use the same account, wait before you call
         ``next_intent`` until no answer of theirs is waiting.
         """
-        paused = not self._clock.has_come(self._attempt.not_before)
-        return self.phase is Phase.PROMPTED and self._outstanding is None and self._leaving is None and not paused
+        is_next = self.phase is Phase.PROMPTED and self._outstanding is None and self._leaving is None
+        return is_next and self._clock.has_come(self._attempt.not_before)
 
     @property
     def awaits_worker(self) -> bool:

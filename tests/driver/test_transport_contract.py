@@ -303,3 +303,31 @@ async def test_a_transport_that_waits_for_a_goodbye_does_not_delay_the_client(si
             await chat.ask("Hello")
     assert chat.phase is Phase.DELETED
     Clinging.goodbye.set()
+
+
+class ClingingAndOdd(Clinging):
+    """Its second reply can't be read, and can't be closed in time."""
+
+    opened: ClassVar[int]
+
+    async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
+        async def receive() -> bytes:
+            raise Foreign("odd")
+
+        response: Any = await super().open(request)
+        ClingingAndOdd.opened += 1
+        if ClingingAndOdd.opened == 2:
+            response.receive = receive
+        return cast("Response", response)
+
+
+@pytest.mark.clause("OA-7.8")
+async def test_the_error_of_a_reply_is_raised_even_if_the_reply_cannot_be_closed(site: Site) -> None:
+    Clinging.goodbye = anyio.Event()
+    ClingingAndOdd.opened = 0
+    with anyio.fail_after(PATIENCE):
+        async with site.client(transport=ClingingAndOdd) as client, client.chat() as chat:
+            with pytest.raises(Foreign):
+                await chat.ask("Hello")
+    assert chat.phase is Phase.DELETED
+    Clinging.goodbye.set()

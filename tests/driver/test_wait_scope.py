@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from oa_protocol.client._read_timeout import AsyncioReadScope, ReadScope, read_scope
+from oa_protocol.client._wait_scope import AsyncioWaitScope, WaitScope, wait_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ class Reader:
     """Reads what never comes, in a scope of the owner's, and tells how it left both."""
 
     def __init__(self) -> None:
-        self.scope = read_scope()
+        self.scope = wait_scope()
         self.owner = anyio.CancelScope()
         self.reading = anyio.Event()
         self.left: list[str] = []
@@ -47,14 +47,14 @@ def strike(first: Callable[[], object], second: Callable[[], object], *, ours_fi
         blow()
 
 
-async def read_nothing(scope: ReadScope, seconds: float = LONG) -> None:
+async def read_nothing(scope: WaitScope, seconds: float = LONG) -> None:
     with anyio.move_on_after(LONG / 3) as too_long, scope.until(in_(seconds)):
         await anyio.sleep_forever()
     assert not too_long.cancel_called
 
 
 async def test_a_read_that_ends_in_time_is_left_alone() -> None:
-    scope, piece = read_scope(), ""
+    scope, piece = wait_scope(), ""
     with scope.until(in_(LONG)):
         await anyio.lowlevel.checkpoint()
         piece = "token"
@@ -65,12 +65,12 @@ async def test_a_read_that_ends_in_time_is_left_alone() -> None:
 
 async def test_a_read_ends_quietly_after_the_seconds_it_has() -> None:
     began = anyio.current_time()
-    await read_nothing(read_scope(), seconds=0.02)
+    await read_nothing(wait_scope(), seconds=0.02)
     assert anyio.current_time() >= began + 0.02
 
 
 async def test_without_a_deadline_a_read_is_left_alone() -> None:
-    with anyio.move_on_after(0.02) as owner, read_scope().until(None):
+    with anyio.move_on_after(0.02) as owner, wait_scope().until(None):
         await anyio.sleep_forever()
     assert owner.cancel_called
 
@@ -86,13 +86,13 @@ async def test_a_read_ends_quietly_if_another_task_cancels_it() -> None:
 
 
 async def test_what_a_read_raises_is_raised_as_it_is() -> None:
-    scope = read_scope()
+    scope = wait_scope()
     with pytest.raises(OSError, match="reset"), scope.until(in_(LONG)):
         raise OSError("reset")
 
 
 async def test_a_later_read_has_its_own_time_whatever_the_ones_before_had() -> None:
-    scope = read_scope()
+    scope = wait_scope()
     for seconds in (LONG, 0.0, 0.02):
         with scope.until(in_(seconds)):
             pass
@@ -127,7 +127,7 @@ async def test_a_native_cancellation_at_the_same_time_is_not_lost(ours_first: bo
 
 @ON_ASYNCIO
 async def test_a_cancellation_leaves_no_trace_on_the_task() -> None:
-    scope = read_scope()
+    scope = wait_scope()
     task = asyncio.current_task()
     assert task is not None
     async with asyncio.timeout(LONG):
@@ -145,7 +145,7 @@ async def test_a_read_that_turns_the_cancellation_into_something_else_raises_tha
 
     task = asyncio.current_task()
     assert task is not None
-    with pytest.raises(OSError, match="gave up"), read_scope().until(in_(0.0)):
+    with pytest.raises(OSError, match="gave up"), wait_scope().until(in_(0.0)):
         await read()
     assert not task.cancelling()
 
@@ -156,14 +156,14 @@ async def test_what_came_while_the_loop_was_blocked_is_read_although_the_time_is
     arrival = loop.create_future()
     loop.call_soon(arrival.set_result, "token")  # as asyncio does: first what has come, then the timers
     piece = ""
-    with read_scope().until(in_(0.0)):
+    with wait_scope().until(in_(0.0)):
         piece = await arrival
     assert piece == "token"
 
 
 @ON_ASYNCIO
 async def test_a_read_that_follows_at_once_has_its_own_time() -> None:
-    loop, scope = asyncio.get_running_loop(), read_scope()
+    loop, scope = asyncio.get_running_loop(), wait_scope()
     arrival, piece = loop.create_future(), ""
     loop.call_soon(arrival.set_result, None)
     with scope.until(in_(0.0)):
@@ -184,7 +184,7 @@ async def test_all_reads_of_a_stream_share_a_timer(monkeypatch: pytest.MonkeyPat
         timers.append(when)
         return call_at(when, callback)
 
-    scope = read_scope()
+    scope = wait_scope()
     monkeypatch.setattr(loop, "call_at", counted)
     for _ in range(100):
         with scope.until(in_(LONG)):
@@ -194,7 +194,7 @@ async def test_all_reads_of_a_stream_share_a_timer(monkeypatch: pytest.MonkeyPat
 
 @ON_ASYNCIO
 async def test_a_timer_that_rings_between_reads_does_nothing() -> None:
-    scope = read_scope()
+    scope = wait_scope()
     with scope.until(in_(0.0)):
         pass
     for _ in range(3):
@@ -205,8 +205,8 @@ async def test_a_timer_that_rings_between_reads_does_nothing() -> None:
 @ON_ASYNCIO
 @pytest.mark.parametrize("seconds", [LONG, math.inf])
 async def test_a_scope_that_is_closed_is_kept_by_no_timer(seconds: float) -> None:
-    scope = read_scope()
-    assert isinstance(scope, AsyncioReadScope)
+    scope = wait_scope()
+    assert isinstance(scope, AsyncioWaitScope)
     with scope.until(in_(seconds)):
         pass
     scope.close()
@@ -225,7 +225,7 @@ async def test_a_loop_whose_near_timers_do_not_say_when_they_ring_is_good_enough
         return loop.call_soon(callback)  # as uvloop does
 
     monkeypatch.setattr(loop, "call_at", call_at)
-    scope = read_scope()
+    scope = wait_scope()
     for _ in range(2):
         with scope.until(in_(0)):
             pass
