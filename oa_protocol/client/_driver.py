@@ -13,7 +13,6 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -175,7 +174,7 @@ class Driver:
             # it is carried out again.
             intent = conversation.next_intent(self._now()) or conversation.outstanding
             if intent is not None:
-                self._settle()
+                self._now = clock()  # from here on the loop is known
                 carrier.begin(intent, conversation, self._land)
         if carrier.flight is not None:
             return await self._follow(carrier.flight)
@@ -197,15 +196,12 @@ class Driver:
         await self._wait(anyio.sleep_forever, jitter=0.0 if self.is_closed else _JITTER)
         return self._deliver(TimePassed())
 
-    def _settle(self) -> None:
-        """Find out which event loop runs. It may be another one than before."""
-        if self._limit is not None:
-            self._limit.close()
-        self._now, self._limit = clock(), wait_scope()
-
     def _until_deadline(self) -> AbstractContextManager[object, bool]:
         """Return a scope for a wait that needs no more than one cancellation. It ends quietly at the deadline."""
-        self._waiting = limit = cast("WaitScope", self._limit)
+        limit = self._limit
+        if limit is None or not limit.suits_running_loop:  # a conversation may go on in another loop
+            limit = self._limit = wait_scope()
+        self._waiting = limit
         return limit.until(self.conversation.deadline)
 
     async def _wait(self, operation: Callable[[], Awaitable[object]], *, jitter: float = 0.0) -> bool:

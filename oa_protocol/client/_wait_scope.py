@@ -20,6 +20,11 @@ import anyio
 class WaitScope(Protocol):
     """Scopes for the waits of one conversation, one after the other."""
 
+    @property
+    def suits_running_loop(self) -> bool:
+        """Whether it can be used in the event loop that runs now."""
+        ...
+
     def until(self, deadline: float | None) -> AbstractContextManager[object, bool]:
         """Return a scope for one wait, which is cancelled at ``deadline`` by the event loop's clock. None means never.
 
@@ -52,6 +57,11 @@ class AnyioWaitScope:
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
 
+    @property
+    def suits_running_loop(self) -> bool:
+        """See ``WaitScope``."""
+        return True
+
     def until(self, deadline: float | None) -> anyio.CancelScope:
         """See ``WaitScope``."""
         self._scope = anyio.CancelScope(deadline=math.inf if deadline is None else deadline)
@@ -80,6 +90,11 @@ class AsyncioWaitScope:
         self._deadline = math.inf
         self._timer: asyncio.Handle | None = None
         self._rings_at = math.inf  # kept here, because not all of uvloop's handles have when()
+
+    @property
+    def suits_running_loop(self) -> bool:
+        """See ``WaitScope``."""
+        return asyncio._get_running_loop() is self._loop  # it doesn't raise if trio runs
 
     def until(self, deadline: float | None) -> Self:
         """See ``WaitScope``."""

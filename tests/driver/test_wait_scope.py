@@ -230,3 +230,19 @@ async def test_a_loop_whose_near_timers_do_not_say_when_they_ring_is_good_enough
         with scope.until(in_(0)):
             pass
     scope.close()
+
+
+async def new_scope() -> WaitScope:
+    return wait_scope()
+
+
+def test_a_scope_is_not_used_in_another_loop_than_its_own() -> None:
+    async def suits(scope: WaitScope) -> bool:
+        return scope.suits_running_loop
+
+    async def suits_its_own() -> bool:
+        return wait_scope().suits_running_loop
+
+    for backend in ("asyncio", "trio"):
+        assert anyio.run(suits_its_own, backend=backend)
+        assert not anyio.run(suits, anyio.run(new_scope), backend=backend)
