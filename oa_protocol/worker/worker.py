@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Literal, assert_never
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +18,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from oa_protocol.engine.errors import AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
 from oa_protocol.models.base import Model, ModelError
+from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
+from oa_protocol.transports.default import proxy_of_environment
 from oa_protocol.worker._hardware import hardware
 from oa_protocol.worker.model_configs import MODEL_CONFIGS, WorkerModel
 from oa_protocol.worker.protocol import (
@@ -107,7 +110,7 @@ class Worker:
         trouble: Why the last connection ended, or an empty text.
 
     Raises:
-        ValueError: The URL, the name of the model or ``parallel`` can't be used.
+        ValueError: The URL, the name of the model, ``parallel`` or the environment's proxy can't be used.
 
     """
 
@@ -131,6 +134,7 @@ class Worker:
         self.failed = 0
         self.trouble = ""
         self._url = _socket_url(url)
+        self._proxy = _proxy_for(self._url)
         self._model = model
         self._api_key = _checked_key(api_key)
         self._name, self._config = _named(model_config)
@@ -181,7 +185,7 @@ class Worker:
             additional_headers=headers,
             max_size=_REQUEST_LIMIT,
             compression=None,  # most texts are one token
-            proxy=None if _is_loopback(self._url) else True,
+            proxy=self._proxy,
         )
         try:
             async with opening as socket:
@@ -363,6 +367,22 @@ def _is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for the server. Raises ValueError if it can't be used."""
+    if _is_loopback(url):
+        return None
+    proxy = proxy_of_environment(url.replace("ws", "http", 1))
+    if proxy is None:
+        return None
+    try:
+        proxy = check_proxy(proxy, (*HTTP, *SOCKS))
+    except ValueError as error:
+        raise ValueError(f"the environment's proxy can't be used: {error}") from None
+    if proxy.startswith(SOCKS) and find_spec("python_socks") is None:
+        raise ValueError("a socks proxy needs another package: `pip install 'python-socks[asyncio]'`")
+    return proxy
 
 
 def _checked_key(key: str) -> str:
