@@ -93,7 +93,7 @@ class Flight:
 
     """
 
-    __slots__ = ("_hand_in", "_scope", "done", "ended", "error", "has_landed", "intent", "reply")
+    __slots__ = ("_ends_by", "_hand_in", "_scope", "done", "ended", "error", "has_landed", "intent", "reply")
 
     def __init__(self, intent: Intent, hand_in: Callable[[Intent, Input], None]) -> None:
         self.intent = intent
@@ -103,6 +103,7 @@ class Flight:
         self.ended = anyio.Event()
         self.error: BaseException | None = None
         self._scope = anyio.CancelScope()
+        self._ends_by: float | None = None
         self._hand_in = hand_in
 
     def land(self, happened: Input) -> None:
@@ -111,14 +112,13 @@ class Flight:
         self._hand_in(self.intent, happened)
 
     async def end(self) -> bool:
-        """Wait until it has ended, even if the caller is cancelled. Return whether it has.
+        """Wait until it has ended, even if the caller is cancelled, but not for long. Return whether it has.
 
-        If it takes too long, it is cancelled, and not waited for.
+        A caller who is interrupted may call this again, and doesn't wait longer because of that.
         """
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        self._ends_by = self._ends_by or anyio.current_time() + CLOSE_TIMEOUT
+        with anyio.CancelScope(deadline=self._ends_by, shield=True):
             await self.ended.wait()
-        if not self.ended.is_set():
-            self._scope.cancel()
         return self.ended.is_set()
 
     async def drop(self) -> bool:
@@ -130,19 +130,18 @@ class Flight:
         """Run ``operation``, close the reply, and keep what is raised."""
         try:
             with self._scope:
-                try:
-                    await operation(self)
-                except anyio.get_cancelled_exc_class():
-                    raise
-                except BaseException as error:
-                    # The owner raises it, because nothing awaits this task. A GeneratorExit that is raised there would
-                    # look as if the owner's generator were closed.
-                    self.error = RuntimeError("GeneratorExit") if isinstance(error, GeneratorExit) else error
-                finally:
-                    self.done.set()
-                    if self.reply is not None:
-                        self.error = await _closed(self.reply) or self.error
+                await operation(self)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:
+            # The owner raises it, because nothing awaits this task. A GeneratorExit that is raised there would look as
+            # if the owner's generator were closed.
+            self.error = RuntimeError("GeneratorExit") if isinstance(error, GeneratorExit) else error
         finally:
+            self.done.set()
+            if self.reply is not None:
+                with anyio.move_on_after(CLOSE_TIMEOUT):
+                    self.error = await _closed(self.reply) or self.error
             self.ended.set()
 
     def note_end(self) -> None:

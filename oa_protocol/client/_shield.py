@@ -162,9 +162,11 @@ class _Signals:
                 raise raised
 
     def forget(self, holder: signals_held) -> None:
-        """Release ``holder`` in another thread than the main one. Handlers can't be put back there, so they stay."""
+        """Release ``holder`` in another thread than the main one. There, nothing can be raised or put back."""
         self._holders.discard(holder)
         self._awaited.discard(holder)
+        if not self._awaited:
+            self._raised = None
 
     def _put_back(self) -> None:
         for number, handler in self._handlers.items():

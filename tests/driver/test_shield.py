@@ -379,6 +379,19 @@ def test_signals_are_held_even_if_an_earlier_holder_was_closed_in_another_thread
     test_what_a_signals_handler_raises_is_raised_when_the_operation_is_done(anyio_backend, number, 1)
 
 
+def test_what_was_held_back_for_a_holder_that_was_closed_in_another_thread_strikes_nobody_else(
+    number: signal.Signals,
+) -> None:
+    holder = signals_held()
+    holder.__enter__()
+    signal.raise_signal(number)
+    thread = threading.Thread(target=holder.__exit__)
+    thread.start()
+    thread.join()
+    with signals_held():
+        pass
+
+
 def test_of_several_operations_the_last_one_raises_it(anyio_backend: str) -> None:
     finished: list[int] = []
 

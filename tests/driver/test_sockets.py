@@ -19,6 +19,8 @@ from oa_protocol.transports.fast.sockets import AsyncioStream, connect, is_silen
 
 from .peers import peer
 
+# pyright: reportPrivateUsage=false
+
 pytestmark = pytest.mark.anyio
 
 RESET = struct.pack("ii", 1, 0)
@@ -168,11 +170,45 @@ async def test_the_end_cannot_be_sent_over_a_closed_connection() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_end_cannot_be_sent_over_a_broken_connection() -> None:
     def serve(connection: socket.socket) -> None:
+        connection.recv(1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     async with connected(serve) as stream:
+        await stream.send(b"x")
         await fails(stream.receive, anyio.BrokenResourceError)
         await fails(stream.send_eof, anyio.BrokenResourceError)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_reset_that_is_met_while_sending_is_no_clean_end_of_what_is_read() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"abc")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async with connected(serve) as stream:
+        await fails(partial(stream.send, b"x" * MANY), anyio.BrokenResourceError)
+        with pytest.raises(anyio.BrokenResourceError):
+            await read_all(stream)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_all_that_has_come_is_noticed_at_one_look() -> None:
+    """uvloop has a single look at a socket that was reset, and then no longer watches it."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"abc")
+        connection.shutdown(socket.SHUT_WR)
+        said.set()
+        connection.recv(1)
+
+    said = threading.Event()
+    async with connected(serve) as stream:
+        assert isinstance(stream, AsyncioStream)
+        said.wait(20)
+        stream._read()
+        assert not stream.is_reading
+        assert await read_all(stream) == 3
 
 
 def test_a_connection_outlives_its_loop_and_is_closed_then() -> None:

@@ -1,12 +1,15 @@
 """What the driver makes of transports that are not httpx, and of those that break their contract."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar, cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from oa_protocol import ChatLeakedWarning, Cleanup, Client, MaybeSent, NotSent, Phase
+from oa_protocol import ChatLeakedWarning, Cleanup, Client, MaybeSent, NotSent, Phase, Timeouts
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer
 from oa_protocol.transports import Response, Transport
@@ -331,3 +334,54 @@ async def test_the_error_of_a_reply_is_raised_even_if_the_reply_cannot_be_closed
                 await chat.ask("Hello")
     assert chat.phase is Phase.DELETED
     Clinging.goodbye.set()
+
+
+class Tardy(HttpxTransport):
+    """The body of its second reply never comes, and closing any reply takes an await."""
+
+    opened: ClassVar[int]
+    still_open: ClassVar[set[int]]
+
+    async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
+        assert not self.still_open, "a reply is still open"
+        response: Any = await super().open(request)
+        Tardy.opened += 1
+        number, close_reply = Tardy.opened, response.aclose
+
+        async def aclose() -> None:
+            await anyio.lowlevel.checkpoint()
+            await close_reply()
+            self.still_open.discard(number)
+
+        response.aclose = aclose
+        if number == 2:
+            response.receive = anyio.sleep_forever
+        if "events" not in request.url:  # a stream may be open beside another reply
+            self.still_open.add(number)
+        return cast("Response", response)
+
+
+async def test_a_reply_whose_body_does_not_come_is_closed_before_the_next_request(site: Site) -> None:
+    Tardy.opened, Tardy.still_open = 0, set()
+    async with site.client(transport=Tardy, timeouts=Timeouts(reply=0.3)) as client, client.chat() as chat:
+        await chat.ask("Hello")
+    assert Tardy.opened > 5
+
+
+class Endless(HttpxTransport):
+    """Closing a reply takes for ever, but can be cancelled."""
+
+    async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
+        response: Any = await super().open(request)
+        response.aclose = anyio.sleep_forever
+        return cast("Response", response)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_owner_who_waits_in_short_turns_gets_on_although_no_reply_can_be_closed(site: Site) -> None:
+    async with site.client(transport=Endless) as client, client.chat() as chat:
+        answer = chat.send("Hello")
+        with anyio.fail_after(PATIENCE):
+            while answer.message is None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(anext(answer), 0.1)

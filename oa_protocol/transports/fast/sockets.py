@@ -183,7 +183,7 @@ class AsyncioStream(ByteStream):
 
     def _take(self) -> bytes:
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        if self._size >= _ENOUGH and not self._has_ended and not self._is_closed:
+        if not (self.is_reading or self._has_ended or self._error is not None or self._is_closed):
             self._begin_reading()
         self._chunks.clear()
         self._size = 0
@@ -198,6 +198,7 @@ class AsyncioStream(ByteStream):
             except BlockingIOError:
                 pass
             except OSError as error:
+                self._error = error  # the system says it only once
                 raise anyio.BrokenResourceError from error
             if not unsent:
                 return
@@ -250,17 +251,18 @@ class AsyncioStream(ByteStream):
     def _read(self) -> None:
         """Keep what has arrived, and wake the reader. The loop calls this."""
         try:
-            data = self._socket.recv(_ENOUGH)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._error = error
-        else:
-            if data:
+            # All is read at once, because uvloop stops watching a socket that has failed, even if there are bytes left.
+            while self._size < _ENOUGH:
+                data = self._socket.recv(_ENOUGH)
+                if not data:
+                    self._has_ended = True
+                    break
                 self._chunks.append(data)
                 self._size += len(data)
-            else:
-                self._has_ended = True
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._error = error
         if self._size >= _ENOUGH or self._has_ended or self._error is not None:
             self.is_reading = False
             self._loop.remove_reader(self._descriptor)
