@@ -140,6 +140,9 @@ class AsyncioStream(ByteStream):
         self._socket = unconnected
         self._descriptor = unconnected.fileno()
         self._loop = asyncio.get_running_loop()
+        # asyncio's own loops call ``_read`` as long as there is anything to read. uvloop calls it only once for a
+        # connection that was reset, even if there are bytes before the reset.
+        self._is_called_again = isinstance(self._loop, asyncio.SelectorEventLoop)
         self._chunks: list[bytes] = []
         self._size = 0
         self._has_ended = False
@@ -251,7 +254,6 @@ class AsyncioStream(ByteStream):
     def _read(self) -> None:
         """Keep what has arrived, and wake the reader. The loop calls this."""
         try:
-            # All is read at once, because uvloop stops watching a socket that has failed, even if there are bytes left.
             while self._size < _ENOUGH:
                 data = self._socket.recv(_ENOUGH)
                 if not data:
@@ -259,6 +261,8 @@ class AsyncioStream(ByteStream):
                     break
                 self._chunks.append(data)
                 self._size += len(data)
+                if self._is_called_again:
+                    break
         except BlockingIOError:
             pass
         except OSError as error:
