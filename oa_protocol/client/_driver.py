@@ -243,8 +243,7 @@ class Driver:
         """
         if isinstance(self.conversation.outstanding, CreateChat) and self._limit is not None:
             self._hand_in(Interrupted())
-            if self.conversation.deadline is not None:
-                self._limit.move(self.conversation.deadline)
+            self._limit.move(self.conversation.deadline)
 
     # ---- what happened
 

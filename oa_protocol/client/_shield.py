@@ -165,8 +165,7 @@ class _Signals:
         """Release ``holder`` in another thread than the main one. There, nothing can be raised or put back."""
         self._holders.discard(holder)
         self._awaited.discard(holder)
-        if not self._awaited:
-            self._raised = None
+        self._raised = self._raised if self._awaited else None
 
     def _put_back(self) -> None:
         for number, handler in self._handlers.items():

@@ -33,7 +33,7 @@ class WaitScope(Protocol):
         """
         ...
 
-    def move(self, deadline: float) -> None:
+    def move(self, deadline: float | None) -> None:
         """Move the deadline of the wait that is under way."""
         ...
 
@@ -64,12 +64,13 @@ class AnyioWaitScope:
 
     def until(self, deadline: float | None) -> anyio.CancelScope:
         """See ``WaitScope``."""
-        self._scope = anyio.CancelScope(deadline=math.inf if deadline is None else deadline)
+        self._scope = anyio.CancelScope()
+        self.move(deadline)
         return self._scope
 
-    def move(self, deadline: float) -> None:
+    def move(self, deadline: float | None) -> None:
         """See ``WaitScope``."""
-        self._scope.deadline = deadline
+        self._scope.deadline = math.inf if deadline is None else deadline
 
     def cancel(self) -> None:
         """See ``WaitScope``."""
@@ -103,7 +104,7 @@ class AsyncioWaitScope:
             self._set_timer()
         return self
 
-    def move(self, deadline: float) -> None:
+    def move(self, deadline: float | None) -> None:
         """See ``WaitScope``."""
         self.until(deadline)
 

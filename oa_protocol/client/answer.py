@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Self
 
@@ -67,7 +66,9 @@ class Answer:
         self.message: Message | None = None
         self._turns = turns
         self._asked = asked
-        self._events: deque[Event] = deque()
+        # What the driver returned, and how many of these events the owner has. A deque would take more memory and time.
+        self._events: list[Event] = []
+        self._taken = 0
         self._tokens: list[str] = []
         self._begun = False
         self._done = False
@@ -77,7 +78,8 @@ class Answer:
         """The whole answer if it is complete. Otherwise the tokens so far, even if you gave it up."""
         if self.message is not None:
             return self.message.content or ""
-        unread = [event.text for event in self._events if isinstance(event, Token)] if self._done else []
+        left = self._events[self._taken :] if self._done else []
+        unread = [event.text for event in left if isinstance(event, Token)]
         return "".join(self._tokens + unread)
 
     def __aiter__(self) -> Self:
@@ -91,9 +93,10 @@ class Answer:
 
     def _take(self) -> Event | None:
         """Return the next event that is here already, or None. If the answer failed, raise its error."""
-        if not self._events:
+        if self._taken == len(self._events):
             return None
-        event = self._events.popleft()
+        event = self._events[self._taken]
+        self._taken += 1
         if isinstance(event, Token):  # nearly all events are tokens, and this is faster than the match below
             self._tokens.append(event.text)
             return event
@@ -102,7 +105,7 @@ class Answer:
                 self.message = message
             case Failed(error=error):
                 self._done = True
-                self._events.clear()
+                self._events, self._taken = [], 0
                 raise error
             case _:
                 pass
@@ -133,13 +136,19 @@ class Answer:
             # It comes from a transport or a binding. Passed on, it would look like the end of the answer.
             raise RuntimeError(f"StopAsyncIteration was raised in phase {driver.conversation.phase.name}") from stop
         if events is not None:
-            self._events.extend(events)
+            self._keep(events)
             return True
         self._done = True
         error = driver.conversation.error
-        if error is not None and self.message is None and not self._events:
-            self._events.append(Failed(error))
+        if error is not None and self.message is None and self._taken == len(self._events):
+            self._keep([Failed(error)])
         return True
+
+    def _keep(self, events: list[Event]) -> None:
+        if self._taken == len(self._events):
+            self._events, self._taken = events, 0
+        else:
+            self._events.extend(events)
 
 
 class TextStream:

@@ -1,4 +1,4 @@
-"""TCP connections for the fast transport. On trio they are anyio's. On asyncio they are our own, which cost half."""
+"""TCP connections for the transports. On asyncio they are our own, which cost half, and elsewhere they are anyio's."""
 
 from __future__ import annotations
 
@@ -147,6 +147,8 @@ class AsyncioStream(ByteStream):
         self._size = 0
         self._has_ended = False
         self._error: OSError | None = None
+        # What a send raised. If the connection was reset, the system says so only once, and then the end looks clean.
+        self._send_error: OSError | None = None
         self._is_closed = False
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -201,7 +203,7 @@ class AsyncioStream(ByteStream):
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._error = error  # the system says it only once
+                self._send_error = error
                 raise anyio.BrokenResourceError from error
             if not unsent:
                 return
@@ -257,7 +259,7 @@ class AsyncioStream(ByteStream):
             while self._size < _ENOUGH:
                 data = self._socket.recv(_ENOUGH)
                 if not data:
-                    self._has_ended = True
+                    self._has_ended, self._error = True, self._send_error
                     break
                 self._chunks.append(data)
                 self._size += len(data)
