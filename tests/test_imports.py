@@ -124,7 +124,7 @@ LAYERS = {
     "client": {"bindings", "engine", "tape", "transports"},
     "models": {"bindings"},
     "server": {"models"},
-    "worker": {"engine", "models"},
+    "worker": {"engine", "models", "transports"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
     "watching": {"client", "engine", "server", "tape"},
     "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "watching", "worker"},
