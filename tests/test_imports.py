@@ -124,7 +124,7 @@ LAYERS = {
     "client": {"bindings", "engine", "tape", "transports"},
     "models": {"bindings"},
     "server": {"models"},
-    "worker": {"engine", "models", "transports"},
+    "worker": {"engine", "models"},
     "testing": {"bindings", "engine", "server", "tape", "transports"},
     "watching": {"client", "engine", "server", "tape"},
     "cli": {"bindings", "client", "engine", "models", "server", "tape", "transports", "watching", "worker"},

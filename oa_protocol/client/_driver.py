@@ -46,7 +46,8 @@ class Driver:
         self._now = anyio.current_time
         # What bounds the waits for what is in flight, and the reads of the stream.
         self._limit: WaitScope | None = None
-        # What a step waits in. It is None if no step is running.
+        self._is_in_step = False
+        # What a step waits in, or waited in last.
         self._waiting: anyio.CancelScope | WaitScope | None = None
         # Set when the step that was running at ``aclose`` has ended.
         self._released: anyio.Event | None = None
@@ -68,12 +69,13 @@ class Driver:
 
         """
         self.check_open()
-        if self._waiting is not None:
+        if self._is_in_step:
             raise LocalProtocolError("the chat is in use by another task", phase=self.conversation.phase.name)
+        self._is_in_step = True
         try:
             events = await self._advance()
         finally:
-            self._waiting = None
+            self._is_in_step, self._waiting = False, None
             if self._released is not None:
                 self._released.set()
         self.check_open("was closed while it was in use")
@@ -154,10 +156,11 @@ class Driver:
         """Cancel the step of another task, if one is running, and wait until it has ended."""
         if self._released is None:
             self._released = anyio.Event()
-            if self._waiting is None:
+            if not self._is_in_step:
                 self._released.set()
-        if self._waiting is not None and not self._released.is_set():
-            self._waiting.cancel()
+        if not self._released.is_set():
+            if self._waiting is not None:
+                self._waiting.cancel()
             await self._released.wait()
 
     # ---- one thing
@@ -198,11 +201,11 @@ class Driver:
 
     def _until_deadline(self) -> AbstractContextManager[object, bool]:
         """Return a scope for a wait that needs no more than one cancellation. It ends quietly at the deadline."""
-        limit = self._limit
-        if limit is None or not limit.suits_running_loop:  # a conversation may go on in another loop
-            limit = self._limit = wait_scope()
-        self._waiting = limit
-        return limit.until(self.conversation.deadline)
+        if self._limit is not None and not self._limit.suits_running_loop:  # a conversation may go on in another loop
+            self._limit.close()
+            self._limit = None
+        self._waiting = self._limit = self._limit or wait_scope()
+        return self._limit.until(self.conversation.deadline)
 
     async def _wait(self, operation: Callable[[], Awaitable[object]], *, jitter: float = 0.0) -> bool:
         """Wait for ``operation``, but only until the deadline. Return whether it was done in time."""

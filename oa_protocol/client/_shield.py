@@ -165,7 +165,7 @@ class _Signals:
         """Release ``holder`` in another thread than the main one. There, nothing can be raised or put back."""
         self._holders.discard(holder)
         self._awaited.discard(holder)
-        self._raised = self._raised if self._awaited else None
+        self._raised = self._raised if self._holders else None
 
     def _put_back(self) -> None:
         for number, handler in self._handlers.items():

@@ -8,18 +8,15 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Literal, assert_never
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, WebSocketException
 
-from oa_protocol.engine.errors import AuthenticationError, HTTPStatusError, OAError, RemoteProtocolError
+from oa_protocol.engine.errors import AuthenticationError, HTTPStatusError, NotSent, OAError, RemoteProtocolError
 from oa_protocol.models.base import Model, ModelError
-from oa_protocol.transports._proxies import HTTP, SOCKS, check_proxy
-from oa_protocol.transports.default import proxy_of_environment
 from oa_protocol.worker._hardware import hardware
 from oa_protocol.worker.model_configs import MODEL_CONFIGS, WorkerModel
 from oa_protocol.worker.protocol import (
@@ -43,6 +40,10 @@ _REQUEST_LIMIT = 64 * 1024 * 1024
 
 _LONGEST_TROUBLE = 300
 """How many characters of what the server says about the end of a connection are shown, on one line."""
+
+_BAD_PROXY = (
+    "the environment's proxy can't be used. A socks proxy needs another package: `pip install 'python-socks[asyncio]'`"
+)
 
 _SHORTEST_SECRET = 16
 """A shorter key could be an ordinary word of a message."""
@@ -110,7 +111,7 @@ class Worker:
         trouble: Why the last connection ended, or an empty text.
 
     Raises:
-        ValueError: The URL, the name of the model, ``parallel`` or the environment's proxy can't be used.
+        ValueError: The URL, the name of the model or ``parallel`` can't be used.
 
     """
 
@@ -134,7 +135,6 @@ class Worker:
         self.failed = 0
         self.trouble = ""
         self._url = _socket_url(url)
-        self._proxy = _proxy_for(self._url)
         self._model = model
         self._api_key = _checked_key(api_key)
         self._name, self._config = _named(model_config)
@@ -153,6 +153,7 @@ class Worker:
             AuthenticationError: The key is wrong.
             UpgradeRequired: The server speaks another version of the protocol.
             HTTPStatusError: The server refuses the connection with a status that waiting doesn't change.
+            NotSent: The proxy that the environment names can't be used.
 
         """
         try:
@@ -185,10 +186,14 @@ class Worker:
             additional_headers=headers,
             max_size=_REQUEST_LIMIT,
             compression=None,  # most texts are one token
-            proxy=self._proxy,
+            proxy=None if _is_loopback(self._url) else True,
         )
         try:
-            async with opening as socket:
+            try:
+                socket = await opening
+            except (ImportError, InvalidProxy, ValueError):  # they repeat the proxy's URL, which may have a password
+                raise NotSent(_BAD_PROXY) from None
+            async with socket:
                 await _send(socket, encode_hello(self._config, self._parallel, hardware()))
                 self._set("connected")
                 await self._serve(socket)
@@ -367,22 +372,6 @@ def _is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for the server. Raises ValueError if it can't be used."""
-    if _is_loopback(url):
-        return None
-    proxy = proxy_of_environment(url.replace("ws", "http", 1))
-    if proxy is None:
-        return None
-    try:
-        proxy = check_proxy(proxy, (*HTTP, *SOCKS))
-    except ValueError as error:
-        raise ValueError(f"the environment's proxy can't be used: {error}") from None
-    if proxy.startswith(SOCKS) and find_spec("python_socks") is None:
-        raise ValueError("a socks proxy needs another package: `pip install 'python-socks[asyncio]'`")
-    return proxy
 
 
 def _checked_key(key: str) -> str:

@@ -392,6 +392,18 @@ def test_what_was_held_back_for_a_holder_that_was_closed_in_another_thread_strik
         pass
 
 
+def test_what_was_held_back_is_raised_by_the_holder_who_is_left(number: signal.Signals) -> None:
+    awaited, later = signals_held(), signals_held()
+    awaited.__enter__()
+    signal.raise_signal(number)
+    later.__enter__()
+    thread = threading.Thread(target=awaited.__exit__)
+    thread.start()
+    thread.join()
+    with pytest.raises(KeyboardInterrupt):
+        later.__exit__()
+
+
 def test_of_several_operations_the_last_one_raises_it(anyio_backend: str) -> None:
     finished: list[int] = []
 

@@ -212,6 +212,42 @@ async def test_all_that_has_come_is_noticed_at_one_look_if_there_is_no_other() -
         assert await read_all(stream) == 3
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_look_at_nothing_is_not_taken_for_the_end() -> None:
+    """Linux may say that there is something to read when there isn't."""
+
+    def serve(connection: socket.socket) -> None:
+        wanted.wait(20)
+        connection.sendall(b"abc")
+
+    wanted = threading.Event()
+    async with connected(serve) as stream, anyio.create_task_group() as group:
+        assert isinstance(stream, AsyncioStream)
+        group.start_soon(read_all, stream)
+        await anyio.wait_all_tasks_blocked()
+        stream._read()
+        await anyio.wait_all_tasks_blocked()
+        wanted.set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_peer_that_has_said_all_and_left_has_ended_cleanly() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"abc")
+        connection.shutdown(socket.SHUT_RDWR)
+        said.set()
+
+    async def send_on() -> None:
+        while True:
+            await stream.send(b"x")
+
+    said = threading.Event()
+    async with connected(serve) as stream:
+        said.wait(20)
+        await fails(send_on, anyio.BrokenResourceError)
+        assert await read_all(stream) == 3
+
+
 def test_a_connection_outlives_its_loop_and_is_closed_then() -> None:
     """Otherwise Python would warn that the socket was left open."""
     with peer(lambda connection: connection.sendall(b"abc")) as port:

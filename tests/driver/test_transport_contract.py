@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from oa_protocol import ChatLeakedWarning, Cleanup, Client, MaybeSent, NotSent, Phase, Timeouts
+from oa_protocol import ChatLeakedWarning, Cleanup, Client, LocalProtocolError, MaybeSent, NotSent, Phase, Timeouts
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer
 from oa_protocol.transports import Response, Transport
@@ -385,3 +385,39 @@ async def test_an_owner_who_waits_in_short_turns_gets_on_although_no_reply_can_b
             while answer.message is None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(anext(answer), 0.1)
+
+
+class Lingering(HttpxTransport):
+    """Closing a reply takes until it is allowed."""
+
+    closing: ClassVar[asyncio.Event]
+    allowed: ClassVar[asyncio.Event]
+
+    async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
+        async def aclose() -> None:
+            self.closing.set()
+            await self.allowed.wait()
+
+        response: Any = await super().open(request)
+        response.aclose = aclose
+        return cast("Response", response)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nobody_else_may_use_a_chat_while_a_reply_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oa_protocol.client._carrier.CLOSE_TIMEOUT", PATIENCE)
+    Lingering.closing, Lingering.allowed = asyncio.Event(), asyncio.Event()
+    async with site.client(transport=Lingering) as client, client.chat() as chat:
+        answer = chat.send("Hello")
+        cancelled = asyncio.create_task(anext(answer))
+        await Lingering.closing.wait()
+        await anyio.wait_all_tasks_blocked()
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        await anext(answer)  # what had happened before the cancellation
+        waiting = asyncio.create_task(anext(answer))
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(LocalProtocolError, match="in use by another task"):
+            await anext(answer)
+        Lingering.allowed.set()
+        await waiting

@@ -9,7 +9,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from oa_protocol import Client
 from oa_protocol.client._wait_scope import AsyncioWaitScope, WaitScope, wait_scope
+from oa_protocol.server import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -246,3 +248,17 @@ def test_a_scope_is_not_used_in_another_loop_than_its_own() -> None:
     for backend in ("asyncio", "trio"):
         assert anyio.run(suits_its_own, backend=backend)
         assert not anyio.run(suits, anyio.run(new_scope), backend=backend)
+
+
+def test_a_chat_may_be_used_in_one_event_loop_after_the_other() -> None:
+    async def leave() -> None:
+        async with client:
+            pass
+
+    with Server() as server:
+        client = Client(server.url, cookies=server.cookies)
+        chat = client.chat()
+        for prompt in ("One", "Two"):
+            assert asyncio.run(chat.ask(prompt))
+        asyncio.run(leave())
+        assert server.chats == ()

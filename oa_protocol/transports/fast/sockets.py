@@ -147,8 +147,8 @@ class AsyncioStream(ByteStream):
         self._size = 0
         self._has_ended = False
         self._error: OSError | None = None
-        # What a send raised. If the connection was reset, the system says so only once, and then the end looks clean.
-        self._send_error: OSError | None = None
+        # A reset that a send has met. The system tells of it only once, and then the end looks clean.
+        self._reset: ConnectionResetError | None = None
         self._is_closed = False
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -203,7 +203,7 @@ class AsyncioStream(ByteStream):
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._send_error = error
+                self._reset = error if isinstance(error, ConnectionResetError) else None
                 raise anyio.BrokenResourceError from error
             if not unsent:
                 return
@@ -259,7 +259,7 @@ class AsyncioStream(ByteStream):
             while self._size < _ENOUGH:
                 data = self._socket.recv(_ENOUGH)
                 if not data:
-                    self._has_ended, self._error = True, self._send_error
+                    self._has_ended, self._error = True, self._reset
                     break
                 self._chunks.append(data)
                 self._size += len(data)
@@ -272,7 +272,8 @@ class AsyncioStream(ByteStream):
         if self._size >= _ENOUGH or self._has_ended or self._error is not None:
             self.is_reading = False
             self._loop.remove_reader(self._descriptor)
-        _wake(self._arrival)
+        if self.has_news:
+            _wake(self._arrival)
 
 
 async def close(stream: ByteStream) -> None:
