@@ -9,7 +9,18 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from oa_protocol import ChatLeakedWarning, Cleanup, Client, LocalProtocolError, MaybeSent, NotSent, Phase, Timeouts
+from oa_protocol import (
+    ChatLeakedWarning,
+    Cleanup,
+    Client,
+    ClosedError,
+    LocalProtocolError,
+    MaybeSent,
+    NotSent,
+    Phase,
+    Timeouts,
+)
+from oa_protocol.client.answer import Answer as AnswerStream
 from oa_protocol.engine.intents import HttpRequest
 from oa_protocol.server import Answer
 from oa_protocol.transports import Response, Transport
@@ -403,21 +414,45 @@ class Lingering(HttpxTransport):
         return cast("Response", response)
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_nobody_else_may_use_a_chat_while_a_reply_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def lingering(monkeypatch: pytest.MonkeyPatch) -> type[Lingering]:
     monkeypatch.setattr("oa_protocol.client._carrier.CLOSE_TIMEOUT", PATIENCE)
     Lingering.closing, Lingering.allowed = asyncio.Event(), asyncio.Event()
-    async with site.client(transport=Lingering) as client, client.chat() as chat:
+    return Lingering
+
+
+async def closing_a_reply(answer: AnswerStream) -> asyncio.Task[object]:
+    """Return a task that waits for the next event, and that has found a reply which is being closed."""
+    cancelled = asyncio.create_task(anext(answer))
+    await Lingering.closing.wait()
+    await anyio.wait_all_tasks_blocked()
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    await anext(answer)  # what had happened before the cancellation
+    waiting = asyncio.create_task(anext(answer))
+    await anyio.wait_all_tasks_blocked()
+    return waiting
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nobody_else_may_use_a_chat_while_a_reply_is_closed(site: Site, lingering: type[Lingering]) -> None:
+    async with site.client(transport=lingering) as client, client.chat() as chat:
         answer = chat.send("Hello")
-        cancelled = asyncio.create_task(anext(answer))
-        await Lingering.closing.wait()
-        await anyio.wait_all_tasks_blocked()
-        cancelled.cancel()
-        await asyncio.wait([cancelled])
-        await anext(answer)  # what had happened before the cancellation
-        waiting = asyncio.create_task(anext(answer))
-        await anyio.wait_all_tasks_blocked()
+        waiting = await closing_a_reply(answer)
         with pytest.raises(LocalProtocolError, match="in use by another task"):
             await anext(answer)
-        Lingering.allowed.set()
+        lingering.allowed.set()
         await waiting
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_leaving_a_chat_waits_for_a_reply_that_is_closed(site: Site, lingering: type[Lingering]) -> None:
+    async with site.client(transport=lingering) as client, client.chat() as chat:
+        waiting = await closing_a_reply(chat.send("Hello"))
+        leaving = asyncio.create_task(chat.aclose())
+        await anyio.wait_all_tasks_blocked()
+        assert not leaving.done()
+        lingering.allowed.set()
+        await leaving
+        with pytest.raises(ClosedError):
+            await waiting
