@@ -380,7 +380,7 @@ async def test_a_reply_whose_body_does_not_come_is_closed_before_the_next_reques
 
 
 class Endless(HttpxTransport):
-    """Closing a reply takes for ever, but can be cancelled."""
+    """Closing a reply never ends, but it can be cancelled."""
 
     async def open(self, request: HttpRequest) -> Response:  # type: ignore[override]
         response: Any = await super().open(request)

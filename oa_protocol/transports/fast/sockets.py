@@ -147,7 +147,7 @@ class AsyncioStream(ByteStream):
         self._size = 0
         self._has_ended = False
         self._error: OSError | None = None
-        # A reset that a send has met. The system tells of it only once, and then the end looks clean.
+        # A reset that a send has met. The system reports it only once, and after that the end looks clean.
         self._reset: ConnectionResetError | None = None
         self._is_closed = False
         self._arrival: asyncio.Future[None] | None = None
@@ -229,7 +229,7 @@ class AsyncioStream(ByteStream):
             raise anyio.BrokenResourceError from error
 
     def close(self) -> None:
-        """Close it at once. Whoever waits for it gets ``anyio.ClosedResourceError``."""
+        """Close it at once. A task that waits for it gets ``anyio.ClosedResourceError``."""
         if self._is_closed:
             return
         self._is_closed = True
